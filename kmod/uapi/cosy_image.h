@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * The binary image of a set of compounds: what the synthesizer writes, and
+ * what the shim maps and interprets. docs/compound-language.md describes the
+ * textual form; synth/image.py is the writer and is checked against this file.
+ *
+ * All integers are little-endian. Every "first/n" pair indexes one of the
+ * flat tables; every string is an offset into the string section, whose first
+ * and last bytes are NUL (so offset 0 is the empty string).
+ *
+ * Nobody trusts the file: the shim verifies every field before use
+ * (shim/image.c), as synth/verify.py did when it was written.
+ */
+#ifndef COSY_IMAGE_H
+#define COSY_IMAGE_H
+
+#include <linux/types.h>
+
+#define COSY_IMAGE_MAGIC "COSYIMG\x01"
+#define COSY_IMAGE_MAX_SIZE (1u << 20)
+#define COSY_MAX_ARGS 6
+#define COSY_MAX_COMPOUNDS 256
+#define COSY_MAX_OPS 16 /* per compound */
+#define COSY_MAX_PATTERNS 32 /* per compound, triggers and serves together */
+
+struct cosy_image {
+	__u8 magic[8];
+	__u32 size; /* of the whole file, bytes */
+	__u32 crc32; /* zlib's CRC-32 of bytes [16, size) */
+	__u32 n_compounds;
+	__u32 compounds; /* offset of struct cosy_compound[], 8-byte aligned */
+	__u32 n_ops;
+	__u32 ops; /* offset of struct cosy_op[], 8-byte aligned */
+	__u32 n_patterns;
+	__u32 patterns; /* offset of struct cosy_pattern[], 8-byte aligned */
+	__u32 strings; /* offset of the string section */
+	__u32 strings_size;
+	__u32 flags; /* none defined: must be 0 */
+	__u8 build_id[20]; /* program it was mined from; zero: any program */
+}; /* 72 bytes */
+
+/* struct cosy_compound.flags */
+#define COSY_SPECULATIVE 0x1 /* mined: pure calls only */
+#define COSY_EXPLICIT 0x2 /* handed over by a program */
+
+/* struct cosy_compound.guards, each a predicate over the triggering call */
+#define COSY_GUARD_SCANNED 0x1 /* the program has read directory D's entries */
+#define COSY_GUARD_CHILD 0x2 /* name is a single component below D */
+
+enum cosy_loop {
+	COSY_LOOP_NONE = 0, /* the body runs once */
+	COSY_LOOP_ENTRIES = 1, /* the body runs for each entry e of D */
+};
+
+/* struct cosy_compound.executors */
+#define COSY_EXECUTOR_INLINE 0x1
+#define COSY_EXECUTOR_AHEAD 0x2
+#define COSY_EXECUTOR_BPF 0x4
+#define COSY_EXECUTOR_MODULE 0x8
+
+struct cosy_compound {
+	__u32 name; /* string offset */
+	__u32 flags;
+	__u32 guards;
+	__u32 loop; /* enum cosy_loop */
+	__u32 depth; /* levels of subdirectories of D that may ride along: 0..8 */
+	__u32 nth; /* fires at the nth matching call within one directory: 1..1024 */
+	__u32 min_entries; /* ... and only if D has at least so many entries */
+	__u32 executors; /* those that can run it, by their capability */
+	__u32 first_op, n_ops;
+	__u32 first_trigger, n_triggers; /* patterns */
+	__u32 first_serve, n_serve; /* patterns */
+	__u32 reserved[2]; /* 0 */
+	__u64 limit_ops; /* calls answered by one run */
+	__u64 limit_bytes; /* of results held */
+	__u64 limit_time_ns; /* inside the executor */
+}; /* 88 bytes */
+
+enum cosy_arg_kind {
+	COSY_ARG_NONE = 0,
+	COSY_ARG_CONST = 1, /* value */
+	COSY_ARG_STRING = 2, /* string offset */
+	COSY_ARG_DIR = 3, /* D as a dirfd */
+	COSY_ARG_NAME = 4, /* e.name (or the trigger's name outside a loop) */
+	COSY_ARG_PATH = 5, /* D joined with e.name */
+	COSY_ARG_OUT = 6, /* a buffer the executor provides; value: bytes */
+	COSY_ARG_RESULT = 7, /* return value of operation `index` of this compound */
+	COSY_ARG_TRIGGER = 8, /* argument `index` of the triggering call */
+};
+
+struct cosy_arg {
+	__u8 kind; /* enum cosy_arg_kind */
+	__u8 index;
+	__u16 reserved; /* 0 */
+	__u32 string;
+	__u64 value;
+}; /* 16 bytes */
+
+/* struct cosy_op.flags */
+#define COSY_OP_OPTIONAL 0x1 /* not every iteration of the motif had it */
+
+struct cosy_op {
+	__u16 nr; /* x86-64 system call number */
+	__u8 n_args;
+	__u8 flags;
+	__u32 reserved; /* 0 */
+	struct cosy_arg args[COSY_MAX_ARGS];
+}; /* 104 bytes */
+
+/*
+ * A call that triggers a compound or that its results may answer. Which
+ * argument is the dirfd, the path, the flags or the mask follows from the
+ * system call table.
+ */
+struct cosy_pattern {
+	__u16 nr;
+	__u16 reserved; /* 0 */
+	__u32 flags_allowed; /* a call with any other flag does not match */
+	__u32 mask_within; /* statx: a mask with any other bit does not match */
+	__u32 string; /* xattr calls: the attribute's name; 0 elsewhere */
+}; /* 16 bytes */
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * Counters that the shim keeps in a shared file when it was given one
+ * (`cosy-auto --stats`). All processes of one run add to the same page with
+ * atomic operations. synth/stats.py reads it.
+ */
+#ifndef COSY_STATS_H
+#define COSY_STATS_H
+
+#include <linux/types.h>
+
+#define COSY_STATS_MAGIC "COSYSTA\x01"
+
+/* Why something ran without us; bits of no meaning outside --stats. */
+enum cosy_native_reason {
+	COSY_NATIVE_STATIC = 0, /* exec of a program without a dynamic loader */
+	COSY_NATIVE_FOREIGN, /* another ABI or another C library */
+	COSY_NATIVE_SETID, /* set-id bit or file capabilities */
+	COSY_NATIVE_LIMITED, /* address space limit, or our library out of reach */
+	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp */
+	COSY_NATIVE_WATCHED, /* ptrace, seccomp or audit on this task */
+	COSY_NATIVE_IMAGE_ABSENT,
+	COSY_NATIVE_IMAGE_OWNER, /* not ours or root's, or writable by others */
+	COSY_NATIVE_IMAGE_CORRUPT,
+	COSY_NATIVE_NO_EXECUTOR, /* none of the image's executors is here */
+	COSY_NATIVE_UNPATCHED, /* the C library's text could not be patched */
+	COSY_NATIVE_IO_URING, /* the program drives rings of its own */
+	COSY_NATIVE_REASONS
+};
+
+enum cosy_decline {
+	COSY_DECLINE_STATUS = 0, /* the executor refused the directory */
+	COSY_DECLINE_ABSENT, /* the child was not in the result */
+	COSY_DECLINE_USED, /* answered once already */
+	COSY_DECLINE_EPOCH, /* the epoch had ended */
+	COSY_DECLINE_AGE, /* older than max_age */
+	COSY_DECLINE_RECORD, /* the record says: ask the kernel */
+	COSY_DECLINE_BUSY, /* another thread held the table */
+	COSY_DECLINE_WRITTEN, /* the file was written, or may have a new atime */
+	COSY_DECLINES
+};
+
+#define COSY_STATS_COMPOUNDS 32
+
+struct cosy_stats {
+	__u8 magic[8];
+	__u64 processes; /* program images started under the shim */
+	__u64 calls; /* seen by the execution mode's slow hook */
+	__u64 epochs; /* ended */
+	__u64 runs; /* submissions to an executor */
+	__u64 records; /* results it returned */
+	__u64 native[16]; /* by enum cosy_native_reason */
+	__u64 declines[16]; /* by enum cosy_decline */
+	__u64 executor_status[16]; /* by enum cosy_bpf_status */
+	struct {
+		__u64 fired;
+		__u64 served;
+		__u64 records;
+	} compound[COSY_STATS_COMPOUNDS]; /* by position in the image */
+};
+
+#endif
