@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Orders come in the environment, and leave it before the program's first
+ * instruction: what the program sees is what it would see without us. They
+ * are put back at every exec (follow.c).
+ */
+#include "shim.h"
+
+#define MAX_ORDERS 4096
+
+struct cosy_config cosy_config = { .max_age_ms = 100 };
+
+static char orders[MAX_ORDERS]; // "COSY_SHIM=..." as it came
+static char values[MAX_ORDERS]; // the same, cut into strings
+static char library[MAX_ORDERS]; // our own file: the first in LD_PRELOAD
+
+static const char orders_name[] = "COSY_SHIM=";
+static const char preload_name[] = "LD_PRELOAD=";
+
+const char *config_orders(void)
+{
+	return orders;
+}
+
+const char *config_library(void)
+{
+	return library;
+}
+
+#ifdef COSY_FENCE_TESTS
+#include "fence.h"
+
+static bool take_nofence(char *names)
+{
+	while (*names) {
+		char *end = names;
+		int fence;
+
+		while (*end && *end != '+')
+			end++;
+		if (*end)
+			*end++ = 0;
+		fence = fence_by_name(names);
+		if (fence < 0)
+			return false;
+		cosy_config.nofence |= 1ul << fence;
+		names = end;
+	}
+	return true;
+}
+#endif
+
+static bool take_number(const char *s, u64 *to)
+{
+	u64 n = 0;
+
+	if (!*s)
+		return false;
+	for (; *s; s++) {
+		if (*s < '0' || *s > '9' || n > 1000000000ul)
+			return false;
+		n = n * 10 + (u64)(*s - '0');
+	}
+	*to = n;
+	return true;
+}
+
+static bool take_mode(const char *value)
+{
+	if (str_equal(value, "pass"))
+		cosy_config.mode = COSY_MODE_PASS;
+	else if (str_equal(value, "trace"))
+		cosy_config.mode = COSY_MODE_TRACE;
+	else if (str_equal(value, "exec"))
+		cosy_config.mode = COSY_MODE_EXEC;
+	else
+		return false;
+	return true;
+}
+
+static bool take_pair(const char *key, char *value)
+{
+	if (str_equal(key, "mode"))
+		return take_mode(value);
+	if (str_equal(key, "max_age_ms"))
+		return take_number(value, &cosy_config.max_age_ms);
+#ifdef COSY_FENCE_TESTS
+	if (str_equal(key, "nofence"))
+		return take_nofence(value);
+#endif
+	if (value[0] != '/')
+		return false;
+	if (str_equal(key, "cache"))
+		cosy_config.cache = value;
+	else if (str_equal(key, "dir"))
+		cosy_config.dir = value;
+	else if (str_equal(key, "image"))
+		cosy_config.image = value;
+	else if (str_equal(key, "stats"))
+		cosy_config.stats = value;
+	else
+		return false;
+	return true;
+}
+
+static bool take_orders(char *s)
+{
+	while (*s) {
+		char *key = s, *value;
+
+		while (*s && *s != '=' && *s != ';')
+			s++;
+		if (*s != '=')
+			return false;
+		*s++ = 0;
+		value = s;
+		while (*s && *s != ';')
+			s++;
+		if (*s)
+			*s++ = 0;
+		if (!take_pair(key, value))
+			return false;
+	}
+	switch (cosy_config.mode) {
+	case COSY_MODE_TRACE:
+		return cosy_config.dir != NULL;
+	case COSY_MODE_EXEC:
+		return cosy_config.image != NULL;
+	case COSY_MODE_PASS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What stays in LD_PRELOAD for the program to see: all but our own entry. */
+static const char *preload_rest(const char *list)
+{
+	while (*list && *list != ':' && *list != ' ')
+		list++;
+	while (*list == ':' || *list == ' ')
+		list++;
+	return list;
+}
+
+static bool copy(char *to, size_t size, const char *from, size_t len)
+{
+	if (len >= size)
+		return false;
+	memcpy(to, from, len);
+	to[len] = 0;
+	return true;
+}
+
+bool config_take(char **envp)
+{
+	char **out = envp;
+	bool ok = false;
+
+	// Loaded without orders (by hand): hide nothing, do nothing.
+	for (char **e = envp; *e; e++)
+		ok = ok || str_starts(*e, orders_name);
+	if (!ok)
+		return false;
+	for (char **e = envp; *e; e++) {
+		if (str_starts(*e, orders_name)) {
+			ok = ok && copy(orders, sizeof(orders), *e, strlen(*e));
+			continue;
+		}
+		if (str_starts(*e, preload_name) && !library[0]) {
+			char *list = *e + sizeof(preload_name) - 1;
+			const char *rest = preload_rest(list);
+			size_t len = (size_t)(rest - list);
+
+			while (len && (list[len - 1] == ':' || list[len - 1] == ' '))
+				len--;
+			ok = ok && copy(library, sizeof(library), list, len);
+			if (!*rest)
+				continue;
+			// The string is the program's own memory: shorten it in place.
+			memcpy(list, rest, strlen(rest) + 1);
+		}
+		*out++ = *e;
+	}
+	*out = NULL;
+	if (!ok || !library[0] || !orders[0])
+		return false;
+	memcpy(values, orders, sizeof(values));
+	return take_orders(values + sizeof(orders_name) - 1);
+}

@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Patching: every system call instruction that can be moved safely becomes a
+ * jump to a 64-byte stub (entry.S). Two forms are safe without disassembling:
+ *
+ *   A  mov $nr,%eax ; syscall      the mov is overwritten, the syscall stays
+ *   B  syscall ; cmp $-4095,%rax   (or -4096, or cmp %eax) both are, if no
+ *                                  branch can land between them
+ *
+ * Of glibc 2.36's 526 sites 500 have one of these forms, rt_sigreturn never.
+ * The patched text goes into a file of the cache folder, named by the
+ * library's build-id, so that later processes map it instead of patching:
+ * 97 us of CPU per exec against 439 us (prototype's figures; bench/overhead.py
+ * measures this code).
+ */
+#include "gate.h"
+
+#include <asm/unistd_64.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "shim.h"
+
+#define MAX_SITES 1024
+#define MAX_AREAS 8
+#define CACHE_MAGIC "COSYTXT\x01"
+// Bump when stubs or entry change: cached text calls into this library.
+#define CACHE_VERSION 1
+
+// A library's text and where its stubs belong.
+struct target {
+	u8 *base; // load address
+	u8 *text; // of the executable segment, page aligned
+	size_t len; // in whole pages
+	u8 id[20]; // build-id, zero-padded
+	bool has_id;
+};
+
+struct site {
+	u32 off; // of the syscall instruction in the text
+	u8 moved; // bytes of the instruction behind it that move along; 0: form A
+};
+
+// One library's stubs: whole pages of stubs, then one page of pointers.
+struct area {
+	u8 *at;
+	size_t stubs_len;
+};
+
+struct cache_header {
+	u8 magic[8];
+	u32 version;
+	u32 n_sites;
+	u64 text_len;
+	u64 stubs_len;
+	s64 distance; // of the stubs from the library's load address
+	u8 id[20];
+	u8 pad[4];
+};
+
+struct pointers {
+	u8 *entry;
+};
+
+static struct site sites[MAX_SITES];
+static u32 n_sites;
+static struct {
+	u8 *lo, *hi;
+} areas[MAX_AREAS];
+static u32 n_areas;
+
+// Libraries whose text holds system calls, by the start of their file name.
+static const char *const known[] = {
+	"libc.so.",	  "libc-2.",	"ld-linux-x86-64.so.", "ld-2.",		"libpthread.so.",
+	"libpthread-2.", "librt.so.",	"liburing.so.",	       "libgomp.so.",	"libaio.so.",
+};
+
+static bool is_known(const char *path)
+{
+	const char *name = base_name(path);
+
+	for (u32 i = 0; i < ARRAY_SIZE(known); i++)
+		if (str_starts(name, known[i]))
+			return true;
+	return false;
+}
+
+static u32 load32(const u8 *p)
+{
+	u32 v;
+
+	__builtin_memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+static void store32(u8 *p, u32 v)
+{
+	__builtin_memcpy(p, &v, sizeof(v));
+}
+
+static void store64(u8 *p, u64 v)
+{
+	__builtin_memcpy(p, &v, sizeof(v));
+}
+
+static void put_jump(u8 *at, const u8 *runs_at, const u8 *to)
+{
+	at[0] = 0xe9;
+	store32(at + 1, (u32)(to - (runs_at + 5)));
+}
+
+// --- finding sites -------------------------------------------------------
+
+static void consider(const u8 *text, size_t off, size_t len)
+{
+	const u8 *p = text + off;
+
+	if (n_sites == MAX_SITES || off < 8 || off + 16 > len)
+		return;
+	// mov $nr,%eax right before; a REX byte would make it another instruction.
+	if (p[-5] == 0xb8 && load32(p - 4) < COSY_ACTIONS && (p[-6] & 0xf0) != 0x40 &&
+	    load32(p - 4) != __NR_rt_sigreturn) {
+		sites[n_sites++] = (struct site){ (u32)off, 0 };
+		return;
+	}
+	if (p[2] == 0x48 && p[3] == 0x3d && (load32(p + 4) | 1) == 0xfffff001u)
+		sites[n_sites++] = (struct site){ (u32)off, 6 };
+	else if (p[2] == 0x3d && (load32(p + 3) | 1) == 0xfffff001u)
+		sites[n_sites++] = (struct site){ (u32)off, 5 };
+}
+
+// The target of what may be a relative branch at p, or NULL.
+static const u8 *branch_target(const u8 *p)
+{
+	if (p[0] == 0xeb || (p[0] & 0xf0) == 0x70 || (p[0] >= 0xe0 && p[0] <= 0xe3))
+		return p + 2 + (signed char)p[1];
+	if (p[0] == 0xe8 || p[0] == 0xe9)
+		return p + 5 + (s32)load32(p + 1);
+	if (p[0] == 0x0f && (p[1] & 0xf0) == 0x80)
+		return p + 6 + (s32)load32(p + 2);
+	return NULL;
+}
+
+/*
+ * Drop sites of form B into whose bytes something might branch. Every byte
+ * is taken for a possible instruction start, so this errs on the safe side.
+ */
+static void drop_branched_into(const u8 *text, size_t len)
+{
+	u32 n = 0;
+
+	for (size_t i = 0; i + 6 <= len; i++) {
+		const u8 *to = branch_target(text + i);
+		u32 lo = 0, hi = n_sites;
+		u64 off = (u64)(to - text);
+
+		if (!to || off >= len)
+			continue;
+		// Sites are sorted: the last one that starts before the target.
+		while (lo < hi) {
+			u32 mid = (lo + hi) / 2;
+
+			if (sites[mid].off < off)
+				lo = mid + 1;
+			else
+				hi = mid;
+		}
+		if (lo && sites[lo - 1].moved &&
+		    off < (u64)sites[lo - 1].off + 2 + sites[lo - 1].moved)
+			sites[lo - 1].moved = 0xff;
+	}
+	for (u32 i = 0; i < n_sites; i++)
+		if (sites[i].moved != 0xff)
+			sites[n++] = sites[i];
+	n_sites = n;
+}
+
+static void find_sites(const u8 *text, size_t len)
+{
+	n_sites = 0;
+	for (size_t i = 0; i + 1 < len; i++)
+		if (text[i] == 0x0f && text[i + 1] == 0x05)
+			consider(text, i, len);
+	drop_branched_into(text, len);
+}
+
+// --- building ------------------------------------------------------------
+
+/*
+ * Write the stubs into `stubs` and the jumps into `text`, both of which may be
+ * copies: they will run at `area->at` and `t->text`.
+ */
+static void build(const struct target *t, const struct area *area, u8 *text, u8 *stubs)
+{
+	u8 *pointers = area->at + area->stubs_len;
+
+	memset(stubs, 0xcc, area->stubs_len);
+	for (u32 i = 0; i < n_sites; i++) {
+		u8 *p = text + sites[i].off, *site = t->text + sites[i].off;
+		u8 *s = stubs + i * STUB_SIZE, *stub = area->at + i * STUB_SIZE;
+		u32 moved = sites[i].moved;
+
+		s[STUB_ENTRY_NR] = 0xb8; // mov $nr,%eax
+		store32(s + 1, moved ? 0 : load32(p - 4));
+		s[5] = 0x48; // lea tail(%rip),%rcx
+		s[6] = 0x8d;
+		s[7] = 0x0d;
+		store32(s + 8, STUB_TAIL - 12);
+		s[12] = 0xff; // jmp *pointers->entry(%rip)
+		s[13] = 0x25;
+		store32(s + 14, (u32)(pointers - (stub + 18)));
+		for (u32 k = 0; k < moved; k++)
+			s[STUB_TAIL + k] = p[2 + k];
+		put_jump(s + STUB_TAIL + moved, stub + STUB_TAIL + moved, site + 2 + moved);
+		s[STUB_SYSCALL] = 0x0f; // syscall; jmp tail
+		s[STUB_SYSCALL + 1] = 0x05;
+		s[STUB_SYSCALL + 2] = 0xeb;
+		s[STUB_SYSCALL + 3] = (u8)(STUB_TAIL - (STUB_SYSCALL + 4));
+		// Relative, as all of the stub: cached text runs at any address.
+		store64(s + STUB_SITE, (u64)(site + 2 - (stub + STUB_SITE)));
+		if (moved) {
+			put_jump(p, site, stub + STUB_ENTRY);
+			for (u32 k = 5; k < 2 + moved; k++)
+				p[k] = 0xcc;
+		} else {
+			put_jump(p - 5, site - 5, stub + STUB_ENTRY_NR);
+		}
+	}
+}
+
+// --- placing -------------------------------------------------------------
+
+static bool area_free(const u8 *lo, const u8 *hi)
+{
+	if (lo < cosy_gates || hi > cosy_gates + GATES_SIZE || n_areas == MAX_AREAS)
+		return false;
+	for (u32 i = 0; i < n_areas; i++)
+		if (lo < areas[i].hi && areas[i].lo < hi)
+			return false;
+	return true;
+}
+
+static bool area_take(u8 *lo, size_t len)
+{
+	if (!area_free(lo, lo + len))
+		return false;
+	areas[n_areas].lo = lo;
+	areas[n_areas++].hi = lo + len;
+	return true;
+}
+
+/*
+ * Libraries are mapped downwards: ours (preloaded) comes before libc, which
+ * so lies some MiB below the gates, while ld.so lies above them. These two
+ * distances put the stubs of either into the gates in all usual layouts.
+ */
+static s64 usual_distance(const u8 *base)
+{
+	return base < cosy_gates ? GATES_SIZE / 2 : -(GATES_SIZE / 4);
+}
+
+// Any place in the gates, from the top, for text that is not cached.
+static u8 *area_anywhere(size_t len)
+{
+	for (u64 off = GATES_SIZE - PAGE_UP(len); off < GATES_SIZE; off -= PAGE_UP(len))
+		if (area_free(cosy_gates + off, cosy_gates + off + len))
+			return cosy_gates + off;
+	return NULL;
+}
+
+static bool in_jump_range(const struct target *t, const u8 *at)
+{
+	s64 far = at - t->text;
+
+	return far > -0x7f000000l && far < 0x7f000000l;
+}
+
+static bool map_pointers(u8 *at)
+{
+	struct pointers *p = (void *)sys(__NR_mmap, at, PAGE_SIZE, PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if (sys_failed((long)p))
+		return false;
+	p->entry = cosy_entry;
+	sys(__NR_mprotect, at, PAGE_SIZE, PROT_READ);
+	return true;
+}
+
+// --- the cache -----------------------------------------------------------
+
+static bool cache_path(const struct target *t, const char *suffix, struct text *path)
+{
+	if (!cosy_config.cache || !t->has_id)
+		return false;
+	text_add(path, cosy_config.cache);
+	text_add(path, "/");
+	for (u32 i = 0; i < sizeof(t->id); i++)
+		text_hex(path, t->id[i], 2);
+	text_add(path, suffix);
+	return !path->cut;
+}
+
+// Ours or root's, and nobody else can write it.
+static bool file_trusted(int fd, u64 size)
+{
+	struct stat st;
+
+	return !sys_failed(sys(__NR_fstat, fd, &st)) && S_ISREG(st.st_mode) &&
+	       !(st.st_mode & 022) && (u64)st.st_size == size &&
+	       (!st.st_uid || st.st_uid == (u32)sys(__NR_geteuid));
+}
+
+static bool map_file(void *at, size_t len, int fd, u64 off)
+{
+	return !sys_failed(sys(__NR_mmap, at, len, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED,
+			       fd, off));
+}
+
+static bool map_cached_fd(const struct target *t, int fd)
+{
+	struct cache_header h;
+	u8 *at;
+
+	if (sys(__NR_pread64, fd, &h, sizeof(h), 0) != sizeof(h) ||
+	    memcmp(h.magic, CACHE_MAGIC, sizeof(h.magic)) || h.version != CACHE_VERSION ||
+	    memcmp(h.id, t->id, sizeof(h.id)) || h.text_len != t->len ||
+	    h.distance != usual_distance(t->base) ||
+	    h.stubs_len != PAGE_UP(h.n_sites * STUB_SIZE) ||
+	    !file_trusted(fd, PAGE_SIZE + h.text_len + h.stubs_len))
+		return false;
+	at = t->base + h.distance;
+	// Stubs first: from the moment the text is mapped, they are in use.
+	return area_take(at, h.stubs_len + PAGE_SIZE) && map_pointers(at + h.stubs_len) &&
+	       map_file(at, h.stubs_len, fd, PAGE_SIZE + h.text_len) &&
+	       map_file(t->text, t->len, fd, PAGE_SIZE);
+}
+
+static bool map_cached(const struct target *t)
+{
+	char buf[4096];
+	struct text path = { .at = buf, .size = sizeof(buf) };
+	bool ok;
+	int fd;
+
+	if (!cache_path(t, ".text", &path))
+		return false;
+	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return false;
+	ok = map_cached_fd(t, fd);
+	sys(__NR_close, fd);
+	return ok;
+}
+
+static bool write_all(int fd, const void *from, size_t len)
+{
+	for (const u8 *p = from; len;) {
+		long n = sys(__NR_write, fd, p, len);
+
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+/*
+ * Keep what build() made, under a name of our own until it is whole. A file
+ * size limit would send the program a signal: then there is no cache.
+ */
+static void cache_write(const struct target *t, const struct area *area, const u8 *text,
+			const u8 *stubs)
+{
+	char tmp_buf[4096], path_buf[4096];
+	struct text tmp = { .at = tmp_buf, .size = sizeof(tmp_buf) };
+	struct text path = { .at = path_buf, .size = sizeof(path_buf) };
+	u64 limit[2] = { 0, 0 };
+	u8 page[PAGE_SIZE];
+	struct cache_header h = { .version = CACHE_VERSION,
+				  .n_sites = n_sites,
+				  .text_len = t->len,
+				  .stubs_len = area->stubs_len,
+				  .distance = area->at - t->base };
+	bool ok;
+	int fd;
+
+	if (!cache_path(t, ".text", &path) || !cache_path(t, ".", &tmp))
+		return;
+	if (sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) ||
+	    limit[0] < PAGE_SIZE + t->len + area->stubs_len)
+		return;
+	text_dec(&tmp, (u64)sys(__NR_getpid));
+	memcpy(h.magic, CACHE_MAGIC, sizeof(h.magic));
+	memcpy(h.id, t->id, sizeof(h.id));
+	memset(page, 0, sizeof(page));
+	memcpy(page, &h, sizeof(h));
+	fd = (int)sys(__NR_openat, AT_FDCWD, tmp_buf, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+		      0600);
+	if (fd < 0)
+		return;
+	ok = write_all(fd, page, sizeof(page)) && write_all(fd, text, t->len) &&
+	     write_all(fd, stubs, area->stubs_len) && !sys(__NR_fchmod, fd, 0644);
+	sys(__NR_close, fd);
+	if (!ok || sys(__NR_rename, tmp_buf, path_buf))
+		sys(__NR_unlink, tmp_buf);
+}
+
+// --- patching ------------------------------------------------------------
+
+/*
+ * Put the built text in place page by page, only where it differs. The text
+ * may be in use by other threads only if it was just mapped (dlopen), before
+ * anybody could have called into it.
+ */
+static bool install(const struct target *t, const struct area *area, const u8 *text,
+		    const u8 *stubs)
+{
+	if (sys_failed(sys(__NR_mmap, area->at, area->stubs_len, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)))
+		return false;
+	memcpy(area->at, stubs, area->stubs_len);
+	if (sys_failed(sys(__NR_mprotect, area->at, area->stubs_len, PROT_READ | PROT_EXEC)) ||
+	    !map_pointers(area->at + area->stubs_len) ||
+	    sys_failed(sys(__NR_mprotect, t->text, t->len, PROT_READ | PROT_WRITE | PROT_EXEC)))
+		return false;
+	for (size_t off = 0; off < t->len; off += PAGE_SIZE)
+		if (memcmp(t->text + off, text + off, PAGE_SIZE))
+			memcpy(t->text + off, text + off, PAGE_SIZE);
+	sys(__NR_mprotect, t->text, t->len, PROT_READ | PROT_EXEC);
+	return true;
+}
+
+static bool patch(const struct target *t)
+{
+	struct area area;
+	u8 *work;
+	bool ok;
+
+	find_sites(t->text, t->len);
+	if (!n_sites)
+		return true;
+	area.stubs_len = PAGE_UP(n_sites * STUB_SIZE);
+	area.at = t->base + usual_distance(t->base);
+	if (!area_take(area.at, area.stubs_len + PAGE_SIZE)) {
+		area.at = area_anywhere(area.stubs_len + PAGE_SIZE);
+		if (!area.at || !in_jump_range(t, area.at) ||
+		    !area_take(area.at, area.stubs_len + PAGE_SIZE))
+			return false;
+	}
+	work = (u8 *)sys(__NR_mmap, 0, t->len + area.stubs_len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_failed((long)work))
+		return false;
+	memcpy(work, t->text, t->len);
+	build(t, &area, work, work + t->len);
+	if (area.at - t->base == usual_distance(t->base))
+		cache_write(t, &area, work, work + t->len);
+	ok = install(t, &area, work, work + t->len);
+	sys(__NR_munmap, work, t->len + area.stubs_len);
+	return ok;
+}
+
+// --- targets -------------------------------------------------------------
+
+static void take_build_id(struct target *t, const u8 *note, size_t len)
+{
+	while (len >= sizeof(Elf64_Nhdr)) {
+		const Elf64_Nhdr *n = (const void *)note;
+		size_t name = (n->n_namesz + 3) & ~3ul, desc = (n->n_descsz + 3) & ~3ul;
+
+		if (name > len || desc > len || sizeof(*n) + name + desc > len)
+			return;
+		if (n->n_type == NT_GNU_BUILD_ID && n->n_namesz == 4 &&
+		    n->n_descsz <= sizeof(t->id)) {
+			memcpy(t->id, note + sizeof(*n) + name, n->n_descsz);
+			t->has_id = true;
+			return;
+		}
+		note += sizeof(*n) + name + desc;
+		len -= sizeof(*n) + name + desc;
+	}
+}
+
+static bool target_of(struct target *t, u8 *base)
+{
+	const Elf64_Ehdr *eh = (const void *)base;
+	const Elf64_Phdr *ph = (const void *)(base + eh->e_phoff);
+
+	*t = (struct target){ .base = base };
+	for (u32 i = 0; i < eh->e_phnum; i++) {
+		if (ph[i].p_type == PT_NOTE)
+			take_build_id(t, base + ph[i].p_vaddr, ph[i].p_memsz);
+		if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_X))
+			continue;
+		if (t->text)
+			return false; // two executable segments: nothing we know
+		t->text = (u8 *)PAGE_DOWN(base + ph[i].p_vaddr);
+		t->len = PAGE_UP(base + ph[i].p_vaddr + ph[i].p_filesz) - (u64)t->text;
+	}
+	return t->text;
+}
+
+bool gates_open(void)
+{
+	bool libc = false;
+
+	for (struct link_map *l = _r_debug.r_map; l; l = l->l_next) {
+		struct target t;
+		bool ok;
+
+		if (!l->l_addr || !l->l_name || !is_known(l->l_name) ||
+		    !target_of(&t, (u8 *)l->l_addr))
+			continue;
+		ok = map_cached(&t) || patch(&t);
+		libc = libc || (ok && str_starts(base_name(l->l_name), "libc"));
+	}
+	return libc;
+}
+
+void gates_add(u8 *text, size_t len, int fd)
+{
+	char link[64], buf[4096];
+	struct text path = { .at = link, .size = sizeof(link) };
+	struct target t = { .base = text, .text = text, .len = PAGE_UP(len) };
+	long n;
+
+	text_add(&path, "/proc/self/fd/");
+	text_dec(&path, (u64)fd);
+	n = sys(__NR_readlinkat, AT_FDCWD, link, buf, sizeof(buf) - 1);
+	if (n <= 0)
+		return;
+	buf[n] = 0;
+	if (is_known(buf))
+		patch(&t);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* Where stubs live and what one looks like; shared by C and assembly. */
+#ifndef COSY_GATE_H
+#define COSY_GATE_H
+
+#define COSY_ACTIONS 512 /* entries of cosy_actions[] */
+
+/*
+ * The gate area: 64 MiB of address space inside the library's own mapping. A
+ * library's stubs lie at a constant distance from its load address, so that
+ * its patched text can come from a file shared by all processes.
+ */
+#define GATES_SIZE 0x4000000
+
+#define STUB_SIZE 64
+#define STUB_ENTRY_NR 0 /* mov $nr,%eax first */
+#define STUB_ENTRY 5 /* number already in rax */
+#define STUB_TAIL 24
+#define STUB_SYSCALL 40 /* the call itself, then on to the tail */
+#define STUB_SITE 56 /* quad: from itself to behind the system call instruction */
+
+#endif

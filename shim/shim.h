@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* What the shim's files share: configuration, modes, and the process state. */
+#ifndef COSY_SHIM_H
+#define COSY_SHIM_H
+
+#include "gate.h"
+#include "sys.h"
+
+enum cosy_mode { COSY_MODE_OFF, COSY_MODE_PASS, COSY_MODE_TRACE, COSY_MODE_EXEC };
+
+/*
+ * The orders of this process, from the environment variable COSY_SHIM
+ * (docs/architecture.md). Strings point into storage of the shim's own.
+ */
+struct cosy_config {
+	enum cosy_mode mode;
+	const char *cache; /* folder of pre-patched text, or NULL */
+	const char *dir; /* folder of raw trace files (trace mode) */
+	const char *image; /* profile image (exec mode) */
+	const char *stats; /* file of struct cosy_stats, or NULL */
+	u64 max_age_ms;
+	u64 nofence; /* fences left out, by enum cosy_fence; tests only */
+};
+
+extern HIDDEN struct cosy_config cosy_config;
+
+/* entry.S: what to do with a call, by number; 0: straight to the kernel. */
+extern HIDDEN u8 cosy_actions[COSY_ACTIONS];
+extern HIDDEN long (*cosy_hook)(struct regs *r);
+extern HIDDEN void (*cosy_hook_before)(struct regs *r);
+extern HIDDEN u64 cosy_epoch;
+extern HIDDEN void *cosy_handlers[65];
+extern HIDDEN u8 cosy_entry[], cosy_signal_entry[], cosy_gates[];
+
+/* config.c: read the orders and hide them from the program. */
+HIDDEN bool config_take(char **envp);
+/* What to add at exec: "COSY_SHIM=..." and our own file for LD_PRELOAD. */
+HIDDEN const char *config_orders(void);
+HIDDEN const char *config_library(void);
+
+/* gate.c: patch the text of the libraries that make system calls. */
+HIDDEN bool gates_open(void);
+/* A library came by dlopen: its text is at [text, text + len), file at fd. */
+HIDDEN void gates_add(u8 *text, size_t len, int fd);
+
+/* follow.c, pass.c: into new programs and new libraries. */
+HIDDEN long follow_exec(struct regs *r);
+/* mmap, and patching of what it maps for execution (dlopen). */
+HIDDEN long follow_mmap(struct regs *r);
+
+/* pass.c, trace.c, exec.c: the three modes. */
+HIDDEN void pass_start(void);
+HIDDEN bool trace_start(char **argv);
+HIDDEN void exec_start(void);
+
+#endif
