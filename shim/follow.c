@@ -14,7 +14,7 @@
 #include "shim.h"
 #include "stats.h"
 
-#define ENV_ON_STACK 512 /* pointers; more go into a mapping */
+#define ENV_ON_STACK 256 /* pointers; more go into a mapping */
 #define MAX_SCRIPTS 5 /* as the kernel's own limit of nested interpreters */
 
 static int open_program(int dirfd, const char *path, int flags)
@@ -86,7 +86,7 @@ static char *script_interpreter(u8 *head, size_t len)
 
 static enum cosy_native_reason judge(int dirfd, const char *path, int flags)
 {
-	u8 head[2][1024];
+	u8 head[2][512];
 	u32 turn = 0;
 
 	for (int depth = 0; depth < MAX_SCRIPTS; depth++) {
@@ -197,7 +197,7 @@ long follow_exec(struct regs *r)
 		n++;
 	if (n < ENV_ON_STACK) {
 		const char *out[ENV_ON_STACK + 3];
-		char preload[4096];
+		char preload[1024];
 
 		return exec_with_orders(r, envp, n, out, preload, sizeof(preload));
 	}

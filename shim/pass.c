@@ -53,6 +53,7 @@ void pass_start(void)
 __attribute__((constructor)) static void start(int argc, char **argv, char **envp)
 {
 	(void)argc;
+	(void)argv;
 	if (!config_take(envp))
 		return;
 	stats_open();
@@ -62,7 +63,7 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
 		return;
 	}
 	if (cosy_config.mode == COSY_MODE_TRACE)
-		trace_start(argv);
+		trace_start();
 	else if (cosy_config.mode == COSY_MODE_EXEC)
 		exec_start();
 }

@@ -50,7 +50,7 @@ HIDDEN long follow_mmap(struct regs *r);
 
 /* pass.c, trace.c, exec.c: the three modes. */
 HIDDEN void pass_start(void);
-HIDDEN bool trace_start(char **argv);
+HIDDEN void trace_start(void);
 HIDDEN void exec_start(void);
 
 #endif

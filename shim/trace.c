@@ -1,2 +1,636 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The tracing mode: every call becomes an event of its thread's raw file
+ * (kmod/uapi/cosy_trace.h). The live block is a shared mapping of the file,
+ * so that a killed thread loses nothing; a full one is appended with a single
+ * write. No other process takes part, so nothing waits and nothing is lost
+ * but for want of space, which is counted.
+ *
+ * Cost: one event is about 60 ns (two time stamps, 96 bytes and the path)
+ * against 62-82 ns for a file that is mapped all along (page faults).
+ */
+#include "cosy_trace.h"
+
+#include <asm/unistd_64.h>
+#include <fcntl.h>
+#include <link.h>
+#include <linux/sched.h>
+#include <linux/uio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "mem.h"
 #include "shim.h"
-bool trace_start(char **argv) { (void)argv; return 0; }
+#include "syscall_table.h"
+
+#define LIVE_SIZE (256 * 1024)
+#define EVENTS 1536
+#define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
+#define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
+// What a signal handler's event may need on top of the one it interrupts.
+#define SPARE_EVENTS 32
+#define SPARE_HEAP (2 * MAX_PAYLOAD)
+#define MAX_PATH_LEN 4096
+#define MAX_RAW_PATH 512 // of our own files: stacks may be small
+#define MAX_OUT 8192
+#define MAX_PAYLOAD (2 * MAX_PATH_LEN + MAX_OUT)
+
+struct tracer {
+	struct cosy_trace_header *file; // NULL: not open yet
+	int pid;
+	u32 writing; // appends in progress: more than one in signal handlers
+	bool failed; // no file to be had: events are lost
+	bool vforking; // between vfork and the parent's first own call
+};
+
+static __thread struct tracer self;
+// The parent's tracer while its vfork child borrows the thread's memory.
+static __thread struct tracer parked;
+
+// Zero in a child of fork, which must not write to its parent's files.
+static u32 *alive;
+static struct cosy_trace_header *first_file; // takes the losses of threads without one
+static bool sandboxed; // the program put itself under seccomp: no more opens
+static bool announced; // this process has told who it is
+
+// By call number: which arguments hold what is worth keeping.
+struct kept {
+	u8 path, path2, out; // argument index + 1; 0: none
+	u8 out_type; // COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT
+};
+static struct kept kept[COSY_NR_MAX];
+
+static struct cosy_trace_block *live(const struct cosy_trace_header *file)
+{
+	return (void *)((u8 *)file + COSY_TRACE_PAGE);
+}
+
+// --- files ---------------------------------------------------------------
+
+static void raw_path(struct text *t, const struct cosy_trace_header *h)
+{
+	text_add(t, cosy_config.dir);
+	text_add(t, "/");
+	text_dec(t, h->pid);
+	text_add(t, ".");
+	text_dec(t, h->tid);
+	text_add(t, ".");
+	text_hex(t, h->start_tsc, 16);
+	text_add(t, ".raw");
+}
+
+static bool file_size_allowed(u64 size)
+{
+	u64 limit[2] = { 0, 0 };
+
+	// Beyond the limit the kernel would send the program a signal.
+	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
+}
+
+static struct cosy_trace_header *file_create(void)
+{
+	struct cosy_trace_header h = { .live_size = LIVE_SIZE, .live_heap = LIVE_HEAP };
+	char buf[MAX_RAW_PATH];
+	struct text path = { .at = buf, .size = sizeof(buf) };
+	void *map = NULL;
+	int fd;
+
+	memcpy(h.magic, COSY_TRACE_MAGIC, sizeof(h.magic));
+	h.pid = (u32)sys(__NR_getpid);
+	h.tid = (u32)sys(__NR_gettid);
+	h.ppid = (u32)sys(__NR_getppid);
+	h.start_ns = now_ns(1 /* CLOCK_MONOTONIC */);
+	h.start_tsc = rdtsc();
+	h.now_ns = h.start_ns;
+	h.now_tsc = h.start_tsc;
+	h.realtime_ns = (s64)(now_ns(0 /* CLOCK_REALTIME */) - h.start_ns);
+	raw_path(&path, &h);
+	if (path.cut || sandboxed || !file_size_allowed(COSY_TRACE_PAGE + LIVE_SIZE))
+		return NULL;
+	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return NULL;
+	// Allocated, not sparse: a full disk must not become a bus error.
+	if (!sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE))
+		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE,
+				  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	sys(__NR_close, fd);
+	if (!map || sys_failed((long)map)) {
+		sys(__NR_unlink, buf);
+		return NULL;
+	}
+	memcpy(map, &h, sizeof(h));
+	return map;
+}
+
+static void lose(struct cosy_trace_header *file, u64 events)
+{
+	if (!file)
+		file = first_file;
+	if (file)
+		__atomic_fetch_add(&file->lost_events, events, __ATOMIC_RELAXED);
+}
+
+static bool append_block(struct cosy_trace_header *h, struct cosy_trace_block *b)
+{
+	u64 at = COSY_TRACE_PAGE + LIVE_SIZE + h->flushed_bytes;
+	struct iovec part[2] = {
+		{ b, sizeof(*b) + b->n_events * sizeof(struct cosy_trace_event) },
+		{ (u8 *)b + LIVE_HEAP, b->heap_bytes },
+	};
+	u64 size = part[0].iov_len + part[1].iov_len;
+	char buf[MAX_RAW_PATH];
+	struct text path = { .at = buf, .size = sizeof(buf) };
+	long n;
+	int fd;
+
+	raw_path(&path, h);
+	if (sandboxed || !file_size_allowed(at + size))
+		return false;
+	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return false;
+	n = sys(__NR_pwritev, fd, part, 2, at, 0);
+	sys(__NR_close, fd);
+	if (n != (long)size)
+		return false;
+	h->flushed_bytes += size;
+	return true;
+}
+
+static void flush(struct cosy_trace_header *h)
+{
+	struct cosy_trace_block *b = live(h);
+
+	if (b->n_events > EVENTS)
+		b->n_events = EVENTS;
+	if (b->heap_bytes > HEAP_SIZE)
+		b->heap_bytes = HEAP_SIZE;
+	if (!append_block(h, b))
+		lose(h, b->n_events);
+	h->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
+	h->now_tsc = rdtsc();
+	b->seq++;
+	b->n_events = 0;
+	b->heap_bytes = 0;
+}
+
+static void file_close(struct tracer *t)
+{
+	if (!t->file)
+		return;
+	t->file->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
+	t->file->now_tsc = rdtsc();
+	t->file->flags |= COSY_TRACE_CLOSED;
+	if (t->file != first_file)
+		sys(__NR_munmap, t->file, COSY_TRACE_PAGE + LIVE_SIZE);
+	t->file = NULL;
+}
+
+// --- events --------------------------------------------------------------
+
+// What an event carries besides its registers.
+struct payload {
+	const char *path, *path2;
+	const void *out;
+	size_t path_len, path2_len, out_len;
+	bool names; // out is a getdents64 buffer: its names' hashes are kept
+	bool cut;
+};
+
+// Unlocked: only this thread and its signal handlers count here.
+static u32 take(u32 *counter, u32 n)
+{
+	__asm__ volatile("xaddl %0, %1" : "+r"(n), "+m"(*counter) : : "memory");
+	return n;
+}
+
+static bool full(const struct cosy_trace_block *b)
+{
+	return b->n_events + SPARE_EVENTS > EVENTS ||
+	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
+}
+
+struct dirent64 {
+	u64 ino;
+	s64 off;
+	u16 reclen;
+	u8 type;
+	char name[];
+};
+
+static bool is_dot(const char *name)
+{
+	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
+}
+
+static size_t count_names(const u8 *buf, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t at = 0; at < len; at += ((const struct dirent64 *)(buf + at))->reclen)
+		n += !is_dot(((const struct dirent64 *)(buf + at))->name);
+	return n;
+}
+
+// `len` bytes of hashes, straight into the heap: stacks may be small.
+static void put_names(const u8 *buf, u8 *to, size_t len)
+{
+	for (size_t n = 0; n < len;) {
+		const struct dirent64 *d = (const void *)buf;
+		u32 hash = COSY_FNV_BASIS;
+
+		buf += d->reclen;
+		if (is_dot(d->name))
+			continue;
+		for (const char *s = d->name; *s; s++)
+			hash = (hash ^ (u8)*s) * COSY_FNV_PRIME;
+		hash = (hash & ~15u) | (d->type & 15u);
+		__builtin_memcpy(to + n, &hash, sizeof(hash));
+		n += sizeof(hash);
+	}
+}
+
+static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const struct payload *p)
+{
+	struct cosy_trace_header *file = self.file;
+	struct cosy_trace_block *b = live(file);
+	u32 size = (u32)(p->path_len + p->path2_len + p->out_len);
+	struct cosy_trace_event *to;
+	u32 i, heap;
+	u8 *at;
+
+	if (unlikely(full(b))) {
+		// In a handler, over a half-written event: leave that file as it is.
+		if (self.writing) {
+			struct cosy_trace_header *next = file_create();
+
+			if (next)
+				self.file = file = next;
+		} else {
+			flush(file);
+		}
+		b = live(file);
+	}
+	self.writing++;
+	i = take(&b->n_events, 1);
+	heap = take(&b->heap_bytes, size);
+	if (unlikely(i >= EVENTS || heap + size > HEAP_SIZE)) {
+		lose(file, 1);
+		self.writing--;
+		return NULL;
+	}
+	to = (struct cosy_trace_event *)(b + 1) + i;
+	to->flags = 0;
+	at = (u8 *)b + LIVE_HEAP + heap;
+	memcpy(at, p->path, p->path_len);
+	memcpy(at + p->path_len, p->path2, p->path2_len);
+	at += p->path_len + p->path2_len;
+	if (p->names)
+		put_names(p->out, at, p->out_len);
+	else
+		memcpy(at, p->out, p->out_len);
+	to->tsc = ev->tsc;
+	to->dur = ev->dur;
+	to->ret = ev->ret;
+	memcpy(to->args, ev->args, sizeof(to->args));
+	to->site = ev->site;
+	to->nr = ev->nr;
+	to->heap = heap;
+	to->path_len = (u16)p->path_len;
+	to->path2_len = (u16)p->path2_len;
+	to->out_len = (u32)p->out_len;
+	__atomic_store_n(&to->flags, ev->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0),
+			 __ATOMIC_RELEASE);
+	self.writing--;
+	return to;
+}
+
+// --- who is writing ------------------------------------------------------
+
+static size_t read_file(const char *path, char *buf, size_t size)
+{
+	int fd = (int)sys(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	long n;
+
+	if (fd < 0)
+		return 0;
+	n = sys(__NR_read, fd, buf, size);
+	sys(__NR_close, fd);
+	return n > 0 ? (size_t)n : 0;
+}
+
+static void announce_process(void)
+{
+	struct cosy_trace_event ev = { .tsc = rdtsc(), .nr = COSY_EVENT_PROCESS };
+	// One thread at a time gets here: the first of a process.
+	static char exe[MAX_PATH_LEN], cwd[MAX_PATH_LEN], argv[MAX_OUT];
+	struct payload p = { .path = exe, .path2 = cwd, .out = argv };
+	long n = sys(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", exe, sizeof(exe));
+
+	p.path_len = n > 0 ? (size_t)n : 0;
+	n = sys(__NR_getcwd, cwd, sizeof(cwd));
+	p.path2_len = n > 1 ? (size_t)n - 1 : 0;
+	p.out_len = read_file("/proc/self/cmdline", argv, sizeof(argv));
+	p.cut = p.out_len == sizeof(argv);
+	append(&ev, &p);
+}
+
+static void announce_modules(void)
+{
+	for (struct link_map *l = _r_debug.r_map; l; l = l->l_next) {
+		struct cosy_trace_event ev = { .tsc = rdtsc(),
+					       .nr = COSY_EVENT_MODULE,
+					       .args = { l->l_addr } };
+		struct payload p = { .path = l->l_name };
+
+		p.path_len = l->l_name ? strlen(l->l_name) : 0;
+		if (p.path_len < MAX_PATH_LEN)
+			append(&ev, &p);
+	}
+}
+
+// After fork: nothing of the parent's may be written to.
+static void child_reset(void)
+{
+	self = (struct tracer){ 0 };
+	parked = (struct tracer){ 0 };
+	first_file = NULL;
+	announced = false;
+	*alive = 1;
+}
+
+/*
+ * The child of vfork runs on this thread's memory until it execs or exits:
+ * its events go to a file of its own, the parent's waits.
+ */
+static void judge_vfork(void)
+{
+	int pid = (int)sys(__NR_getpid);
+
+	if (parked.file && pid == parked.pid) {
+		file_close(&self);
+		self = parked;
+		parked = (struct tracer){ 0 };
+		self.vforking = false;
+	} else if (!parked.file && pid == self.pid) {
+		self.vforking = false;
+	} else if (!parked.file) {
+		parked = self;
+		self = (struct tracer){ .vforking = true };
+	}
+}
+
+static bool ready(void)
+{
+	if (unlikely(!*alive))
+		child_reset();
+	if (unlikely(self.vforking))
+		judge_vfork();
+	if (likely(self.file))
+		return true;
+	if (self.failed)
+		return false;
+	self.file = file_create();
+	if (!self.file) {
+		self.failed = true;
+		return false;
+	}
+	self.pid = (int)self.file->pid;
+	if (!first_file)
+		first_file = self.file;
+	if (!announced) {
+		announced = true;
+		announce_process();
+	}
+	return true;
+}
+
+// --- what to keep --------------------------------------------------------
+
+/*
+ * The kernel had read the path before it gave this answer, so it can be read.
+ * Other errors may have come first, with any pointer.
+ */
+static bool path_was_read(long ret)
+{
+	switch (ret) {
+	case -1: // EPERM
+	case -2: // ENOENT
+	case -13: // EACCES
+	case -17: // EEXIST
+	case -20: // ENOTDIR
+	case -21: // EISDIR
+	case -30: // EROFS
+	case -39: // ENOTEMPTY
+	case -40: // ELOOP
+	case -61: // ENODATA
+		return true;
+	}
+	return ret >= 0;
+}
+
+static void keep_string(const char *s, const char **to, size_t *len, bool *cut)
+{
+	size_t n = 0;
+
+	if (!s)
+		return;
+	while (n < MAX_PATH_LEN && s[n])
+		n++;
+	*cut = *cut || n == MAX_PATH_LEN;
+	*to = s;
+	*len = n;
+}
+
+static size_t keep_stat(const struct kept *k, const struct regs *r, struct cosy_out_stat *out)
+{
+	const void *from = (const void *)r->a[k->out - 1];
+
+	if (k->out_type == COSY_ARGT_STAT_OUT) {
+		const struct stat *st = from;
+
+		*out = (struct cosy_out_stat){ st->st_dev, st->st_ino, (u64)st->st_size,
+					       st->st_mode, (u32)st->st_nlink };
+	} else {
+		const struct statx *st = from;
+		u64 dev = (st->stx_dev_minor & 0xffu) | (st->stx_dev_major & 0xfffu) << 8 |
+			  (u64)(st->stx_dev_minor & ~0xffu) << 12;
+
+		*out = (struct cosy_out_stat){ dev, st->stx_ino, st->stx_size, st->stx_mode,
+					       st->stx_nlink };
+	}
+	return sizeof(*out);
+}
+
+static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_out_stat *st)
+{
+	const struct kept *k = &kept[r->nr];
+
+	if (path_was_read(ret)) {
+		if (k->path)
+			keep_string((const char *)r->a[k->path - 1], &p->path, &p->path_len, &p->cut);
+		if (k->path2)
+			keep_string((const char *)r->a[k->path2 - 1], &p->path2, &p->path2_len,
+				    &p->cut);
+	}
+	if (!k->out || ret < 0)
+		return;
+	if (k->out_type == COSY_ARGT_DIRENTS_OUT) {
+		p->names = true;
+		p->out = (const void *)r->a[k->out - 1];
+		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
+		p->cut = p->cut || p->out_len > MAX_OUT;
+		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
+	} else {
+		p->out = st;
+		p->out_len = keep_stat(k, r, st);
+	}
+}
+
+// --- hooks ---------------------------------------------------------------
+
+static struct cosy_trace_event event_of(const struct regs *r, u64 tsc)
+{
+	struct cosy_trace_event ev = { .tsc = tsc, .nr = (u16)r->nr, .site = regs_site(r) };
+
+	memcpy(ev.args, r->a, sizeof(ev.args));
+	return ev;
+}
+
+// A call that does not come back is recorded first.
+static struct cosy_trace_event *record_before(const struct regs *r)
+{
+	struct cosy_trace_event ev = event_of(r, rdtsc());
+	struct payload p = { 0 };
+	u8 path = r->nr < COSY_NR_MAX ? kept[r->nr].path : 0;
+
+	if (!ready()) {
+		lose(NULL, 1);
+		return NULL;
+	}
+	if (path) {
+		long n = mem_strlen((const char *)r->a[path - 1], MAX_PATH_LEN);
+
+		if (n > 0) {
+			p.path = (const char *)r->a[path - 1];
+			p.path_len = (size_t)n;
+		}
+	}
+	ev.flags = COSY_EVENT_NO_RETURN;
+	return append(&ev, &p);
+}
+
+static void record(const struct regs *r, u64 tsc, long ret)
+{
+	struct cosy_trace_event ev = event_of(r, tsc);
+	struct cosy_out_stat st;
+	struct payload p = { 0 };
+
+	ev.dur = rdtsc() - tsc;
+	ev.ret = ret;
+	if (unlikely(!ready())) {
+		lose(NULL, 1);
+		return;
+	}
+	if (likely(r->nr < COSY_NR_MAX))
+		keep(r, ret, &p, &st);
+	append(&ev, &p);
+}
+
+static long trace_exec(struct regs *r)
+{
+	struct cosy_trace_event *ev = record_before(r);
+	long ret;
+
+	mem_forget();
+	ret = follow_exec(r);
+	// Still here: it failed, and the event can say so.
+	if (ev && ev->tsc <= rdtsc() && ev->nr == r->nr) {
+		ev->ret = ret;
+		ev->flags &= (u16)~COSY_EVENT_NO_RETURN;
+	}
+	return ret;
+}
+
+static long trace_hook(struct regs *r)
+{
+	u64 tsc;
+	long ret;
+
+	switch (r->nr) {
+	case __NR_execve:
+	case __NR_execveat:
+		return trace_exec(r);
+	case __NR_exit:
+		record_before(r);
+		file_close(&self);
+		self.failed = true;
+		return sys_regs(r);
+	case __NR_exit_group:
+		record_before(r);
+		return sys_regs(r);
+	case __NR_prctl:
+		sandboxed = sandboxed || r->a[0] == 22 /* PR_SET_SECCOMP */;
+		break;
+	case __NR_seccomp:
+		sandboxed = sandboxed || r->a[0] <= 1 /* SET_MODE_STRICT, _FILTER */;
+		break;
+	}
+	tsc = rdtsc();
+	ret = r->nr == __NR_mmap ? follow_mmap(r) : sys_regs(r);
+	record(r, tsc, ret);
+	return ret;
+}
+
+static void trace_before(struct regs *r)
+{
+	u64 flags = r->a[0];
+
+	record_before(r);
+	if (r->nr == __NR_clone3)
+		flags = mem_readable((void *)r->a[0], 8) ? *(const u64 *)r->a[0] : 0;
+	if (r->nr == __NR_vfork || flags & CLONE_VFORK)
+		self.vforking = true;
+}
+
+static void find_kept(void)
+{
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
+		for (u32 i = 0; i < cosy_syscalls[nr].n_args; i++) {
+			u8 type = cosy_syscalls[nr].args[i];
+
+			if (type == COSY_ARGT_PATH && !kept[nr].path)
+				kept[nr].path = (u8)(i + 1);
+			else if ((type == COSY_ARGT_PATH2 || type == COSY_ARGT_NAME) &&
+				 !kept[nr].path2)
+				kept[nr].path2 = (u8)(i + 1);
+			else if (type == COSY_ARGT_STAT_OUT || type == COSY_ARGT_STATX_OUT ||
+				 type == COSY_ARGT_DIRENTS_OUT) {
+				kept[nr].out = (u8)(i + 1);
+				kept[nr].out_type = type;
+			}
+		}
+	}
+}
+
+void trace_start(void)
+{
+	alive = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (sys_failed((long)alive))
+		return;
+	if (sys(__NR_madvise, alive, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
+		sys(__NR_munmap, alive, PAGE_SIZE);
+		return;
+	}
+	*alive = 1;
+	find_kept();
+	if (!ready())
+		return;
+	announce_modules();
+	cosy_hook = trace_hook;
+	cosy_hook_before = trace_before;
+	memset(cosy_actions, 1, sizeof(cosy_actions));
+	cosy_actions[__NR_rt_sigreturn] = 0;
+}
