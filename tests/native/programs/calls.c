@@ -177,9 +177,9 @@ static int do_empty_env(void)
 
 static int do_null_env(void)
 {
-	char *argv[] = { "cat", "/proc/self/environ", NULL };
+	char *argv[] = { "env", NULL };
 
-	syscall(SYS_execve, "/bin/cat", argv, NULL);
+	syscall(SYS_execve, "/usr/bin/env", argv, NULL);
 	return fail("execve");
 }
 
