@@ -46,6 +46,7 @@ struct cosy_image {
 /* struct cosy_compound.guards, each a predicate over the triggering call */
 #define COSY_GUARD_SCANNED 0x1 /* the program has read directory D's entries */
 #define COSY_GUARD_CHILD 0x2 /* name is a single component below D */
+#define COSY_GUARD_LEAF 0x4 /* calls of this kind met something else than directories before */
 
 enum cosy_loop {
 	COSY_LOOP_NONE = 0, /* the body runs once */

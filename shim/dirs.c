@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+#include "dirs.h"
+
+#include <asm/unistd_64.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "fence.h"
+
+#define SLOTS 64
+#define FDS 1024 // descriptors above are not followed: their reads are fences
+#define CLOSED 0
+
+static struct dir_slot slots[SLOTS];
+static struct dir_slot *last = slots; // most calls in a row ask for the same
+static u64 clock;
+
+// Binding of a descriptor: generation << 8 | slot + 1; CLOSED: none.
+static u64 bound[FDS];
+static struct {
+	u64 dev, ino;
+	u8 kind; // enum fd_kind
+} kinds[FDS];
+
+void fd_forget(u64 first, u64 to)
+{
+	if (to >= FDS)
+		to = FDS - 1;
+	for (u64 fd = first; fd <= to; fd++) {
+		__atomic_store_n(&bound[fd], CLOSED, __ATOMIC_RELAXED);
+		__atomic_store_n(&kinds[fd].kind, FD_UNKNOWN, __ATOMIC_RELEASE);
+	}
+}
+
+static enum fd_kind kind_of(const struct stat *st)
+{
+	switch (st->st_mode & S_IFMT) {
+	case S_IFREG:
+		return FD_FILE;
+	case S_IFDIR:
+	case S_IFLNK:
+		return FD_QUIET;
+	case S_IFCHR:
+		// /dev/null, zero, full, random, urandom bring no news of anybody.
+		if (st->st_rdev >> 8 == 1 && (st->st_rdev & 0xff) >= 3)
+			return FD_QUIET;
+	}
+	return FD_NEWS;
+}
+
+enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
+{
+	struct stat st;
+	enum fd_kind kind;
+
+	if (fd < FDS) {
+		kind = __atomic_load_n(&kinds[fd].kind, __ATOMIC_ACQUIRE);
+		if (likely(kind != FD_UNKNOWN)) {
+			*dev = kinds[fd].dev;
+			*ino = kinds[fd].ino;
+			return kind;
+		}
+	}
+	if (sys_failed(sys(__NR_fstat, fd, &st)))
+		return FD_QUIET; // no descriptor: the call fails, too
+	kind = kind_of(&st);
+	*dev = st.st_dev;
+	*ino = st.st_ino;
+	if (fd < FDS && ground_ours()) {
+		kinds[fd].dev = st.st_dev;
+		kinds[fd].ino = st.st_ino;
+		__atomic_store_n(&kinds[fd].kind, kind, __ATOMIC_RELEASE);
+	}
+	return kind;
+}
+
+static struct dir_slot *slot_new(void)
+{
+	struct dir_slot *oldest = slots;
+
+	for (u32 i = 0; i < SLOTS; i++)
+		if (slots[i].used < oldest->used)
+			oldest = &slots[i];
+	oldest->generation++;
+	oldest->entries = 0;
+	oldest->dirent_bytes = 0;
+	oldest->matched = 0;
+	oldest->runs = 0;
+	oldest->fd = -1;
+	oldest->results = (struct block_ref){ 0 };
+	oldest->by_fd = false;
+	oldest->by_path = false;
+	oldest->path_len = 0;
+	oldest->scanned = false;
+	oldest->refused = false;
+	return oldest;
+}
+
+static struct dir_slot *slot_by_path(const char *path, size_t len)
+{
+	if (last->path_len == len && !memcmp(last->path, path, len))
+		return last;
+	for (u32 i = 0; i < SLOTS; i++)
+		if (slots[i].path_len == len && !memcmp(slots[i].path, path, len))
+			return &slots[i];
+	return NULL;
+}
+
+struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd)
+{
+	struct dir_slot *d = NULL;
+
+	if (fd >= FDS)
+		return NULL;
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	// An absolute path is one whatever the descriptor.
+	if ((dirfd != AT_FDCWD && path[0] != '/') || len >= DIR_PATH_MAX)
+		len = 0;
+	if (len)
+		d = slot_by_path(path, len);
+	// The same path again, perhaps another directory: forget the old one.
+	if (d) {
+		d->path_len = 0;
+		d->used = 0;
+	}
+	d = slot_new();
+	memcpy(d->path, path, len);
+	d->path_len = (u16)len;
+	d->fd = fd;
+	d->open_epoch = epoch_now();
+	d->open_tsc = rdtsc();
+	d->used = ++clock;
+	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
+			 __ATOMIC_RELAXED);
+	return d;
+}
+
+void dir_duplicated(u64 from, u64 to)
+{
+	if (from < FDS && to < FDS)
+		__atomic_store_n(&bound[to], bound[from], __ATOMIC_RELAXED);
+}
+
+struct dir_slot *dir_of_fd(u64 fd)
+{
+	u64 bind = fd < FDS ? __atomic_load_n(&bound[fd], __ATOMIC_RELAXED) : CLOSED;
+	struct dir_slot *d;
+
+	if (bind == CLOSED)
+		return NULL;
+	d = &slots[(bind & 0xff) - 1];
+	return d->generation == bind >> 8 ? d : NULL;
+}
+
+static bool is_name(const char *s, size_t len)
+{
+	return len && !(s[0] == '.' && (len == 1 || (len == 2 && s[1] == '.')));
+}
+
+bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
+{
+	size_t dir_len = len;
+	struct dir_slot *d;
+
+	while (dir_len && path[dir_len - 1] != '/')
+		dir_len--;
+	to->name = path + dir_len;
+	to->len = (u32)(len - dir_len);
+	if (!is_name(to->name, to->len))
+		return false;
+	if (!dir_len && dirfd != AT_FDCWD) {
+		d = dir_of_fd((u32)dirfd);
+		to->dirfd = dirfd;
+	} else if (dirfd == AT_FDCWD || path[0] == '/') {
+		to->dirfd = AT_FDCWD;
+		while (dir_len > 1 && path[dir_len - 1] == '/')
+			dir_len--;
+		d = dir_len ? slot_by_path(path, dir_len) : slot_by_path(".", 1);
+	} else {
+		return false;
+	}
+	if (!d)
+		return false;
+	d->used = ++clock;
+	last = d;
+	to->dir = d;
+	return true;
+}
+
+void dirs_moved(void)
+{
+	for (u32 i = 0; i < SLOTS; i++)
+		slots[i].path_len = 0;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the program has open: which descriptor is which directory, which paths
+ * it opened directories by, and what kind of file a descriptor is. Only a
+ * key to results, never an answer: the kernel resolves the descriptor or the
+ * path again when a compound runs.
+ */
+#ifndef COSY_DIRS_H
+#define COSY_DIRS_H
+
+#include "results.h"
+#include "shim.h"
+
+#define DIR_PATH_MAX 448
+
+/* A directory that the program opened, kept while it matters. */
+struct dir_slot {
+	u32 generation; /* of this use of the slot */
+	u32 entries; /* read so far, estimated */
+	u32 dirent_bytes;
+	u32 matched; /* triggering calls on children, not answered */
+	u32 runs; /* compounds fired */
+	int fd; /* one that was bound to it; may be stale: check */
+	u64 open_epoch;
+	u64 open_tsc;
+	u64 used; /* for eviction: larger is younger */
+	struct block_ref results; /* of the executor, if any */
+	bool by_fd, by_path; /* results hold for calls that go this way */
+	u16 path_len; /* 0: no path known */
+	bool scanned;
+	bool refused; /* the executor will not do this directory */
+	char path[DIR_PATH_MAX];
+};
+
+/* The child that a call names. */
+struct child {
+	struct dir_slot *dir;
+	const char *name;
+	u32 len;
+	int dirfd; /* descriptor that the call went by; AT_FDCWD: by path */
+};
+
+enum fd_kind { FD_UNKNOWN, FD_FILE, FD_NEWS, FD_QUIET };
+
+/* Lock-free: descriptors that are about to be closed or replaced. */
+HIDDEN void fd_forget(u64 first, u64 last);
+/* FD_FILE: *dev and *ino are set. Asks the kernel the first time. */
+HIDDEN enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino);
+
+/* The rest wants the lock of fence.h. */
+HIDDEN struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd);
+HIDDEN void dir_duplicated(u64 from, u64 to);
+HIDDEN struct dir_slot *dir_of_fd(u64 fd);
+/* What (dirfd, path) names, if it is a child of a known directory. */
+HIDDEN bool dir_child(int dirfd, const char *path, size_t len, struct child *to);
+/* The working directory or the root changed: paths mean something else. */
+HIDDEN void dirs_moved(void);
+
+#endif

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+#include "fence.h"
+
+#include <asm/unistd_64.h>
+#include <sys/mman.h>
+
+#include "stats.h"
+
+#define WRITTEN 16
+
+u64 cosy_epoch = 1;
+struct ground *ground;
+u64 touches[TOUCHES];
+bool armed;
+
+static int owner; // process id
+static bool lent; // a vfork happened: another process may run on our memory
+
+static struct {
+	u64 dev, ino;
+} written_set[WRITTEN];
+static u32 n_written;
+
+#ifdef COSY_FENCE_TESTS
+static const char *const names[FENCES] = {
+	[FENCE_READ_SYNC] = "read_sync",
+	[FENCE_RECV] = "recv",
+	[FENCE_WAIT] = "wait",
+	[FENCE_FUTEX] = "futex",
+	[FENCE_LOCK] = "lock",
+	[FENCE_SIGNAL] = "signal",
+	[FENCE_POLL] = "poll",
+	[FENCE_SLEEP] = "sleep",
+	[FENCE_OPEN_FIFO] = "open_fifo",
+	[FENCE_PROCESS] = "process",
+	[FENCE_MUTATE] = "mutate",
+	[FENCE_THREAD_MUTATE] = "thread_mutate",
+	[FENCE_WRITE_INODE] = "write_inode",
+	[FENCE_MMAP_WRITE] = "mmap_write",
+	[FENCE_ATIME] = "atime",
+	[FENCE_CLOSE_FD] = "close_fd",
+	[FENCE_DUP_FD] = "dup_fd",
+	[FENCE_MAX_AGE] = "max_age",
+	[FENCE_SERVED_ONCE] = "served_once",
+};
+
+int fence_by_name(const char *name)
+{
+	for (int i = 0; i < FENCES; i++)
+		if (str_equal(name, names[i]))
+			return i;
+	return -1;
+}
+#endif
+
+bool fence_start(void)
+{
+	void *page = (void *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (sys_failed((long)page))
+		return false;
+	if (sys(__NR_madvise, page, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
+		sys(__NR_munmap, page, PAGE_SIZE);
+		return false;
+	}
+	ground = page;
+	ground->alive = 1;
+	owner = (int)sys(__NR_getpid);
+	return true;
+}
+
+static bool mutation_counts(void)
+{
+#ifdef COSY_FENCE_TESTS
+	if (!fence_on(FENCE_THREAD_MUTATE) && sys(__NR_gettid) != sys(__NR_getpid))
+		return false;
+#endif
+	return fence_on(FENCE_MUTATE);
+}
+
+/*
+ * First the counter, then the epoch; who starts a run reads the epoch first,
+ * then the counter. So a run either sees this mutation or is of an epoch that
+ * is over. A thread that never comes back (cancelled, longjmp) leaves the
+ * counter up: nothing runs any more in this process, which is safe.
+ */
+long mutate(struct regs *r)
+{
+	long ret;
+
+	if (!mutation_counts())
+		return sys_regs(r);
+	__atomic_fetch_add(&ground->mutating, 1, __ATOMIC_ACQ_REL);
+	epoch_end(FENCE_MUTATE);
+	ret = sys_regs(r);
+	__atomic_fetch_sub(&ground->mutating, 1, __ATOMIC_ACQ_REL);
+	return ret;
+}
+
+bool written(u64 dev, u64 ino)
+{
+	u32 n = __atomic_load_n(&n_written, __ATOMIC_ACQUIRE);
+
+	for (u32 i = 0; i < n && i < WRITTEN; i++)
+		if (__atomic_load_n(&written_set[i].ino, __ATOMIC_RELAXED) == ino &&
+		    __atomic_load_n(&written_set[i].dev, __ATOMIC_RELAXED) == dev)
+			return true;
+	return false;
+}
+
+/*
+ * Called before and after each write. When the set is full it starts anew in
+ * a new epoch; a write that is in flight then comes back and adds itself again.
+ */
+void written_add(u64 dev, u64 ino)
+{
+	u32 i;
+
+	if (written(dev, ino))
+		return;
+	i = __atomic_fetch_add(&n_written, 1, __ATOMIC_ACQ_REL);
+	if (i >= WRITTEN) {
+		__atomic_store_n(&n_written, 0, __ATOMIC_RELEASE);
+		epoch_end(FENCE_WRITE_INODE);
+		return;
+	}
+	__atomic_store_n(&written_set[i].dev, dev, __ATOMIC_RELAXED);
+	__atomic_store_n(&written_set[i].ino, ino, __ATOMIC_RELAXED);
+}
+
+static void child_reset(void)
+{
+	owner = (int)sys(__NR_getpid);
+	lent = false;
+	ground->alive = 1;
+}
+
+bool ground_trylock(void)
+{
+	u32 free = 0;
+
+	if (unlikely(!ground->alive))
+		child_reset();
+	return __atomic_compare_exchange_n(&ground->lock, &free, 1, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
+}
+
+void ground_unlock(void)
+{
+	__atomic_store_n(&ground->lock, 0, __ATOMIC_RELEASE);
+}
+
+bool ground_ours(void)
+{
+	if (unlikely(!ground->alive))
+		child_reset();
+	return likely(!lent) || sys(__NR_getpid) == owner;
+}
+
+void ground_lend(void)
+{
+	lent = true;
+}
