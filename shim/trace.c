@@ -15,9 +15,9 @@
 #include <fcntl.h>
 #include <link.h>
 #include <linux/sched.h>
-#include <linux/uio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include "mem.h"
 #include "shim.h"
