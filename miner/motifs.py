@@ -228,7 +228,7 @@ def to_json(motifs: MotifFile) -> dict[str, Any]:
     return out
 
 
-_DERIVED = {Continuation: {"probability", "expected_remaining"}}
+_DERIVED: dict[type, set[str]] = {Continuation: {"probability", "expected_remaining"}}
 
 
 def _decode(hint: Any, value: Any, where: str) -> Any:
