@@ -126,8 +126,22 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
             pytest.skip(f"{compiler} is not installed")
         target = folder / (name or path.stem)
         if not target.exists():
-            command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, path, *flags]
+            more = [PROGRAMS / flag if flag.endswith(".c") else flag for flag in flags]
+            command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, path, *more]
             subprocess.run(command, check=True)
         return target
 
     return compile_once
+
+
+@pytest.fixture(scope="session")
+def executor(native_dir: Path) -> Path:
+    """The shipped profile image, with the eBPF executor loaded; a skip says what lacks."""
+    image = built("build", "synth/default.img")
+    loader = built("build", "kmod/bpf/cosy-bpf-load")
+    if os.geteuid() != 0:
+        pytest.skip("loading the eBPF executor needs root")
+    done = run([loader], plain_environment())
+    if done.returncode != 0:
+        pytest.skip(f"no eBPF executor here: {done.stderr.decode().strip()}")
+    return image
