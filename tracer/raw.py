@@ -99,6 +99,7 @@ class RawFile:
     at: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     heap: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     tsc: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    nr: npt.NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
 
     def events(self, which: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.void]:
         """Return these events as an array of EVENT."""
@@ -119,7 +120,13 @@ class _Block:
     at: Ints
     heap: Ints
     tsc: npt.NDArray[np.uint64]
+    nr: npt.NDArray[np.uint16]
     lost: int
+
+    def keep(self, which: npt.NDArray[np.bool_]) -> None:
+        """Leave out the other events."""
+        self.at, self.heap = self.at[which], self.heap[which]
+        self.tsc, self.nr = self.tsc[which], self.nr[which]
 
 
 def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _Block | None:
@@ -143,9 +150,11 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     whole = (events["flags"] & DONE).astype(bool) & ((heap + size <= heap_end) | (size == 0))
     offsets = first + np.arange(n, dtype=np.int64) * EVENT.itemsize
     lost = int((begun & ~whole).sum()) if heap_at is None else 0
-    return _Block(
-        int(head["seq"]), offsets[whole], heap[whole], events["tsc"][whole], lost + claimed - n
+    block = _Block(
+        int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n
     )
+    block.keep(whole)
+    return block
 
 
 def _blocks(data: Bytes, live_size: int, live_heap: int, flushed: int) -> Iterator[_Block]:
@@ -166,8 +175,7 @@ def _blocks(data: Bytes, live_size: int, live_heap: int, flushed: int) -> Iterat
         return
     if last:
         # A slot that was taken but not yet written still holds an event of the last block.
-        fresh = ~np.isin(live.tsc, last.tsc)
-        live.at, live.heap, live.tsc = live.at[fresh], live.heap[fresh], live.tsc[fresh]
+        live.keep(~np.isin(live.tsc, last.tsc))
         if live.seq <= last.seq:
             return  # flushed, but killed before it was reset
     yield live
@@ -203,6 +211,7 @@ def read_file(path: Path) -> RawFile:
         raw.at = np.concatenate([b.at for b in blocks])
         raw.heap = np.concatenate([b.heap for b in blocks])
         raw.tsc = np.concatenate([b.tsc for b in blocks])
+        raw.nr = np.concatenate([b.nr for b in blocks])
         raw.lost_events += sum(b.lost for b in blocks)
     return raw
 
@@ -271,6 +280,24 @@ class RawTrace:
         return np.argsort(np.concatenate([f.tsc for f in self.files]), kind="stable")
 
     @cached_property
+    def nr(self) -> npt.NDArray[np.uint16]:
+        """Call numbers of the events in `order`."""
+        if not self.files:
+            return np.empty(0, np.uint16)
+        return np.concatenate([f.nr for f in self.files])[self.order]
+
+    @cached_property
+    def calls(self) -> npt.NDArray[np.intp]:
+        """The part of `order` that is system calls."""
+        return self.order[self.nr < NR_PROCESS]
+
+    def select(self, nrs: set[int]) -> Chunk:
+        """Return all events with one of these call numbers, by time."""
+        wanted = np.zeros(1 << 16, np.bool_)
+        wanted[sorted(nrs)] = True
+        return self.chunk(self.order[wanted[self.nr]])
+
+    @cached_property
     def _first(self) -> Ints:
         """Position of each file's first event in the joined files."""
         ends = np.cumsum([len(f.at) for f in self.files])
@@ -325,9 +352,9 @@ class RawTrace:
         )
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """Yield all events in the order of time, `size` at a time."""
-        for start in range(0, len(self.order), size):
-            yield self.chunk(self.order[start : start + size])
+        """Yield all system calls in the order of time, `size` at a time."""
+        for start in range(0, len(self.calls), size):
+            yield self.chunk(self.calls[start : start + size])
 
 
 def _cpu_mhz() -> float:
