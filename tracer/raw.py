@@ -254,14 +254,14 @@ class Chunk:
         event = self.events[row]
         at = int(self.heap[row]) + (int(event["path_len"]) if second else 0)
         size = int(event["path2_len"] if second else event["path_len"])
-        return self.trace.files[self.file[row]].data[at : at + size].tobytes()
+        return bytes(self.trace.files[self.file[row]].data[at : at + size])
 
     def out(self, row: int) -> bytes:
         """Return what the call of one event returned, as far as it was kept."""
         event = self.events[row]
         at = int(self.heap[row]) + int(event["path_len"]) + int(event["path2_len"])
         data = self.trace.files[self.file[row]].data
-        return data[at : at + int(event["out_len"])].tobytes()
+        return bytes(data[at : at + int(event["out_len"])])
 
 
 @dataclass
@@ -315,6 +315,8 @@ class RawTrace:
         One line through the two readings that lie farthest apart serves all
         files: the TSC is the same on every CPU of the machines we run on.
         """
+        if not self.files:
+            return 0, 0, 1.0
         first = min(self.files, key=lambda f: f.start_tsc)
         last = max(self.files, key=lambda f: max(f.now_tsc, f.start_tsc))
         tsc, ns = max((last.now_tsc, last.now_ns), (last.start_tsc, last.start_ns))
@@ -328,11 +330,13 @@ class RawTrace:
         """Convert time stamps to ns of CLOCK_MONOTONIC."""
         zero, ns, rate = self._clock
         ticks = tsc.astype(np.int64) - zero
-        return np.rint(ticks * rate).astype(np.int64) + ns
+        ticked: Ints = np.rint(ticks * rate).astype(np.int64)
+        return ticked + ns
 
     def ticks_to_ns(self, ticks: npt.NDArray[np.uint64]) -> Ints:
         """Convert a number of ticks to ns."""
-        return np.rint(ticks * self._clock[2]).astype(np.int64)
+        ns: Ints = np.rint(ticks * self._clock[2]).astype(np.int64)
+        return ns
 
     def __len__(self) -> int:
         return int(self._first[-1])
