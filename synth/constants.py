@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Names of kernel constants that compounds may use instead of numbers.
 
-The values are the kernel's ABI for x86-64 (include/uapi/linux/fcntl.h, include/uapi/linux/stat.h); a
-test compares them with the C headers.
+The values are the kernel's ABI for x86-64 (include/uapi/linux/fcntl.h, stat.h); a test compares
+them with the C headers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The compound language: its abstract syntax and its canonical printed form.
 
-`synth.parser.parse` reads the text, `print_profile` writes it; parsing what was printed gives the same
-tree. docs/compound-language.md is the reference for people.
+`synth.parser.parse` reads the text, `print_profile` writes it; parsing what was printed gives the
+same tree. docs/compound-language.md is the reference for people.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Call:
 class Pattern:
     """Which calls trigger a compound (`on`) or are answered by it (`serve`).
 
-    `subjects` names the arguments that matter, as written (`D`, `name`, `path`); `flags` and `mask` are
-    the bits that a matching call may have (None: not stated); `attribute` is an xattr's name.
+    `subjects` names the arguments that matter, as written (`D`, `name`, `path`); `flags` and `mask`
+    are the bits that a matching call may have (None: not stated); `attribute` is an xattr's name.
     """
 
     call: str
@@ -115,8 +115,9 @@ class Limits:
 class Compound:
     """A trigger, a body and the calls that the body's results answer.
 
-    `nth`: fires at the nth matching call within one directory; `min_entries`: and only where D has at
-    least so many; `depth`: levels of subdirectories that may ride along; `executors` None: all that can.
+    `nth`: fires at the nth matching call within one directory; `min_entries`: and only where D has
+    at least so many; `depth`: levels of subdirectories that may ride along; `executors` None: all
+    that can.
     """
 
     name: str
@@ -137,7 +138,7 @@ class Compound:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A set of compounds; `build_id` (hex) of the program they were mined from, "" for any program."""
+    """A set of compounds; `build_id` (hex) of the program they come from, "" for any program."""
 
     compounds: tuple[Compound, ...] = ()
     build_id: str = ""
@@ -231,7 +232,7 @@ def _argument(arg: Argument, loop: bool) -> str:
 
 
 def _clause(keyword: str, text: str, indent: int = 2) -> str:
-    return f"{' ' * indent}{keyword:<{10 - indent}}{text}"
+    return f"{' ' * indent}{keyword:<{11 - indent}}{text}"
 
 
 def _compound(compound: Compound) -> list[str]:
@@ -248,12 +249,8 @@ def _compound(compound: Compound) -> list[str]:
         keyword = "maybe" if call.optional else "call"
         lines.append(_clause(keyword, print_call(call, loop=compound.loop), indent=4))
     limits = compound.limits
-    lines.append(
-        _clause(
-            "limit",
-            f"ops {limits.ops}, bytes {print_size(limits.bytes)}, time {print_time(limits.time_ns)}",
-        )
-    )
+    size, time = print_size(limits.bytes), print_time(limits.time_ns)
+    lines.append(_clause("limit", f"ops {limits.ops}, bytes {size}, time {time}"))
     lines += [_clause("serve", print_pattern(pattern)) for pattern in compound.serves]
     if compound.executors is not None:
         lines.append(_clause("executor", ", ".join(compound.executors)))

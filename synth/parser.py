@@ -234,7 +234,8 @@ def parse(text: str, source: str = "profile") -> Profile:
     """
     compounds: list[Compound] = []
     comments: list[str] = []
-    pending: list[str] = []  # comments at column 1: of the profile, unless a compound follows at once
+    # Comments at column 1: they are the profile's, unless a compound follows at once.
+    pending: list[str] = []
     build_id = ""
     draft: _Draft | None = None
     for line in _lines(text, source):
@@ -353,7 +354,7 @@ def _each(line: _Line, draft: _Draft) -> None:
     draft.loop = True
 
 
-def _once(line: _Line, draft: _Draft) -> None:
+def _once(_line: _Line, draft: _Draft) -> None:
     draft.loop = False
 
 
@@ -466,7 +467,9 @@ def _argument(line: _Line, loop: bool) -> Argument:
         line.expect("(")
         value = line.integer(word, _U32 if word == "out" else 255)
         line.expect(")")
-        return Out(value) if word == "out" else Result(value) if word == "result" else Trigger(value)
+        if word == "out":
+            return Out(value)
+        return Result(value) if word == "result" else Trigger(value)
     if line.accept("D"):
         if not line.accept("/"):
             return Directory()
