@@ -116,8 +116,8 @@ class Compound:
     """A trigger, a body and the calls that the body's results answer.
 
     `leaf`: only once calls of this kind have met something else than directories; `nth`: fires at
-    the nth matching call within one directory; `min_entries`: and only where D has at least so many;
-    `depth`: levels of subdirectories that may ride along; `executors` None: all that can.
+    the nth matching call within one directory; `min_entries`: and only where D has at least so
+    many; `depth`: levels of subdirectories that may ride along; `executors` None: all that can.
     """
 
     name: str
