@@ -12,7 +12,7 @@ SOURCES := $(shell find tracer miner synth shim kmod -not -name '*.pyc' -not -na
 .PHONY: setup demo test soak bench lint format clean
 .DELETE_ON_ERROR:
 
-setup: $(STAMPS)/install $(STAMPS)/fence
+setup: $(STAMPS)/install
 
 $(STAMPS)/packages: tools/debian-packages
 	@tools/debian-packages
@@ -42,10 +42,10 @@ $(STAMPS)/fence: $(STAMPS)/install
 demo: setup
 	$(BIN)/python -m bench.demo
 
-test: setup
+test: setup $(STAMPS)/fence
 	$(BIN)/python -m pytest
 
-soak: setup
+soak: setup $(STAMPS)/fence
 	$(BIN)/python -m pytest -m 'soak or not soak'
 
 bench: setup

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The motif file: what the miner found, in the form that the synthesizer reads.
 
-`docs/motifs.md` explains each field to people; this module is the definition. The schema is checked
-on loading: an unknown field, a missing one or a wrong type is a `MotifFileError` that names the place.
+`docs/motifs.md` explains each field to people; this module is the definition. The schema is
+checked on loading: an unknown field, a missing one or a wrong type is a `MotifFileError` that
+names the place.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Loop:
     scanned: int = 0  # directories read by the programs of this motif
     untouched: int = 0  # of these: no child was ever asked for
     coverage: dict[str, float] = field(default_factory=dict)  # share of entries visited, by type
-    in_order: float = 0.0  # iterations whose child directly follows the previous one in getdents order
+    in_order: float = 0.0  # share of iterations that take the entry right after the previous one
     depth: Depth | None = None
 
 

@@ -86,7 +86,7 @@ static char *script_interpreter(u8 *head, size_t len)
 
 static enum cosy_native_reason judge(int dirfd, const char *path, int flags)
 {
-	u8 head[2][512];
+	u8 head[2][1024]; // all program headers of a usual program: 13 * 56 bytes
 	u32 turn = 0;
 
 	for (int depth = 0; depth < MAX_SCRIPTS; depth++) {

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Data flow of a trace: which call is about which entry of which directory scan.
+
+A *scan* is one reading of a directory with getdents64. A call is a *child call* of a scan when it
+names an entry that the scan returned (the dataset holds a hash of each, cosy_trace.h), or when it
+works on a descriptor that came from opening one. Everything is joins over whole columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from miner.descriptors import Descriptors, last_before, numbers
+from miner.events import Bools, Events, Ints
+from miner.paths import Arguments, Paths
+
+FNV_BASIS, FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)  # cosy_trace.h
+
+TYPE_NAMES = ["unknown", "dir", "file", "link", "other"]
+_DT_TYPE = np.full(16, 4, dtype=np.int64)  # DT_* of <dirent.h> to an index into TYPE_NAMES
+_DT_TYPE[[0, 4, 8, 10]] = [0, 1, 2, 3]
+DIR = 1
+_S_IFMT_TYPE = {0x4000: 1, 0x8000: 2, 0xA000: 3}
+
+
+class Via(IntEnum):
+    """How a child call names its entry e of directory D."""
+
+    NAME = 0  # (fd of D, e.name)
+    PATH = 1  # D + "/" + e.name
+    CWD = 2  # e.name, D being the working directory
+    RESULT = 3  # the descriptor that opening e gave
+    OTHER = 4  # a path from some other descriptor
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Directory scans, one row each, in the order of their first getdents64."""
+
+    pid: Ints
+    image: Ints  # index into Events.processes, -1: unknown
+    folder: Ints  # directory number, -1: unknown
+    opened: Ints  # event that opened the descriptor, -1: unknown
+    first: Ints  # event of the first and of the last getdents64
+    last: Ints
+    entries: Ints  # number of entries but "." and ".."
+    entry_start: Ints  # into the entry columns
+    parent: Ints  # scan whose entry was opened for this one, -1: none
+    entry_scan: Ints  # entry columns: their scan, in the order of getdents64
+    entry_hash: NDArray[np.uint32]  # without the type
+    entry_type: Ints  # index into TYPE_NAMES
+
+    def __len__(self) -> int:
+        return len(self.pid)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A trace with its provenance. Arrays over events unless said otherwise."""
+
+    events: Events
+    descriptors: Descriptors
+    arguments: Arguments
+    directories: list[str]  # paths, by directory number
+    scans: Scans
+    image: Ints  # index into Events.processes, -1: unknown
+    scan: Ints  # scan that the call is a child call of, -1: none
+    entry: Ints  # index into the scans' entry columns, -1: none
+    via: Ints  # Via, -1: no child call
+    descends: Bools  # opens an entry that is scanned in turn
+
+
+def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:
+    """FNV-1a of each name with the lowest 4 bits clear, as the dataset keeps it."""
+    offsets = np.frombuffer(names.buffers()[1], dtype=np.int32)[: len(names) + 1].astype(np.int64)
+    data = names.buffers()[2]
+    octets = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
+    start, length = offsets[:-1], np.diff(offsets)
+    order = np.argsort(-length, kind="stable")
+    start, length = start[order], length[order]
+    value = np.full(len(names), FNV_BASIS, dtype=np.uint32)
+    # The longest names come first, so those with a j-th byte are a prefix.
+    longest = int(length[0]) if len(length) else 0
+    longer = np.searchsorted(-length, -np.arange(longest), side="left")
+    for j, n in enumerate(longer.tolist()):
+        value[:n] = (value[:n] ^ octets[start[:n] + j]) * FNV_PRIME
+    out = np.empty_like(value)
+    out[order] = value & np.uint32(0xFFFFFFF0)
+    return out
+
+
+def _images(events: Events) -> Ints:
+    """Index of the program image that made each event."""
+    pid = np.array([p.pid for p in events.processes], dtype=np.int64)
+    start = np.array([p.start_ns for p in events.processes], dtype=np.int64)
+    found = last_before(pid, start, events.pid, events.t_ns)
+    if not len(pid):
+        return found
+    # A backend may stamp a process a little after its first call.
+    first = {int(p): i for i, p in reversed(list(enumerate(pid)))}
+    for p in np.unique(events.pid[found < 0]).tolist():
+        found[(found < 0) & (events.pid == p)] = first.get(p, -1)
+    return found
+
+
+def _scans(events: Events, descriptors: Descriptors, paths: Paths, image: Ints) -> Scans:
+    rows = np.flatnonzero(np.isin(events.nr, numbers("getdents64", "getdents")) & (events.ret >= 0))
+    root = descriptors.root[rows]
+    orphan = -2 - ((events.pid[rows] << 20) | (events.fd_arg(0)[rows] & 0xFFFFF))
+    key = np.where(root >= 0, root, orphan)
+    order = np.argsort(key, kind="stable")
+    rows, key, root = rows[order], key[order], root[order]
+    more = events.ret[rows] > 0
+    new = np.ones(len(rows), dtype=bool)
+    # Entries after the end: the program rewound the directory, this is another scan.
+    new[1:] = (key[1:] != key[:-1]) | (more[1:] & ~more[:-1])
+    group = np.cumsum(new) - 1
+    count = int(group[-1]) + 1 if len(group) else 0
+    begin = np.flatnonzero(new)
+    first, last = rows[begin], rows[np.append(begin[1:], len(rows)) - 1] if count else begin
+    # Number the scans by time.
+    rank = np.empty(count, dtype=np.int64)
+    by_time = np.argsort(first, kind="stable")
+    rank[by_time] = np.arange(count)
+    scan_of_row = rank[group]
+    by_scan = np.lexsort((rows, scan_of_row))
+    rows, scan_of_row = rows[by_scan], scan_of_row[by_scan]
+    length = events.names_end[rows] - events.names_start[rows]
+    total = int(length.sum())
+    within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
+    values = events.names[np.repeat(events.names_start[rows], length) + within]
+    entries = np.bincount(scan_of_row, weights=length, minlength=count).astype(np.int64)
+    first, last, opened = first[by_time], last[by_time], root[begin][by_time]
+    return Scans(
+        pid=events.pid[first],
+        image=image[first],
+        folder=np.where(opened >= 0, paths.dir_of_def[np.maximum(opened, 0)], -1),
+        opened=opened,
+        first=first,
+        last=last,
+        entries=entries,
+        entry_start=np.cumsum(entries) - entries,
+        parent=np.full(count, -1, dtype=np.int64),
+        entry_scan=np.repeat(scan_of_row, length),
+        entry_hash=values & np.uint32(0xFFFFFFF0),
+        entry_type=_DT_TYPE[values & np.uint32(15)],
+    )
+
+
+def _match(events: Events, scans: Scans, arguments: Arguments) -> tuple[Ints, Ints]:
+    """Scan and entry that each path argument names, -1: none."""
+    scan = np.full(len(events), -1, dtype=np.int64)
+    entry = np.full(len(events), -1, dtype=np.int64)
+    known = np.flatnonzero(scans.folder >= 0)
+    rows = np.flatnonzero(arguments.has & (arguments.folder >= 0) & (arguments.name >= 0))
+    if not len(known) or not len(rows):
+        return scan, entry
+    # A directory number fits 31 bits, a process number 22.
+    scan_key = (scans.pid[known] << 32) | scans.folder[known]
+    use_key = (events.pid[rows] << 32) | arguments.folder[rows]
+    candidate = last_before(scan_key, events.end_ns[scans.first[known]], use_key, events.t_ns[rows])
+    rows, candidate = rows[candidate >= 0], known[candidate[candidate >= 0]]
+    hashes = fnv_hashes(arguments.names)[arguments.name[rows]].astype(np.uint64) >> np.uint64(4)
+    wanted = (candidate.astype(np.uint64) << np.uint64(28)) | hashes
+    entry_hash = scans.entry_hash.astype(np.uint64) >> np.uint64(4)
+    have = (scans.entry_scan.astype(np.uint64) << np.uint64(28)) | entry_hash
+    order = np.argsort(have, kind="stable")
+    if not len(have):
+        return scan, entry
+    at = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
+    hit = have[order][at] == wanted
+    scan[rows[hit]], entry[rows[hit]] = candidate[hit], order[at[hit]]
+    return scan, entry
+
+
+def _fill_types(events: Events, scans: Scans, entry: Ints) -> None:
+    """Types that getdents64 left open, from the attributes that a child call returned."""
+    rows = np.flatnonzero((entry >= 0) & (events.st_mode >= 0))
+    rows = rows[scans.entry_type[entry[rows]] == 0]
+    bits = events.st_mode[rows] & 0xF000
+    found = np.full(len(rows), 4, dtype=np.int64)
+    for mask, code in _S_IFMT_TYPE.items():
+        found[bits == mask] = code
+    scans.entry_type[entry[rows]] = found
+
+
+def annotate(events: Events) -> Annotated:
+    """Work out the provenance of every call of a trace."""
+    descriptors = Descriptors(events)
+    paths = Paths(events, descriptors)
+    arguments = paths.arguments()
+    image = _images(events)
+    scans = _scans(events, descriptors, paths, image)
+    scan, entry = _match(events, scans, arguments)
+    via = np.full(len(events), -1, dtype=np.int64)
+    child = scan >= 0
+    via[child & arguments.relative_to_fd] = Via.OTHER
+    via[child & arguments.relative_to_fd & arguments.plain] = Via.NAME
+    via[child & ~arguments.relative_to_fd] = Via.PATH
+    via[child & ~arguments.relative_to_fd & arguments.plain] = Via.CWD
+    scanned = np.zeros(len(events), dtype=bool)
+    scanned[scans.opened[scans.opened >= 0]] = True
+    has_opened = scans.opened >= 0
+    scans.parent[has_opened] = scan[scans.opened[has_opened]]
+    # Work on a descriptor of an entry that was opened; a sub-directory's scan is its own loop.
+    root = descriptors.root
+    on_child = (root >= 0) & (scan < 0)
+    on_child &= (scan[np.maximum(root, 0)] >= 0) & ~scanned[np.maximum(root, 0)]
+    scan[on_child], entry[on_child] = scan[root[on_child]], entry[root[on_child]]
+    via[on_child] = Via.RESULT
+    _fill_types(events, scans, entry)
+    return Annotated(
+        events=events,
+        descriptors=descriptors,
+        arguments=arguments,
+        directories=paths.directories.paths,
+        scans=scans,
+        image=image,
+        scan=scan,
+        entry=entry,
+        via=via,
+        descends=scanned & (scan >= 0),
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Which executor can run which compound: one table, read by lowering and by the verifier.
+
+An executor that is added to Cosy gets its line here; nothing else in this room changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from synth.constants import AT_FLAGS, STATX_MASKS
+from synth.image import ArgKind, Executor, ImageCompound, ImageOp, ImagePattern, Loop
+from tracer.syscalls import by_nr
+
+STAT_CALLS: Final = frozenset({"newfstatat", "statx", "lstat", "stat"})
+XATTR_CALLS: Final = frozenset({"lgetxattr", "getxattr"})
+
+# What a directory-scan record answers (kmod/uapi/cosy_bpf.h): no birth time, no file handles.
+SCAN_FLAGS: Final = AT_FLAGS["AT_SYMLINK_NOFOLLOW"] | AT_FLAGS["AT_NO_AUTOMOUNT"]
+SCAN_MASK: Final = STATX_MASKS["STATX_BASIC_STATS"] | STATX_MASKS["STATX_MNT_ID"]
+# Absent attributes are answered for an inode that has none at all; the attributes that a security
+# module makes up are safe to ask for only because the shim looks for such modules first.
+SCAN_ATTRIBUTES: Final = (
+    "security.selinux",
+    "security.capability",
+    "system.posix_acl_access",
+    "system.posix_acl_default",
+)
+
+
+def _scan_op(op: ImageOp) -> bool:
+    """A call on one entry of D whose answer a scan record holds."""
+    call = by_nr().get(op.nr)
+    if call is None or call.name not in STAT_CALLS | XATTR_CALLS:
+        return False
+    return any(arg.kind in (ArgKind.NAME, ArgKind.PATH) for arg in op.args)
+
+
+def scan_answers(pattern: ImagePattern) -> bool:
+    """Whether the record of a directory scan answers every call that the pattern matches."""
+    call = by_nr().get(pattern.nr)
+    if call is None:
+        return False
+    if call.name in XATTR_CALLS:
+        return pattern.string in SCAN_ATTRIBUTES
+    return (
+        call.name in STAT_CALLS
+        and not pattern.flags_allowed & ~SCAN_FLAGS
+        and not pattern.mask_within & ~SCAN_MASK
+    )
+
+
+def _directory_scan(compound: ImageCompound) -> bool:
+    return (
+        compound.loop == Loop.ENTRIES
+        and all(_scan_op(op) for op in compound.ops)
+        and all(scan_answers(pattern) for pattern in compound.serves)
+    )
+
+
+CAPABILITIES: Final[dict[Executor, Callable[[ImageCompound], bool]]] = {
+    Executor.BPF: _directory_scan,
+}
+
+
+def executors_for(compound: ImageCompound) -> Executor:
+    """All executors that can run the compound; none when it is beyond each of them."""
+    found = Executor(0)
+    for executor, can in CAPABILITIES.items():
+        if can(compound):
+            found |= executor
+    return found

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""The consistency contract: a program sees the truth, by whatever way it learnt of a change.
+
+Each kind runs three times on fresh directories: natively (the truth), under the shim (must be the
+truth), and under the shim with the fence in question left out. That last run must print what held
+before the change, or the test would prove nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Compiler, Runner
+
+OLD_NS = 1_000_000_000 * 1_000_000_000
+NEVER_MS = "1000000"  # so that max_age does not hide another fence that is missing
+
+# kind of the victim -> the fences, all of which must be out before it errs
+NEWS = {
+    "pipe": "read_sync",
+    "pipe-readv": "read_sync",
+    "pipe-splice": "read_sync",
+    "eventfd": "read_sync",
+    "terminal": "read_sync",
+    "inotify": "read_sync",
+    "signalfd": "read_sync",
+    "timerfd": "read_sync",
+    "socket-read": "read_sync",
+    "recv": "recv",
+    "recvmsg": "recv",
+    "accept": "recv",
+    "poll": "poll",
+    "ppoll": "poll",
+    "select": "poll",
+    "epoll": "poll",
+    "wait4": "wait",
+    "waitid": "wait",
+    "signal": "signal",
+    "sigwait": "signal",
+    "sigsuspend": "signal",
+    "futex": "futex",
+    "condition": "futex",
+    "lock": "lock",
+    "try-lock": "lock",
+    "ofd-lock": "lock",
+    "flock": "lock",
+    "queue": "recv",
+    "semaphore": "lock",
+    "nanosleep": "sleep",
+    "clock-nanosleep": "sleep",
+    "fifo": "open_fifo",
+    "thread-pipe": "read_sync",
+    "asked-before": "served_once",
+}
+OWN = {
+    "chmod": "mutate",
+    "fchmodat": "mutate",
+    "fchmod": "mutate",
+    "chown": "mutate",
+    "utimes": "mutate",
+    "futimens": "mutate",
+    "setxattr": "mutate",
+    "truncate": "mutate",
+    "ftruncate": "mutate",
+    "open-truncate": "mutate",
+    "creat": "mutate",
+    "unlink": "mutate",
+    "unlinkat": "mutate",
+    "rename-away": "mutate",
+    "rename-over": "mutate",
+    "exchange": "mutate",
+    "link": "mutate",
+    "mkdir": "mutate",
+    "symlink": "mutate",
+    "write": "write_inode",
+    "open-write": "write_inode",
+    "pwrite": "write_inode",
+    "writev": "write_inode",
+    "copy-range": "write_inode",
+    "sendfile": "write_inode",
+    "splice": "write_inode+read_sync",
+    "fallocate": "write_inode",
+    "store": "mmap_write",
+    "map-and-store": "mmap_write",
+    "protect-and-store": "mmap_write",
+    "read": "atime",
+    "pread": "atime",
+    "open-read": "atime",
+    "map-and-load": "atime",
+    "readlink": "atime",
+    "through-link": "atime",
+    "read-folder": "atime",
+    "receive": "close_fd+recv",
+    "dup2": "dup_fd",
+    "dup3": "dup_fd",
+    "thread-chmod": "thread_mutate",
+    "thread-write": "write_inode",
+    "thread-dup2": "dup_fd",
+    "fork": "process",
+    "become-nobody": "process",
+}
+# Two mechanisms stand behind each of these: no single fence's absence shows.
+TRUTH_ONLY = [
+    "nothing",
+    "reopen",
+    "reopen-path",
+    "close",
+    "close-range",
+    "dup",
+    "vfork",
+    "system",
+    "chroot",
+]
+AS_ROOT = {"chown", "become-nobody", "chroot"}
+
+
+class Stage:
+    """Makes fresh pairs of directories and runs the victim on them."""
+
+    def __init__(self, runner: Runner, victim: Path, image: Path, folder: Path) -> None:
+        self.runner, self.victim, self.image, self.folder = runner, victim, image, folder
+        self.numbers: Iterator[int] = itertools.count()
+
+    def fresh(self) -> tuple[Path, Path]:
+        """Two directories with the same names; files of one kind in each."""
+        number = next(self.numbers)
+        pair = self.folder / f"{number}", self.folder / f"{number}-other"
+        for size, top in zip((10, 77), pair, strict=True):
+            top.mkdir(mode=0o755)
+            for name in ["target", *(f"child{i}" for i in range(10))]:
+                self._file(top / name, size)
+            (top / "sub").mkdir()
+            (top / "link").symlink_to("nowhere")
+            for name in ("sub", "link"):
+                os.utime(top / name, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
+                os.lstat(top / name)
+        return pair
+
+    @staticmethod
+    def _file(path: Path, size: int) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Blocks allocated now: with delayed allocation the executor would rightly decline.
+        os.posix_fallocate(fd, 0, size)
+        os.write(fd, bytes(size))
+        os.close(fd)
+        os.utime(path, ns=(OLD_NS, OLD_NS))
+        # Asked for once: a change time that nobody saw yet is declined, too (multigrain).
+        path.stat()
+
+    def native(self, kind: str) -> str:
+        return self._line(self.runner.native([self.victim, kind, *self.fresh()]))
+
+    def cosy(self, kind: str, **orders: str) -> str:
+        orders = {"image": str(self.image), "max_age_ms": NEVER_MS, **orders}
+        return self._line(
+            self.runner.cosy([self.victim, kind, *self.fresh()], mode="exec", orders=orders)
+        )
+
+    @staticmethod
+    def _line(done: object) -> str:
+        assert done.returncode == 0, done  # type: ignore[attr-defined]
+        assert done.stderr == b""  # type: ignore[attr-defined]
+        text: str = done.stdout.decode()  # type: ignore[attr-defined]
+        return text
+
+
+@pytest.fixture(scope="session")
+def stage(
+    fence_runner: Runner,
+    compiled: Compiler,
+    executor: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Stage:
+    victim = compiled(
+        "victim.c",
+        "-Wno-missing-field-initializers",
+        "victim_news.c",
+        "victim_own.c",
+        "-pthread",
+        "-lutil",
+    )
+    folder = tmp_path_factory.mktemp("fences")
+    folder.chmod(0o755)
+    return Stage(fence_runner, victim, executor, folder)
+
+
+@pytest.fixture(scope="session")
+def before(stage: Stage) -> str:
+    """What the target looks like when nothing happens to it."""
+    return stage.native("nothing")
+
+
+def test_results_are_held_at_all(stage: Stage, before: str) -> None:
+    # The documented limit: told by nothing but memory, within max_age. Were this the truth, no
+    # compound would have fired, and no test here would mean anything.
+    assert stage.native("untold") != before
+    assert stage.cosy("untold") == before
+
+
+def test_old_results_are_dropped(stage: Stage, before: str) -> None:
+    truth = stage.native("untold-long")
+    assert stage.cosy("untold-long", max_age_ms="50") == truth
+    assert stage.cosy("untold-long", max_age_ms="50", nofence="max_age") == before
+
+
+@pytest.mark.parametrize(("kind", "fences"), [*NEWS.items(), *OWN.items()])
+def test_the_truth_is_seen(stage: Stage, kind: str, fences: str) -> None:
+    if kind in AS_ROOT and os.geteuid() != 0:
+        pytest.skip("needs root to change who owns a file, or who we are")
+    truth = stage.native(kind)
+    stale = stage.native(ASKED_FOR.get(kind, "nothing"))
+    if truth == stale:
+        pytest.skip(f"this file system does not show it: {kind}")
+    assert stage.cosy(kind) == truth
+    assert stage.cosy(kind, nofence=fences) == stale
+
+
+# Kinds that end with another question than for the target: what it looks like unchanged.
+ASKED_FOR = {
+    "mkdir": "nothing-sub",
+    "read-folder": "nothing-sub",
+    "readlink": "nothing-link",
+    "through-link": "nothing-link",
+}
+
+
+@pytest.mark.parametrize("kind", TRUTH_ONLY)
+def test_nothing_is_mistaken(stage: Stage, kind: str) -> None:
+    if kind in AS_ROOT and os.geteuid() != 0:
+        pytest.skip("needs root to change the root directory")
+    assert stage.cosy(kind) == stage.native(kind)

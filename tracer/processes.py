@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Who ran: program images, how they came to be, and the libraries they had mapped.
+
+A raw file belongs to one thread of one program image. A process is one image
+after the other: exec replaces it, fork and vfork start a new process with a copy.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from tracer import elf
+from tracer.raw import NO_RETURN, NR_MODULE, NR_PROCESS, RawTrace
+from tracer.syscalls import by_name
+
+CLONE_THREAD = 0x10000
+
+
+@dataclass
+class Image:
+    """One program image of one process."""
+
+    pid: int
+    ppid: int
+    start_tsc: int
+    table: int
+    """Number of the process: images that exec'ed one another share it."""
+    exe: bytes = b""
+    cwd: bytes = b""
+    argv: list[bytes] = field(default_factory=list)
+    modules: dict[int, bytes] = field(default_factory=dict)
+    """Load address to file name."""
+    parent: Image | None = None
+    """Of the process, when it was traced as well."""
+    fork_tsc: int = 0
+    """When its descriptor table was copied from the parent's."""
+    replaced: bool = False
+    """An exec of this image succeeded."""
+    exit: int | None = None
+    """As wait(2) tells it, or None: not known."""
+
+
+@dataclass
+class Processes:
+    """All images of a trace, by time, and which file belongs to which."""
+
+    images: list[Image]
+    of_file: list[Image]
+    """In the order of RawTrace.files."""
+
+
+@dataclass
+class _Forks:
+    """What the events of one process tell about its children and its end."""
+
+    tsc: list[int] = field(default_factory=list)
+    clone3_tsc: list[int] = field(default_factory=list)
+    """Those of tsc that may as well have been threads."""
+    exec_tsc: list[int] = field(default_factory=list)
+    exit_code: int | None = None
+
+    def was_thread(self, start_tsc: int) -> None:
+        """Leave out the call that made a thread: clone3's flags are not in its registers."""
+        at = bisect_right(self.clone3_tsc, start_tsc)
+        if at:
+            self.tsc.remove(self.clone3_tsc.pop(at - 1))
+
+
+_Announcements = list[list[tuple[int, bytes, bytes, bytes]]]
+
+
+def _announced(raw: RawTrace, nr: int) -> _Announcements:
+    """Return, by file, the announcements of this kind: address, path, path2, output."""
+    found: _Announcements = [[] for _ in raw.files]
+    chunk = raw.select({nr})
+    for row in range(len(chunk.file)):
+        address = int(chunk.events["args"][row][0])
+        what = (address, chunk.text(row), chunk.text(row, True), chunk.out(row))
+        found[chunk.file[row]].append(what)
+    return found
+
+
+def _forks(raw: RawTrace) -> dict[int, _Forks]:
+    calls = by_name()
+    forks = {calls[name].nr for name in ("fork", "vfork", "clone", "clone3")}
+    execs = {calls[name].nr for name in ("execve", "execveat")}
+    found: dict[int, _Forks] = defaultdict(_Forks)
+    chunk = raw.select(forks | execs | {calls["exit_group"].nr})
+    for file, event in zip(chunk.file.tolist(), chunk.events, strict=True):
+        of, nr, tsc = found[raw.files[file].pid], int(event["nr"]), int(event["tsc"])
+        first = int(event["args"][0])
+        if nr in execs:
+            if event["flags"] & NO_RETURN:
+                of.exec_tsc.append(tsc)
+        elif nr not in forks:
+            of.exit_code = (first & 0xFF) << 8
+        elif nr != calls["clone"].nr or not first & CLONE_THREAD:
+            of.tsc.append(tsc)
+            if nr == calls["clone3"].nr:
+                of.clone3_tsc.append(tsc)
+    return found
+
+
+def _fork_times(children: list[Image], forks: list[int]) -> None:
+    """Set fork_tsc of the children of one process, given in the order of their start.
+
+    The shim notes the call before it is made, so it cannot name the child. Calls and
+    children come in the same order; where some are missing (threads by clone3, children
+    that were never seen), the latest call before the child's start is taken.
+    """
+    if len(children) == len(forks):
+        for child, tsc in zip(children, forks, strict=True):
+            child.fork_tsc = min(tsc, child.start_tsc)
+        return
+    left = list(forks)
+    for child in children:
+        at = bisect_right(left, child.start_tsc)
+        child.fork_tsc = left.pop(at - 1) if at else child.start_tsc
+
+
+def find(raw: RawTrace) -> Processes:
+    """Find the images of a trace."""
+    announced, modules = _announced(raw, NR_PROCESS), _announced(raw, NR_MODULE)
+    forks = _forks(raw)
+    images: list[Image] = []
+    of_file: list[Image] = []
+    current: dict[int, Image] = {}
+    children: dict[int, list[Image]] = defaultdict(list)
+    tables = 0
+    for index, file in enumerate(raw.files):
+        image = current.get(file.pid)
+        who = announced[index]
+        if image is None or who:
+            before = image
+            image = Image(file.pid, file.ppid, file.start_tsc, table=tables)
+            of = forks.get(file.pid, _Forks())
+            if before and bisect_right(of.exec_tsc, file.start_tsc):
+                before.replaced = True
+                image.table, image.parent = before.table, before.parent
+                image.fork_tsc = before.fork_tsc
+            else:
+                tables += 1
+                image.parent = current.get(file.ppid)
+                image.fork_tsc = file.start_tsc
+                if image.parent:
+                    children[file.ppid].append(image)
+                    image.modules = dict(image.parent.modules)
+            current[file.pid] = image
+            images.append(image)
+            _describe(image, who)
+        elif file.tid not in (image.pid, raw.files[index - 1].tid) and file.pid in forks:
+            forks[file.pid].was_thread(file.start_tsc)
+        for address, path, _, _ in modules[index]:
+            image.modules[address] = path or image.exe
+        of_file.append(image)
+    for ppid, born in children.items():
+        _fork_times(born, forks[ppid].tsc)
+    for pid, image in current.items():
+        image.exit = forks[pid].exit_code if pid in forks else None
+    return Processes(images, of_file)
+
+
+def _describe(image: Image, who: list[tuple[int, bytes, bytes, bytes]]) -> None:
+    if who:
+        _, image.exe, image.cwd, argv = who[0]
+        image.argv = argv.rstrip(b"\0").split(b"\0") if argv else []
+    elif image.parent:
+        # The child of vfork, until it execs: it still is its parent.
+        image.exe, image.cwd = image.parent.exe, image.parent.cwd
+        image.argv = image.parent.argv
+
+
+class Modules:
+    """Turns call sites into `module+0xoffset`, for one image."""
+
+    def __init__(self, image: Image) -> None:
+        self._names = image.modules
+        self._bases = sorted(image.modules)
+
+    def add(self, base: int, path: bytes) -> None:
+        """Note a library that was mapped later."""
+        if base not in self._names:
+            self._names[base] = path
+            self._bases = sorted(self._names)
+
+    def name(self, address: int) -> str:
+        """Return the name of a call site, an address in hexadecimal when no module is known."""
+        at = bisect_right(self._bases, address)
+        if not at:
+            return f"0x{address:x}"
+        base = self._bases[at - 1]
+        name = os.path.basename(self._names[base]) or self._names[base]
+        return f"{os.fsdecode(name)}+0x{address - base:x}"
+
+
+def build_id(exe: bytes) -> str | None:
+    """Return the build-id of a program file, None when it has none or is gone."""
+    try:
+        return elf.inspect(os.fsdecode(exe)).build_id if exe else None
+    except OSError:
+        return None
