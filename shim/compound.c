@@ -20,7 +20,7 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define MOST_CHUNKS 16 // of one directory
+#define MOST_CHUNKS 32 // of one directory
 // The account's bounds, in ticks: about 50 µs of loss, and credit for no more than 1 ms.
 #define LOSS_LIMIT (-150 * 1000)
 #define CREDIT_LIMIT (3 * 1000 * 1000)
@@ -128,6 +128,16 @@ static int kind_served(u32 ci, const struct attr_call *call)
 		if (attr_call_matches(call, &image.patterns[c->first_serve + i], image.strings))
 			return served_kind[ci][i];
 	return -1;
+}
+
+// Results that hold for calls that come this way.
+static bool has_results(const struct child *child)
+{
+	const struct dir_slot *d = child->dir;
+	const struct chunk *c = results_chunk(d->results);
+
+	return c && (child->dirfd == AT_FDCWD ? d->by_path : d->by_fd) &&
+	       results_fresh(c) == COSY_DECLINES;
 }
 
 static bool serve(const struct attr_call *call, const struct child *child, long *ret)
@@ -373,7 +383,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 		return ret;
 	if (ticks < 16 * USUAL_TICKS)
 		native_ticks += ((s32)ticks - (s32)native_ticks) / 8;
-	if (child->dir->generation == generation)
+	// What results could not answer, another run could not either.
+	if (child->dir->generation == generation && !has_results(child))
 		child->dir->matched++;
 	if (!call->xattr && !S_ISDIR(answer_learn(call)))
 		accounts[ci].leaf_seen = true;

@@ -6,7 +6,7 @@
 
 #include "fence.h"
 
-#define CHUNKS 32
+#define CHUNKS 64
 #define STRIDE 65536ul
 #define INDEX 1024u // places per chunk; a chunk holds at most 744 records
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
