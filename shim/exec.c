@@ -255,7 +255,8 @@ static long getdents_call(struct regs *r)
 	long ret = sys_regs(r);
 
 	touch(TOUCH_DIR);
-	compound_scanned((u32)r->a[0], ret);
+	if (ret > 0 && r->nr == __NR_getdents64)
+		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret);
 	return ret;
 }
 
