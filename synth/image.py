@@ -48,6 +48,7 @@ class Guard(IntFlag):
 
     SCANNED = 0x1
     CHILD = 0x2
+    LEAF = 0x4
 
 
 class Loop(IntEnum):

@@ -115,9 +115,9 @@ class Limits:
 class Compound:
     """A trigger, a body and the calls that the body's results answer.
 
-    `nth`: fires at the nth matching call within one directory; `min_entries`: and only where D has
-    at least so many; `depth`: levels of subdirectories that may ride along; `executors` None: all
-    that can.
+    `leaf`: only once calls of this kind have met something else than directories; `nth`: fires at
+    the nth matching call within one directory; `min_entries`: and only where D has at least so
+    many; `depth`: levels of subdirectories that may ride along; `executors` None: all that can.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Compound:
     depth: int = 0
     scanned: bool = True
     child: bool = True
+    leaf: bool = False
     nth: int = 1
     min_entries: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -240,6 +241,7 @@ def _compound(compound: Compound) -> list[str]:
     lines += [f"  {_comment(line)}" for line in compound.evidence]
     lines += [_clause("on", print_pattern(pattern)) for pattern in compound.triggers]
     guards = ["scanned(D)"] * compound.scanned + ["child(D, name)"] * compound.child
+    guards += ["leaf(name)"] * compound.leaf
     if guards:
         lines.append(_clause("where", " and ".join(guards)))
     lines.append(_clause("when", f"nth {compound.nth}, entries {compound.min_entries}"))

@@ -86,7 +86,9 @@ def _lower_compound(compound: Compound) -> ImageCompound:
     draft = ImageCompound(
         name=compound.name,
         flags=CompoundFlag.EXPLICIT if compound.explicit else CompoundFlag.SPECULATIVE,
-        guards=Guard.SCANNED * compound.scanned | Guard.CHILD * compound.child,
+        guards=Guard.SCANNED * compound.scanned
+        | Guard.CHILD * compound.child
+        | Guard.LEAF * compound.leaf,
         loop=Loop.ENTRIES if compound.loop else Loop.NONE,
         depth=compound.depth,
         nth=compound.nth,
@@ -188,6 +190,7 @@ def _lift_compound(compound: ImageCompound) -> Compound:
         depth=compound.depth,
         scanned=bool(compound.guards & Guard.SCANNED),
         child=bool(compound.guards & Guard.CHILD),
+        leaf=bool(compound.guards & Guard.LEAF),
         nth=compound.nth,
         min_entries=compound.min_entries,
         limits=Limits(compound.limit_ops, compound.limit_bytes, compound.limit_time_ns),

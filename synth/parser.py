@@ -194,7 +194,7 @@ class _Draft:
         self.evidence: list[str] = []
         self.loop: bool | None = None
         self.depth = 0
-        self.scanned = self.child = False
+        self.scanned = self.child = self.leaf = False
         self.nth, self.min_entries = 1, 0
         self.limits = Limits()
         self.executors: tuple[str, ...] | None = None
@@ -218,6 +218,7 @@ class _Draft:
             depth=self.depth,
             scanned=self.scanned,
             child=self.child,
+            leaf=self.leaf,
             nth=self.nth,
             min_entries=self.min_entries,
             limits=self.limits,
@@ -317,18 +318,12 @@ def _serve(line: _Line, draft: _Draft) -> None:
 
 def _where(line: _Line, draft: _Draft) -> None:
     while True:
-        guard = line.take("word", "scanned(D) or child(D, name)")
-        line.expect("(")
-        line.expect("D")
-        if guard == "scanned":
-            draft.scanned = True
-        elif guard == "child":
-            line.expect(",")
-            line.expect("name")
-            draft.child = True
-        else:
-            raise line.error(f"unknown guard {guard!r}: scanned(D) and child(D, name) are known")
-        line.expect(")")
+        guard = line.peek()
+        if guard not in _GUARDS:
+            raise line.error(f"expected {', '.join(_GUARD_TEXTS)}; found {guard!r}")
+        for word in _GUARDS[guard]:
+            line.expect(word)
+        setattr(draft, guard, True)
         if not line.accept("and"):
             return
 
@@ -408,6 +403,8 @@ _CLAUSES: Final = {
     "serve": _serve,
     "executor": _executor,
 }
+_GUARD_TEXTS: Final = ("scanned(D)", "child(D, name)", "leaf(name)")
+_GUARDS: Final = {text.partition("(")[0]: re.findall(r"\w+|[(),]", text) for text in _GUARD_TEXTS}
 _ONCE: Final = frozenset({"where", "when", "each", "once", "limit", "executor"})
 
 

@@ -44,7 +44,7 @@ MAX_ATTRIBUTE: Final = 255  # XATTR_NAME_MAX
 MAX_PATH: Final = 4095  # PATH_MAX without the NUL
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
-_ALL_GUARDS: Final = Guard.SCANNED | Guard.CHILD
+_IN_SCAN: Final = Guard.SCANNED | Guard.CHILD  # what makes D and its names known
 _KNOWN_AT: Final = sum(AT_FLAGS.values())
 _OUT_KINDS: Final = {
     CallArg.STAT_OUT: 144,
@@ -83,11 +83,11 @@ def _compound(compound: ImageCompound) -> Iterator[str]:
     explicit = compound.flags == CompoundFlag.EXPLICIT
     if compound.flags not in (CompoundFlag.SPECULATIVE, CompoundFlag.EXPLICIT):
         yield f"flags {compound.flags:#x}: either speculative or explicit"
-    if compound.guards & ~_ALL_GUARDS:
+    if compound.guards & ~sum(Guard):
         yield f"unknown guards {compound.guards:#x}"
     if compound.loop not in (Loop.NONE, Loop.ENTRIES):
         yield f"unknown loop {compound.loop}"
-    if compound.loop == Loop.ENTRIES and compound.guards != _ALL_GUARDS:
+    if compound.loop == Loop.ENTRIES and compound.guards & _IN_SCAN != _IN_SCAN:
         yield "a loop over entries(D) needs scanned(D) and child(D, name)"
     yield from _between("depth", compound.depth, 0, MAX_DEPTH)
     if compound.depth and compound.loop != Loop.ENTRIES:
@@ -177,12 +177,17 @@ def _argument(compound: ImageCompound, index: int, arg: ImageArg, kind: CallArg)
         return "no string belongs here"
     if arg.kind == ArgKind.STRING and not 0 < len(_raw(arg.string)) <= MAX_PATH:
         return "an empty or too long string"
-    if arg.kind in (ArgKind.DIR, ArgKind.NAME, ArgKind.PATH) and compound.guards != _ALL_GUARDS:
+    if (
+        arg.kind in (ArgKind.DIR, ArgKind.NAME, ArgKind.PATH)
+        and compound.guards & _IN_SCAN != _IN_SCAN
+    ):
         return "D and its names are known only with scanned(D) and child(D, name)"
     if arg.kind == ArgKind.DIR and kind not in (CallArg.DIRFD, CallArg.FD):
         return "no descriptor belongs here"
     if arg.kind == ArgKind.RESULT and arg.index >= index:
         return f"result({arg.index}): only calls before this one have a result"
+    if arg.kind == ArgKind.TRIGGER and compound.loop != Loop.NONE:
+        return f"trigger({arg.index}): in a loop only D and e.name are known"
     if arg.kind == ArgKind.TRIGGER:
         return _trigger_argument(compound, arg.index, kind)
     if arg.kind == ArgKind.CONST and kind is CallArg.AT_FLAGS and arg.value & ~_KNOWN_AT:

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+#include "launcher.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <locale.h>
+#include <unistd.h>
+
+#define MAX_ORDERS 4000 /* the shim keeps 4096 bytes with the variable's name */
+
+/* All that was found out about the command, and what will be done with it. */
+struct plan {
+	struct options opt;
+	struct program program;
+	struct places places;
+	struct profile profile;
+	const char *native; /* why the program runs without us; NULL: it does not */
+	const char *executor; /* why the executor is not there; NULL: it is */
+	char trace[PATH_MAX]; /* --learn: folder for the raw trace */
+	char stats[PATH_MAX];
+	char orders[MAX_ORDERS];
+};
+
+static const char *library_trouble(const char *library)
+{
+	if (!library[0])
+		return "libcosy.so is not where it belongs (COSY_NATIVE_DIR names its folder)";
+	// ld.so(8): the list is separated by colons and spaces, without any quoting.
+	if (strpbrk(library, ": "))
+		return "the library's path holds a colon or a space";
+	return NULL;
+}
+
+static void plan_execution(struct plan *p)
+{
+	uint32_t executors;
+
+	profile_choose(&p->profile, &p->opt, &p->program, &p->places);
+	executors = profile_executors(&p->profile) & p->opt.executors;
+	if (!p->opt.executors)
+		p->executor = "none: only watching, as asked";
+	else if (executors & COSY_EXECUTOR_BPF)
+		p->executor = executor_prepare(&p->places);
+	else
+		p->executor = "none of the profile's is among those allowed or built";
+	if (p->native)
+		return;
+	if (p->profile.refused)
+		p->native = "its profile is refused";
+	else if (p->executor && p->opt.executors)
+		p->native = p->executor;
+	else if (strchr(p->profile.path, ';'))
+		p->native = "the profile's path holds a semicolon";
+}
+
+static void plan_orders(struct plan *p)
+{
+	size_t at = 0;
+	const char *mode = p->opt.learn ? "trace" : p->executor ? "pass" : "exec";
+
+#define ADD(...)                                                                                   \
+	do {                                                                                       \
+		if (at < sizeof(p->orders))                                                        \
+			at += (size_t)snprintf(p->orders + at, sizeof(p->orders) - at,             \
+					       __VA_ARGS__);                                       \
+	} while (0)
+	ADD("mode=%s", mode);
+	if (p->opt.learn)
+		ADD(";dir=%s", p->trace);
+	else if (!p->executor)
+		ADD(";image=%s", p->profile.path);
+	if (p->places.text[0] && !strchr(p->places.text, ';'))
+		ADD(";cache=%s", p->places.text);
+	if (p->opt.max_age_ms)
+		ADD(";max_age_ms=%u", p->opt.max_age_ms);
+	if (p->stats[0])
+		ADD(";stats=%s", p->stats);
+#undef ADD
+	if (at >= sizeof(p->orders))
+		p->native = "its paths are too long";
+}
+
+static void say_native(const struct plan *p)
+{
+	const char *what = p->opt.command[0];
+
+	if (p->profile.refused)
+		fprintf(stderr, "cosy-auto: %s ran native: profile %s is refused: %s\n", what,
+			p->profile.path, p->profile.refused);
+	else
+		fprintf(stderr, "cosy-auto: %s ran native: %s\n", what, p->native);
+}
+
+/* --stats and --learn: the program is a child, and there is work after its end. */
+static int run_and_tell(struct plan *p)
+{
+	struct cosy_stats *stats = NULL;
+	const char *trouble = NULL;
+	char **env = environ;
+	int status;
+
+	if (p->opt.learn && !p->native) {
+		trouble = learn_prepare(&p->places, p->trace);
+		p->native = trouble;
+	}
+	if (p->opt.stats && !p->opt.learn && !p->native)
+		stats = stats_create(p->stats);
+	plan_orders(p);
+	if (!p->native)
+		env = environment_with(p->places.library, p->orders) ?: environ;
+	status = run_wait(p->opt.command, env);
+	setlocale(LC_NUMERIC, "");
+	if (p->opt.learn && !p->native)
+		trouble = learn_start(&p->places, p->trace);
+	if (p->opt.learn && (trouble || p->native))
+		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", p->opt.command[0],
+			trouble ? trouble : p->native);
+	else if (p->opt.learn && p->opt.stats)
+		fprintf(stderr, "cosy-auto: %s: learning in the background: log %s/learn.log\n",
+			p->opt.command[0], p->places.cache);
+	else if (p->native)
+		say_native(p);
+	else if (stats)
+		stats_print(stats, &p->profile, p->opt.command);
+	if (stats)
+		unlink(p->stats);
+	die_as(status);
+}
+
+int main(int argc, char **argv)
+{
+	static struct plan p;
+	char **env = environ;
+	int error;
+
+	options_parse(&p.opt, argc, argv);
+	error = program_find(p.opt.command[0], p.program.path);
+	if (error)
+		return exec_failed(p.opt.command[0], error);
+	program_inspect(&p.program);
+	places_find(&p.places);
+	p.native = p.program.native ?: library_trouble(p.places.library);
+	if (!p.opt.learn || p.opt.explain)
+		plan_execution(&p);
+	if (p.opt.explain) {
+		explain(&p.program, &p.places, &p.profile, p.native, p.executor);
+		return 0;
+	}
+	if (p.opt.stats || p.opt.learn)
+		return run_and_tell(&p);
+	if (!p.native)
+		plan_orders(&p);
+	if (!p.native)
+		env = environment_with(p.places.library, p.orders) ?: environ;
+	execvpe(p.opt.command[0], p.opt.command, env);
+	return exec_failed(p.opt.command[0], errno);
+}

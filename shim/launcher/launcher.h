@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cosy-auto: runs a program under the shim with the right profile. It is a
+ * native program because an interpreter's start alone costs more than all of
+ * this. Nothing here is ever a reason not to run the program.
+ */
+#ifndef COSY_LAUNCHER_H
+#define COSY_LAUNCHER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cosy_image.h"
+#include "cosy_stats.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+enum exit_code {
+	EXIT_WORK = 1,
+	EXIT_USAGE = 2,
+	EXIT_NOT_EXECUTABLE = 126,
+	EXIT_NOT_FOUND = 127,
+};
+
+struct options {
+	bool stats;
+	bool learn;
+	bool explain;
+	uint32_t executors; /* COSY_EXECUTOR_*, those that may be used */
+	const char *profile; /* NULL: by the program's build-id */
+	unsigned int max_age_ms; /* 0: the shim's default */
+	char **command;
+};
+
+/* What is to be executed; a script's program is its interpreter. */
+struct program {
+	char path[PATH_MAX];
+	char build_id[41]; /* in hex; empty: none */
+	const char *native; /* why it cannot run under the shim; NULL: it can */
+};
+
+/* Files and folders; an empty string: not there. */
+struct places {
+	char library[PATH_MAX];
+	char loader[PATH_MAX];
+	char shipped[PATH_MAX]; /* profile */
+	char store[PATH_MAX]; /* folder of the user's profiles */
+	char cache[PATH_MAX]; /* the user's cache folder of ours */
+	char text[PATH_MAX]; /* below it: patched library text */
+};
+
+struct profile {
+	char path[PATH_MAX];
+	const struct cosy_image *image; /* NULL: refused or absent */
+	const char *refused; /* why */
+};
+
+/* options.c */
+void options_parse(struct options *to, int argc, char **argv);
+const char *executor_names(uint32_t executors);
+
+/* program.c */
+int program_find(const char *name, char path[PATH_MAX]);
+void program_inspect(struct program *p);
+
+/* places.c */
+bool print_path(char path[PATH_MAX], const char *format, ...) __attribute__((format(printf, 2, 3)));
+void places_find(struct places *to);
+
+/* profile.c */
+void profile_open(struct profile *to, const char *path);
+void profile_choose(struct profile *to, const struct options *opt, const struct program *program,
+		    const struct places *places);
+const struct cosy_compound *profile_compound(const struct profile *p, uint32_t index);
+const char *profile_string(const struct profile *p, uint32_t offset);
+uint32_t profile_executors(const struct profile *p);
+
+/* executor.c */
+const char *executor_prepare(const struct places *places);
+
+/* environment.c */
+char **environment_with(const char *library, const char *orders);
+
+/* run.c */
+int run_wait(char **command, char **env);
+int exec_failed(const char *name, int error);
+void die_as(int status) __attribute__((noreturn));
+
+/* report.c */
+struct cosy_stats *stats_create(char path[PATH_MAX]);
+void stats_print(const struct cosy_stats *stats, const struct profile *profile, char **command);
+void explain(const struct program *program, const struct places *places,
+	     const struct profile *profile, const char *native, const char *executor);
+
+/* learn.c */
+const char *learn_prepare(const struct places *places, char dir[PATH_MAX]);
+const char *learn_start(const struct places *places, const char *dir);
+
+#endif

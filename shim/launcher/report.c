@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+/* What --stats and --explain print: the one reader of struct cosy_stats. */
+#include "launcher.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "cosy_bpf.h"
+
+#define STATS_SIZE 4096
+
+static const char *const natives[] = {
+	[COSY_NATIVE_STATIC] = "statically linked",
+	[COSY_NATIVE_FOREIGN] = "another ABI or C library",
+	[COSY_NATIVE_SETID] = "set-id or file capabilities",
+	[COSY_NATIVE_LIMITED] = "no room in the address space",
+	[COSY_NATIVE_SANDBOX] = "went under seccomp",
+	[COSY_NATIVE_WATCHED] = "watched by ptrace, seccomp or audit",
+	[COSY_NATIVE_IMAGE_ABSENT] = "no profile",
+	[COSY_NATIVE_IMAGE_OWNER] = "profile is someone else's, or others may write to it",
+	[COSY_NATIVE_IMAGE_CORRUPT] = "profile is corrupt",
+	[COSY_NATIVE_NO_EXECUTOR] = "no executor",
+	[COSY_NATIVE_UNPATCHED] = "C library could not be patched",
+	[COSY_NATIVE_IO_URING] = "drives io_uring itself",
+};
+_Static_assert(ARRAY_SIZE(natives) == COSY_NATIVE_REASONS, "a reason without a text");
+
+static const char *const declines[] = {
+	[COSY_DECLINE_STATUS] = "executor refused the directory",
+	[COSY_DECLINE_ABSENT] = "not in the result",
+	[COSY_DECLINE_USED] = "answered once already",
+	[COSY_DECLINE_EPOCH] = "epoch had ended",
+	[COSY_DECLINE_AGE] = "too old",
+	[COSY_DECLINE_RECORD] = "attributes not certain",
+	[COSY_DECLINE_BUSY] = "another thread held the table",
+	[COSY_DECLINE_WRITTEN] = "written to, or read, since",
+};
+_Static_assert(ARRAY_SIZE(declines) == COSY_DECLINES, "a decline without a text");
+
+static const char *const statuses[] = {
+	[COSY_BPF_OK] = "ok",
+	[COSY_BPF_BADFD] = "bad descriptor",
+	[COSY_BPF_NOTDIR] = "no directory",
+	[COSY_BPF_FS] = "file system not known",
+	[COSY_BPF_IDMAP] = "idmapped mount",
+	[COSY_BPF_USERNS] = "user namespace",
+	[COSY_BPF_PERM] = "permission not certain",
+	[COSY_BPF_FULL] = "result full, resumed",
+	[COSY_BPF_MOVED] = "directory changed meanwhile",
+	[COSY_BPF_LIMIT] = "too many children",
+	[COSY_BPF_WATCHED] = "watched task",
+	[COSY_BPF_BUSY] = "busy",
+	[COSY_BPF_ABI_MISMATCH] = "another version is loaded",
+};
+
+/* A page for the shim to count in; NULL: no folder can be written. */
+struct cosy_stats *stats_create(char path[PATH_MAX])
+{
+	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct cosy_stats *s = MAP_FAILED;
+	int fd = -1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && fd < 0; i++) {
+		// In the orders a semicolon would end the path.
+		if (folders[i] && folders[i][0] == '/' && !strchr(folders[i], ';') &&
+		    print_path(path, "%s/cosy-stats-XXXXXX", folders[i]))
+			fd = mkostemp(path, O_CLOEXEC);
+	}
+	if (fd < 0)
+		return NULL;
+	if (!ftruncate(fd, STATS_SIZE))
+		s = mmap(NULL, STATS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (s == MAP_FAILED) {
+		unlink(path);
+		return NULL;
+	}
+	_Static_assert(sizeof(*s) <= STATS_SIZE, "the counters outgrew their file");
+	memcpy(s->magic, COSY_STATS_MAGIC, sizeof(s->magic));
+	return s;
+}
+
+/* "LABEL  17,277 text, 12 text", nothing when all are zero. */
+static void print_counts(const char *label, const char *const *texts, size_t n,
+			 const __u64 counts[16])
+{
+	bool any = false;
+
+	for (size_t i = 0; i < 16; i++) {
+		if (!counts[i])
+			continue;
+		fprintf(stderr, any ? "; " : "  %-20s", label);
+		if (i < n)
+			fprintf(stderr, "%'" PRIu64 " %s", (uint64_t)counts[i], texts[i]);
+		else
+			fprintf(stderr, "%'" PRIu64 " reason %zu", (uint64_t)counts[i], i);
+		any = true;
+	}
+	if (any)
+		fputc('\n', stderr);
+}
+
+void stats_print(const struct cosy_stats *s, const struct profile *profile, char **command)
+{
+	fprintf(stderr, "cosy-auto: %s: profile %s\n", command[0], profile->path);
+	fprintf(stderr, "  %-20s%'" PRIu64 "\n", "program images", (uint64_t)s->processes);
+	fprintf(stderr, "  %-20s%'" PRIu64 " seen, %'" PRIu64 " epochs ended\n", "calls",
+		(uint64_t)s->calls, (uint64_t)s->epochs);
+	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
+		(uint64_t)s->runs, (uint64_t)s->records);
+	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
+	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
+	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {
+		const struct cosy_compound *c = profile_compound(profile, i);
+
+		if (!c)
+			break;
+		fprintf(stderr, "  %-28s%'12" PRIu64 "%'15" PRIu64 "%'15" PRIu64 "\n",
+			profile_string(profile, c->name), (uint64_t)s->compound[i].fired,
+			(uint64_t)s->compound[i].records, (uint64_t)s->compound[i].served);
+	}
+}
+
+void explain(const struct program *program, const struct places *places,
+	     const struct profile *profile, const char *native, const char *executor)
+{
+	const struct cosy_compound *c;
+
+	printf("program   %s\n", program->path);
+	printf("build-id  %s\n", program->build_id[0] ? program->build_id : "none");
+	printf("library   %s\n", places->library[0] ? places->library : "not found");
+	printf("cache     %s\n", places->text[0] ? places->text : "none: no folder of our own");
+	printf("profile   %s%s%s\n", profile->path, profile->refused ? ": refused: " : "",
+	       profile->refused ? profile->refused : "");
+	for (uint32_t i = 0; (c = profile_compound(profile, i)); i++)
+		printf("compound  %s: at call %u in a directory of %u entries or more; by %s\n",
+		       profile_string(profile, c->name), c->nth, c->min_entries,
+		       executor_names(c->executors));
+	printf("executor  %s\n", executor ? executor : "bpf: ready");
+	if (native)
+		printf("native    the program would run without Cosy: %s\n", native);
+	else
+		printf("next      cosy-synth show %s\n", profile->path);
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Running the program as a child, for the options that have work to do after
+ * its end, as if it were ourselves: its signals, its stops, its way to end.
+ */
+#include "launcher.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int exec_failed(const char *name, int error)
+{
+	const char *advice = "see its file";
+
+	if (error == ENOENT)
+		advice = strchr(name, '/') ? "check the path" : "check the name and PATH";
+	else if (error == EACCES)
+		advice = "only files with execute permission run (chmod +x)";
+	fprintf(stderr, "cosy-auto: cannot run: %s: %s: %s\n", name, strerror(error), advice);
+	return error == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}
+
+static void __attribute__((noreturn)) be_command(char **command, char **env)
+{
+	execvpe(command[0], command, env);
+	_exit(exec_failed(command[0], errno));
+}
+
+/* Pass a signal on, unless the kernel gave it to the whole terminal group. */
+static void forward(pid_t child, const siginfo_t *info)
+{
+	if (info->si_code <= 0)
+		kill(child, info->si_signo);
+}
+
+/* A stopped child stops us, so that the shell has its prompt back. */
+static void stop_with(pid_t child)
+{
+	raise(SIGSTOP);
+	kill(child, SIGCONT);
+}
+
+/* Runs the command; returns its wait status, or -1. */
+int run_wait(char **command, char **env)
+{
+	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+	struct sigaction old_child, plain = { .sa_handler = SIG_DFL };
+	sigset_t all, old;
+	int status = -1;
+	pid_t child;
+
+	// Blocked signals wait for sigwaitinfo, whatever their disposition: no handler, no race.
+	sigfillset(&all);
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
+		sigdelset(&all, faults[i]);
+	sigprocmask(SIG_BLOCK, &all, &old);
+	sigaction(SIGCHLD, &plain, &old_child);
+	child = fork();
+	if (!child) {
+		sigaction(SIGCHLD, &old_child, NULL);
+		sigprocmask(SIG_SETMASK, &old, NULL);
+		be_command(command, env);
+	}
+	while (child > 0) {
+		siginfo_t info;
+
+		if (sigwaitinfo(&all, &info) < 0)
+			continue;
+		if (info.si_signo != SIGCHLD) {
+			forward(child, &info);
+			continue;
+		}
+		if (waitpid(child, &status, WNOHANG | WUNTRACED) != child)
+			continue;
+		if (!WIFSTOPPED(status))
+			break;
+		stop_with(child);
+	}
+	sigaction(SIGCHLD, &old_child, NULL);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return child > 0 ? status : -1;
+}
+
+/* End as the program did. */
+void die_as(int status)
+{
+	struct sigaction plain = { .sa_handler = SIG_DFL };
+	sigset_t none;
+
+	if (status == -1) {
+		fprintf(stderr, "cosy-auto: cannot start a process: %s: try again\n",
+			strerror(errno));
+		exit(EXIT_NOT_EXECUTABLE);
+	}
+	if (WIFSIGNALED(status)) {
+		fflush(NULL);
+		prctl(PR_SET_DUMPABLE, 0); // the program has left its core: no second one
+		sigemptyset(&none);
+		sigaction(WTERMSIG(status), &plain, NULL);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		raise(WTERMSIG(status));
+		exit(128 + WTERMSIG(status));
+	}
+	exit(WEXITSTATUS(status));
+}
