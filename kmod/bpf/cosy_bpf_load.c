@@ -142,10 +142,11 @@ static int check_security_modules(void)
 		strcpy(list, "selinux");
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (strstr(list, refused[i]))
-			return complain(EXIT_KERNEL,
-					"%s is active: it may deny attributes that the program would "
-					"give: programs run without this executor",
-					refused[i]);
+			return complain(
+				EXIT_KERNEL,
+				"%s is active: it may deny attributes that the program would "
+				"give: programs run without this executor",
+				refused[i]);
 	return EXIT_OK;
 }
 
@@ -204,7 +205,8 @@ static int set_constants(struct bpf_object *object)
 	struct bpf_map *map;
 	uint64_t mask = ext4_state_xattr();
 
-	bpf_object__for_each_map(map, object) {
+	bpf_object__for_each_map(map, object)
+	{
 		size_t size;
 
 		if (!strstr(bpf_map__name(map), ".rodata"))
@@ -261,8 +263,7 @@ static int pin_all(struct bpf_object *object, uint64_t build)
 	if (map < 0 || bpf_map_update_elem(map, &key, &build, BPF_ANY) < 0)
 		return complain(EXIT_FAILED, "create map: %s", strerror(errno));
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program =
-			bpf_object__find_program_by_name(object, programs[i]);
+		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
 		int code = pin_as(bpf_program__fd(program), programs[i], 0666);
 
 		if (code)
@@ -289,9 +290,8 @@ static int load(const char *path)
 	if (code)
 		return code;
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
-		return complain(EXIT_KERNEL,
-				"no BTF: /sys/kernel/btf/vmlinux: needs a kernel with "
-				"CONFIG_DEBUG_INFO_BTF");
+		return complain(EXIT_KERNEL, "no BTF: /sys/kernel/btf/vmlinux: needs a kernel with "
+					     "CONFIG_DEBUG_INFO_BTF");
 
 	_cleanup_object_ struct bpf_object *object = bpf_object__open_mem(data, size, NULL);
 	if (!object)
@@ -300,8 +300,7 @@ static int load(const char *path)
 	if (!log)
 		return complain(EXIT_FAILED, "no memory");
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program =
-			bpf_object__find_program_by_name(object, programs[i]);
+		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
 
 		if (!program)
 			return complain(EXIT_FAILED, "no program %s: %s: build it again",
@@ -351,7 +350,8 @@ static int check(void)
 		_cleanup_free_ struct cosy_bpf_run *run = calloc(1, sizes[i]);
 
 		if (fd < 0)
-			return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION : EXIT_FAILED,
+			return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION :
+									    EXIT_FAILED,
 					"not loaded: %s: %s: run cosy-bpf-load as root", pins[i],
 					strerror(errno));
 		if (!run)

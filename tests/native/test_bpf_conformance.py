@@ -32,14 +32,14 @@ ACL_FOR_NOBODY = struct.pack("<I", 2) + b"".join(
 
 
 @pytest.fixture
-def program(bpf_loaded: None) -> Iterator[Program]:
+def program(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
     """The large program."""
     with Program() as large:
         yield large
 
 
 @pytest.fixture
-def small(bpf_loaded: None) -> Iterator[Program]:
+def small(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
     """The small program."""
     with Program("dirscan_small") as program:
         yield program

@@ -35,7 +35,7 @@ from tests.native.test_bpf_conformance import ACL_FOR_NOBODY
 
 
 @pytest.fixture
-def program(bpf_loaded: None) -> Iterator[Program]:
+def program(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
     """The large program."""
     with Program() as large:
         yield large
@@ -208,8 +208,7 @@ def test_noatime_mount(program: Program, place: Path) -> None:
         unshare(CLONE_NEWNS)
         mount(str(place), str(place), None, MS_BIND)
         mount(None, str(place), None, MS_BIND | MS_REMOUNT | MS_NOATIME)
-        flags = {c.flags & dirscan.ATIME_STABLE for c in scan(program, place).root.children}
-        return flags
+        return {c.flags & dirscan.ATIME_STABLE for c in scan(program, place).root.children}
 
     assert in_child(work) == {dirscan.ATIME_STABLE}
 
@@ -291,24 +290,21 @@ def test_results_belong_to_one_process(program: Program, place: Path) -> None:
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
 
 
-def churn(folder: Path, seed: int) -> None:
+CHURNED_PREFIXES = ["a", "bb" * 12, "c" * 39, "d" * 60, "e" * 200, "f" * 37]
+
+
+def churn(folder: Path, current: dict[int, Path]) -> None:
     """Renames, replaces, deletes and creates for ever; a name ends in -SIZE of its file."""
-    rng = random.Random(seed)
-    prefixes = ["a", "bb" * 12, "c" * 39, "d" * 60, "e" * 200, "f" * 37]
-    current = {}
-    for size in range(60):
-        current[size] = folder / f"{rng.choice(prefixes)}-{size}"
-        current[size].write_bytes(b"x" * size)
-        current[size].stat()
+    rng = random.Random(1)
     while True:
         size = rng.randrange(60)
-        target = folder / f"{rng.choice(prefixes)}-{size}"
+        target = folder / f"{rng.choice(CHURNED_PREFIXES)}-{size}"
         if rng.random() < 0.8:
             os.rename(current[size], target)
         else:
             current[size].unlink()
             # The size is there before the name is.
-            temporary = folder.parent / f"temporary-{seed}"
+            temporary = folder.parent / "temporary"
             temporary.write_bytes(b"x" * size)
             temporary.stat()
             os.rename(temporary, target)
@@ -320,10 +316,14 @@ def test_concurrent_renames(program: Program, place: Path, seconds: float) -> No
     """Every record told is a name and the attributes of its own file, whatever goes on."""
     folder = place / "churn"
     folder.mkdir()
+    current = {size: folder / f"{CHURNED_PREFIXES[0]}-{size}" for size in range(60)}
+    for size, path in current.items():
+        path.write_bytes(b"x" * size)
+        path.stat()
     pid = os.fork()
     if pid == 0:
         try:
-            churn(folder, 1)
+            churn(folder, current)
         finally:
             os._exit(1)
     children = runs = 0
