@@ -29,6 +29,7 @@
 #define PIN_BUILD COSY_BPF_PIN_DIR "/build"
 #define OBJECT_NAME "cosy_dirscan.bpf.o"
 #define LOG_SIZE (1u << 24)
+#define LOG_STATISTICS 4 /* the kernel's BPF_LOG_STATS */
 
 enum exit_code {
 	EXIT_OK = 0,
@@ -53,9 +54,18 @@ static int complain(int code, const char *format, ...)
 	return code;
 }
 
+/* What libbpf complained of first: the reason, when the verifier gave none. */
+static char first_warning[512];
+
 static int print_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
-	return verbose || level < LIBBPF_WARN ? vfprintf(stderr, format, args) : 0;
+	if (verbose)
+		return vfprintf(stderr, format, args);
+	if (level == LIBBPF_WARN && !*first_warning) {
+		vsnprintf(first_warning, sizeof(first_warning), format, args);
+		first_warning[strcspn(first_warning, "\n")] = 0;
+	}
+	return 0;
 }
 
 static void close_fd(const int *fd)
@@ -160,7 +170,8 @@ static int prepare_folder(int *lock)
 		return complain(EXIT_KERNEL, "no place for bpffs: %s: %s", BPFFS, strerror(errno));
 	if ((unsigned long)fs.f_type != BPFFS_MAGIC &&
 	    mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") < 0)
-		return complain(EXIT_FAILED, "mount bpffs: %s: %s", BPFFS, strerror(errno));
+		return complain(errno == EPERM ? EXIT_PERMISSION : EXIT_FAILED,
+				"mount bpffs: %s: %s", BPFFS, strerror(errno));
 	if (mkdir(COSY_BPF_PIN_DIR, 0755) < 0 && errno != EEXIST)
 		return complain(EXIT_FAILED, "mkdir: %s: %s", COSY_BPF_PIN_DIR, strerror(errno));
 	*lock = open(COSY_BPF_PIN_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -306,7 +317,9 @@ static int load(const char *path)
 			return complain(EXIT_FAILED, "no program %s: %s: build it again",
 					programs[i], path);
 		bpf_program__set_flags(program, BPF_F_SLEEPABLE);
-		if (!verbose)
+		if (verbose)
+			bpf_program__set_log_level(program, LOG_STATISTICS);
+		else
 			bpf_program__set_log_buf(program, log, LOG_SIZE);
 	}
 	code = set_constants(object);
@@ -316,10 +329,15 @@ static int load(const char *path)
 		int error = errno;
 
 		if (error == EPERM)
-			return complain(EXIT_PERMISSION, "load: not permitted: run it as root");
+			return complain(
+				EXIT_PERMISSION,
+				"load: not permitted: %s: needs CAP_BPF, CAP_PERFMON and no "
+				"kernel lockdown",
+				path);
 		const char *reason = refusal(log);
-		return complain(EXIT_KERNEL, "load: this kernel refuses the program: %s",
-				*reason ? reason : strerror(error));
+		if (!*reason)
+			reason = *first_warning ? first_warning : strerror(error);
+		return complain(EXIT_KERNEL, "load: this kernel refuses the program: %s", reason);
 	}
 	return pin_all(object, build);
 }
