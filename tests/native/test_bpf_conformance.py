@@ -32,20 +32,6 @@ ACL_FOR_NOBODY = struct.pack("<I", 2) + b"".join(
 )
 
 
-@pytest.fixture
-def program(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
-    """The large program."""
-    with Program() as large:
-        yield large
-
-
-@pytest.fixture
-def small(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
-    """The small program."""
-    with Program("dirscan_small") as program:
-        yield program
-
-
 def scan(program: Program, path: Path, **options: int) -> Result:
     """One run over a folder."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
