@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -79,15 +80,25 @@ def find_program(name: str, env: Mapping[bytes, bytes]) -> str:
 
 
 def _spawn(path: str, argv: list[str], env: Mapping[bytes, bytes], mask: set[int]) -> int:
-    # Python ignores these two for itself.
-    default = [signal.SIGPIPE, signal.SIGXFSZ]
+    # Not posix_spawn: glibc's leaves the signals 32 and 33 ignored in the program.
+    def start(path: str, argv: list[str]) -> int:
+        process = subprocess.Popen(
+            argv,
+            executable=path,
+            env=env,
+            close_fds=False,
+            restore_signals=True,  # of SIGPIPE and SIGXFSZ, which Python ignores for itself
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
+        )
+        process.returncode = 0  # we wait by ourselves
+        return process.pid
+
     try:
-        return os.posix_spawn(path, argv, env, setsigmask=mask, setsigdef=default)
+        return start(path, argv)
     except OSError as error:
         if error.errno == errno.ENOEXEC:
             # As execvp(3) does with a script that names no interpreter.
-            words = ["sh", path, *argv[1:]]
-            return os.posix_spawn("/bin/sh", words, env, setsigmask=mask, setsigdef=default)
+            return start("/bin/sh", ["sh", path, *argv[1:]])
         code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
         reason = (error.strerror or "failed").lower()
         raise CommandError(f"cannot run: {path}: {reason}: is it a program?", code) from error
