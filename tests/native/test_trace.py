@@ -203,7 +203,7 @@ def test_interrupt_from_the_terminal_arrives_once(tracer: Tracer) -> None:
             sent = os.write(master, b"\x03") == 1
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
     os.close(master)
-    assert seen.count(b"\ncaught\r") == 1
+    assert seen.count(b"caught\r\n") == 1
 
 
 def test_a_stopped_program_is_a_stopped_job(tracer: Tracer) -> None:
