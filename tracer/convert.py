@@ -87,14 +87,22 @@ def _text(joined: Bytes, ends: Ints) -> pa.Array:
     )
     coded = raw.dictionary_encode()
     words = pa.array([path_text(word) for word in coded.dictionary.to_pylist()], pa.string())
-    codes = pa.array(coded.indices.to_numpy(zero_copy_only=False), pa.int32(), mask=empty)
+    codes = _nullable(
+        np.frombuffer(coded.indices.buffers()[1], np.int32, len(empty)), ~empty, pa.int32()
+    )
     return pa.DictionaryArray.from_arrays(codes, words)
 
 
 def _nullable(
     values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], kind: pa.DataType
 ) -> pa.Array:
-    return pa.array(values, kind, mask=~valid)
+    """Return a column with nulls where `valid` is not set.
+
+    By way of buffers: pyarrow's own conversions with nulls load pandas, which takes 0.4 s.
+    """
+    bits = np.packbits(valid, bitorder="little")
+    data = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(bits), pa.py_buffer(data)])
 
 
 def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:

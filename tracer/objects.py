@@ -236,6 +236,7 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
     execs = {interpreter.nr["execve"], interpreter.nr["execveat"]}
     events = chunk.events
     when = interpreter.effective(chunk)
+    paths = chunk.texts()
     row_of = raw.rows(interpreter.watched)
     order = np.argsort(when, kind="stable")
     lists = (
@@ -246,16 +247,15 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
         events["flags"][order].tolist(),
         [processes.of_file[i].table for i in chunk.file[order].tolist()],
         row_of[order].tolist(),
-        order.tolist(),
+        [paths[at] for at in order.tolist()],
     )
-    for tsc, nr, ret, args, flags, table, row, at in zip(*lists, strict=True):
+    for tsc, nr, ret, args, flags, table, row, path in zip(*lists, strict=True):
         if images:
             start_until(tsc)
         if nr in execs:
             if flags & NO_RETURN:
                 replay.exec(table, tsc)
         elif ret >= 0:
-            path = chunk.text(at) if events["path_len"][at] else b""
             interpreter.apply(table, nr, args, ret, tsc, path, row)
     start_until(1 << 63)
     return replay
@@ -318,12 +318,16 @@ def _learn_from_stat(raw: RawTrace, found: Objects) -> None:
     empty = (events["path_len"] == 0) & (events["out_len"] == OUT_STAT.itemsize) & (ids >= 0)
     candidates = np.flatnonzero(empty)
     # The first answer for each object is enough.
-    _, first = np.unique(ids[candidates], return_index=True)
-    for at in candidates[first].tolist():
-        st = np.frombuffer(chunk.out(at), OUT_STAT)[0]
-        what = found.objects[ids[at]]
-        what.dev, what.ino = int(st["dev"]), int(st["ino"])
-        what.kind = kind_of_mode(int(st["mode"]), what.path)
+    known, first = np.unique(ids[candidates], return_index=True)
+    size = np.zeros(len(events), np.int64)
+    size[candidates[first]] = OUT_STAT.itemsize
+    # No path, so what the call returned is all of the payload, but in the order of time.
+    joined, _ = chunk.payload(events["path2_len"].astype(np.int64), size)
+    answers = joined.view(OUT_STAT)[np.argsort(np.argsort(candidates[first]))]
+    modes, devs, inos = (answers[name].tolist() for name in ("mode", "dev", "ino"))
+    for object_id, mode, dev, ino in zip(known.tolist(), modes, devs, inos, strict=True):
+        what = found.objects[object_id]
+        what.dev, what.ino, what.kind = dev, ino, kind_of_mode(mode, what.path)
 
 
 def _learn_from_calls(raw: RawTrace, found: Objects) -> None:

@@ -8,10 +8,12 @@ What is not whole is left out and, where it can be told, counted as lost.
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,9 @@ class RawFile:
     """
 
     name: str
+    mapped: mmap.mmap
     data: Bytes
+    """The same bytes as an array."""
     pid: int
     tid: int
     ppid: int
@@ -186,7 +190,9 @@ def read_file(path: Path) -> RawFile:
     name = _NAME.fullmatch(path.name)
     if path.stat().st_size < PAGE:
         raise RawError(f"{path}: shorter than its header")
-    data: Bytes = np.memmap(path, np.uint8, "r")
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    data: Bytes = np.frombuffer(mapped, np.uint8)
     h = data[: HEADER.itemsize].view(HEADER)[0]
     live_size, live_heap = int(h["live_size"]), int(h["live_heap"])
     if h["magic"] != MAGIC:
@@ -197,6 +203,7 @@ def read_file(path: Path) -> RawFile:
         raise RawError(f"{path}: times in its header make no sense")
     raw = RawFile(
         name=name.group(0) if name else path.name,
+        mapped=mapped,
         data=data,
         pid=int(h["pid"]),
         tid=int(h["tid"]),
@@ -240,30 +247,36 @@ class Chunk:
         """
         ends = np.zeros(len(size) + 1, np.int64)
         np.cumsum(size, out=ends[1:])
-        joined = np.empty(ends[-1], np.uint8)
-        for index in np.unique(self.file):
-            rows = np.flatnonzero((self.file == index) & (size > 0))
-            if not len(rows):
-                continue
-            n = size[rows]
-            within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-            source = np.repeat(self.heap[rows] + at[rows], n) + within
-            joined[np.repeat(ends[rows], n) + within] = self.trace.files[index].data[source]
-        return joined, ends
+        rows = np.flatnonzero(size)
+        first = self.heap[rows] + at[rows]
+        maps = [file.mapped for file in self.trace.files]
+        # Slices of bytes: five times as fast as gathering single bytes by their positions.
+        parts = zip(
+            self.file[rows].tolist(), first.tolist(), (first + size[rows]).tolist(), strict=True
+        )
+        joined = b"".join([maps[file][begin:end] for file, begin, end in parts])
+        return np.frombuffer(joined, np.uint8), ends
+
+    def texts(self) -> list[bytes]:
+        """Return the path of every event."""
+        joined, ends = self.payload(
+            np.zeros(len(self.heap), np.int64), self.events["path_len"].astype(np.int64)
+        )
+        whole, bounds = joined.tobytes(), ends.tolist()
+        return [whole[begin:end] for begin, end in pairwise(bounds)]
 
     def text(self, row: int, second: bool = False) -> bytes:
         """Return the path (or the second path) of one event."""
         event = self.events[row]
         at = int(self.heap[row]) + (int(event["path_len"]) if second else 0)
         size = int(event["path2_len"] if second else event["path_len"])
-        return bytes(self.trace.files[self.file[row]].data[at : at + size])
+        return bytes(self.trace.files[self.file[row]].mapped[at : at + size])
 
     def out(self, row: int) -> bytes:
         """Return what the call of one event returned, as far as it was kept."""
         event = self.events[row]
         at = int(self.heap[row]) + int(event["path_len"]) + int(event["path2_len"])
-        data = self.trace.files[self.file[row]].data
-        return bytes(data[at : at + int(event["out_len"])])
+        return bytes(self.trace.files[self.file[row]].mapped[at : at + int(event["out_len"])])
 
 
 @dataclass
