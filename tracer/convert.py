@@ -87,22 +87,22 @@ def _text(joined: Bytes, ends: Ints) -> pa.Array:
     )
     coded = raw.dictionary_encode()
     words = pa.array([path_text(word) for word in coded.dictionary.to_pylist()], pa.string())
-    codes = _nullable(
-        np.frombuffer(coded.indices.buffers()[1], np.int32, len(empty)), ~empty, pa.int32()
+    codes = _column(
+        np.frombuffer(coded.indices.buffers()[1], np.int32, len(empty)), pa.int32(), ~empty
     )
     return pa.DictionaryArray.from_arrays(codes, words)
 
 
-def _nullable(
-    values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], kind: pa.DataType
+def _column(
+    values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None
 ) -> pa.Array:
-    """Return a column with nulls where `valid` is not set.
+    """Return a column, with nulls where `valid` is given and not set.
 
-    By way of buffers: pyarrow's own conversions with nulls load pandas, which takes 0.4 s.
+    By way of buffers: pa.array loads pandas to look at an array, which takes 0.4 s.
     """
-    bits = np.packbits(valid, bitorder="little")
-    data = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(bits), pa.py_buffer(data)])
+    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [bits, data])
 
 
 def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
@@ -110,9 +110,11 @@ def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
     has = calls.returns_dirents[events["nr"]] & (events["ret"] >= 0)
     has &= ~(events["flags"] & NO_RETURN).astype(bool)
     joined, ends = chunk.payload(out_at, np.where(has, events["out_len"], 0).astype(np.int64))
-    values = pa.array(joined[: len(joined) // 4 * 4].view("<u4"), pa.uint32())
-    offsets = (ends // 4).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~has))
+    values = _column(joined[: len(joined) // 4 * 4].view("<u4"), pa.uint32())
+    offsets = pa.py_buffer((ends // 4).astype(np.int32))
+    bits = pa.py_buffer(np.packbits(has, bitorder="little"))
+    kind = dataset.EVENTS.field("names").type
+    return pa.Array.from_buffers(kind, len(has), [bits, offsets], children=[values])
 
 
 def _stat(calls: _Calls, chunk: Chunk, out_at: Ints) -> list[pa.Array]:
@@ -125,7 +127,7 @@ def _stat(calls: _Calls, chunk: Chunk, out_at: Ints) -> list[pa.Array]:
         values = np.zeros(len(events), kept[name].dtype)
         values[has] = kept[name]
         signed = values.view(np.int64) if kind == pa.int64() else values
-        columns.append(_nullable(signed, has, kind))
+        columns.append(_column(signed, kind, has))
     return columns
 
 
@@ -159,7 +161,9 @@ class _Sites:
             rows = np.flatnonzero(chunk.file == file)
             sites, inverse = np.unique(chunk.events["site"][rows], return_inverse=True)
             codes[rows] = np.array([self._code(file, site) for site in sites.tolist()])[inverse]
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(self._codes)))
+        return pa.DictionaryArray.from_arrays(
+            _column(codes, pa.int32()), pa.array(list(self._codes), pa.string())
+        )
 
     def _code(self, file: int, site: int) -> int:
         code = self._known.get((file, site))
@@ -187,17 +191,21 @@ def _events(
         tid,
         events["nr"].astype(np.int16),
         *[np.ascontiguousarray(args[:, i]) for i in range(6)],
-        _nullable(events["ret"], returned, pa.int64()),
+        _column(events["ret"], pa.int64(), returned),
         _text(*chunk.payload(np.zeros_like(path_len), path_len)),
         _text(*chunk.payload(path_len, path2_len)),
         bytes_in,
         bytes_out,
         sites.column(chunk),
-        _nullable(object_ids, object_ids >= 0, pa.int32()),
+        _column(object_ids, pa.int32(), object_ids >= 0),
         _names(calls, chunk, out_at),
         *_stat(calls, chunk, out_at),
     ]
-    return pa.Table.from_arrays([pa.array(c) for c in columns], schema=dataset.EVENTS)
+    arrays = [
+        _column(column, field.type) if isinstance(column, np.ndarray) else column
+        for column, field in zip(columns, dataset.EVENTS, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=dataset.EVENTS)
 
 
 def _opt_text(raw: bytes | None) -> str | None:

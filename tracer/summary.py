@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_nr, name_of
@@ -78,18 +79,16 @@ def summarize(data: Dataset) -> Summary:
     """Read a dataset and sum it up."""
     columns = ["tid", "nr", "ret", "dur_ns", "bytes_in", "bytes_out"]
     table = data.events(columns)
-    nr = table["nr"].to_numpy().astype(np.int64)
-    tid = table["tid"].to_numpy().astype(np.int64)
-    duration = table["dur_ns"].to_numpy()
-    failed = table["ret"].fill_null(0).to_numpy() < 0
+    numbers = {name: _numbers(table[name]) for name in columns}
+    nr, tid, duration = numbers["nr"], numbers["tid"], numbers["dur_ns"]
     sums = [
         np.bincount(nr, weights, minlength=1).astype(np.int64)
         for weights in (
             None,
-            failed,
+            numbers["ret"] < 0,
             duration,
-            table["bytes_in"].to_numpy(),
-            table["bytes_out"].to_numpy(),
+            numbers["bytes_in"],
+            numbers["bytes_out"],
         )
     ]
     inside = int(sums[2].sum())
@@ -125,6 +124,16 @@ def summarize(data: Dataset) -> Summary:
         sequences=_sequences(tid, nr, duration),
         sequences_of=min(len(nr), MAX_TOKENS),
     )
+
+
+def _numbers(column: pa.ChunkedArray) -> Ints:
+    """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
+    parts = [
+        np.frombuffer(part.buffers()[1], np.int64, len(part), part.offset * 8)
+        for part in column.cast(pa.int64()).fill_null(0).chunks
+        if len(part)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *parts])
 
 
 # --- sequences ---------------------------------------------------------------
