@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def _text(joined: Bytes, ends: Ints) -> pa.Array:
         pa.large_binary(), len(empty), [None, pa.py_buffer(ends), pa.py_buffer(joined)]
     )
     coded = raw.dictionary_encode()
-    words = pa.array([path_text(word) for word in coded.dictionary.to_pylist()], pa.string())
+    words = _strings([path_text(word) for word in coded.dictionary.to_pylist()])
     codes = _column(
         np.frombuffer(coded.indices.buffers()[1], np.int32, len(empty)), pa.int32(), ~empty
     )
@@ -103,6 +103,43 @@ def _column(
     bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     data = pa.py_buffer(np.ascontiguousarray(values))
     return pa.Array.from_buffers(kind, len(values), [bits, data])
+
+
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    """Return a column of text, None as null."""
+    raw = [b"" if value is None else value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+    valid = np.array([value is not None for value in values], np.bool_)
+    bits = np.packbits(valid, bitorder="little")
+    buffers = [pa.py_buffer(bits), pa.py_buffer(ends), pa.py_buffer(b"".join(raw))]
+    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+
+
+def _integers(values: Sequence[int | None], kind: pa.DataType) -> pa.Array:
+    """Return a column of integers, None as null."""
+    valid = np.array([value is not None for value in values], np.bool_)
+    numbers = np.array([value or 0 for value in values], kind.to_pandas_dtype())
+    return _column(numbers, kind, valid)
+
+
+def _lists(values: Sequence[Sequence[str]], kind: pa.DataType) -> pa.Array:
+    """Return a column of lists of text."""
+    ends = np.cumsum([0, *map(len, values)]).astype(np.int32)
+    words = _strings([word for value in values for word in value])
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends)], children=[words])
+
+
+def _table(schema: pa.Schema, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        if pa.types.is_string(field.type):
+            arrays.append(_strings(values))
+        elif pa.types.is_list(field.type):
+            arrays.append(_lists(values, field.type))
+        else:
+            arrays.append(_integers(values, field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
@@ -162,7 +199,7 @@ class _Sites:
             sites, inverse = np.unique(chunk.events["site"][rows], return_inverse=True)
             codes[rows] = np.array([self._code(file, site) for site in sites.tolist()])[inverse]
         return pa.DictionaryArray.from_arrays(
-            _column(codes, pa.int32()), pa.array(list(self._codes), pa.string())
+            _column(codes, pa.int32()), _strings(list(self._codes))
         )
 
     def _code(self, file: int, site: int) -> int:
@@ -215,26 +252,24 @@ def _opt_text(raw: bytes | None) -> str | None:
 def processes_table(raw: RawTrace, who: processes.Processes) -> pa.Table:
     """Return the table of program images."""
     start = raw.to_ns(np.array([image.start_tsc for image in who.images], np.uint64))
-    rows = [
-        {
-            "pid": image.pid,
-            "ppid": image.ppid,
-            "exe": _opt_text(image.exe),
-            "build_id": processes.build_id(image.exe),
-            "argv": [path_text(word) for word in image.argv],
-            "cwd": _opt_text(image.cwd),
-            "start_ns": int(start_ns),
-            "exit": image.exit,
-        }
-        for image, start_ns in zip(who.images, start, strict=True)
-    ]
-    return pa.Table.from_pylist(rows, schema=dataset.PROCESSES)
+    images = who.images
+    columns: dict[str, Sequence[Any]] = {
+        "pid": [image.pid for image in images],
+        "ppid": [image.ppid for image in images],
+        "exe": [_opt_text(image.exe) for image in images],
+        "build_id": [processes.build_id(image.exe) for image in images],
+        "argv": [[path_text(word) for word in image.argv] for image in images],
+        "cwd": [_opt_text(image.cwd) for image in images],
+        "start_ns": start.tolist(),
+        "exit": [image.exit for image in images],
+    }
+    return _table(dataset.PROCESSES, columns)
 
 
 def objects_table(found: objects.Objects) -> pa.Table:
     """Return the table of objects."""
     what = found.objects
-    columns = {
+    columns: dict[str, Sequence[Any]] = {
         "object_id": range(len(what)),
         "kind": [o.kind for o in what],
         "dev": [o.dev for o in what],
@@ -242,13 +277,7 @@ def objects_table(found: objects.Objects) -> pa.Table:
         "path": [_opt_text(o.path) for o in what],
         "event": [o.event for o in what],
     }
-    return pa.table(
-        {
-            name: pa.array(column, dataset.OBJECTS.field(name).type)
-            for name, column in columns.items()
-        },
-        schema=dataset.OBJECTS,
-    )
+    return _table(dataset.OBJECTS, columns)
 
 
 def write_dataset(

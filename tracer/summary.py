@@ -128,12 +128,16 @@ def summarize(data: Dataset) -> Summary:
 
 def _numbers(column: pa.ChunkedArray) -> Ints:
     """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
-    parts = [
-        np.frombuffer(part.buffers()[1], np.int64, len(part), part.offset * 8)
-        for part in column.cast(pa.int64()).fill_null(0).chunks
-        if len(part)
-    ]
-    return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def plain(column: pa.ChunkedArray) -> Ints:
+        parts = [
+            np.frombuffer(part.buffers()[1], np.int64, len(part), part.offset * 8)
+            for part in column.cast(pa.int64()).chunks
+            if len(part)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    return plain(column) * plain(column.is_valid()) if column.null_count else plain(column)
 
 
 # --- sequences ---------------------------------------------------------------
