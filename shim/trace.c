@@ -56,7 +56,8 @@ static bool announced; // this process has told who it is
 // By call number: which arguments hold what is worth keeping.
 struct kept {
 	u8 path, path2, out; // argument index + 1; 0: none
-	u8 out_type; // COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT
+	// COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT; PTR: two descriptors
+	u8 out_type;
 };
 static struct kept kept[COSY_NR_MAX];
 
@@ -494,6 +495,9 @@ static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_
 		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
 		p->cut = p->cut || p->out_len > MAX_OUT;
 		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
+	} else if (k->out_type == COSY_ARGT_PTR) {
+		p->out = (const void *)r->a[k->out - 1];
+		p->out_len = 2 * sizeof(s32);
 	} else {
 		p->out = st;
 		p->out_len = keep_stat(k, r, st);
@@ -624,6 +628,8 @@ static void find_kept(void)
 			}
 		}
 	}
+	kept[__NR_pipe] = kept[__NR_pipe2] = (struct kept){ .out = 1, .out_type = COSY_ARGT_PTR };
+	kept[__NR_socketpair] = (struct kept){ .out = 4, .out_type = COSY_ARGT_PTR };
 }
 
 void trace_start(void)
