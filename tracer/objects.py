@@ -15,6 +15,7 @@ The working directory of a process is kept like a descriptor, as AT_FDCWD.
 from __future__ import annotations
 
 import posixpath
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ F_DUPFD, F_SETFD, F_DUPFD_CLOEXEC = 0, 2, 1030
 FD_CLOEXEC = 1
 FIONCLEX, FIOCLEX = 0x5450, 0x5451
 CLOSE_RANGE_CLOEXEC = 4
+_PAIR = struct.Struct("<ii")
 NOTHING = -1
 NO_FD = 255
 
@@ -127,8 +129,9 @@ class _Interpreter:
         self.dups = {self.nr[n] for n in ("dup", "dup2", "dup3")}
         self.sockets = {self.nr[n] for n in ("socket", "accept", "accept4")}
         self.returns_fd = {call.nr for call in calls.values() if call.returns_fd}
+        self.pairs = {self.nr[n] for n in ("pipe", "pipe2", "socketpair")}
         others = ("close", "close_range", "fcntl", "ioctl", "chdir", "fchdir", "execve", "execveat")
-        self.watched = self.returns_fd | {self.nr[name] for name in others}
+        self.watched = self.returns_fd | self.pairs | {self.nr[name] for name in others}
         # Where each call has its flags with O_CLOEXEC among them.
         self.flags_at = {
             call.nr: index
@@ -140,7 +143,8 @@ class _Interpreter:
 
     def effective(self, chunk: Chunk) -> Ints:
         """When each call takes effect, as TSC."""
-        at_end = np.isin(chunk.events["nr"], list(self.returns_fd | {self.nr["fcntl"]}))
+        late = self.returns_fd | self.pairs | {self.nr["fcntl"]}
+        at_end = np.isin(chunk.events["nr"], list(late))
         tsc = chunk.events["tsc"].astype(np.int64)
         return tsc + np.where(at_end, chunk.events["dur"].astype(np.int64), 0)
 
@@ -187,6 +191,16 @@ class _Interpreter:
             cloexec = True  # struct open_how is not recorded: nearly all callers set it
         opened = self.replay.new(Object(kind, where, event=row))
         self.replay.set(table, ret, opened, cloexec, tsc)
+
+    def pair(self, table: int, nr: int, args: list[int], fds: bytes, tsc: int, row: int) -> None:
+        """Apply a call that made two descriptors."""
+        if len(fds) != _PAIR.size:
+            return
+        socket = nr == self.nr["socketpair"]
+        flags = args[1] if nr != self.nr["pipe"] else 0
+        for fd in _PAIR.unpack(fds):
+            made = self.replay.new(Object("socket" if socket else "pipe", event=row))
+            self.replay.set(table, fd, made, bool(flags & O_CLOEXEC), tsc)
 
     def _dup(self, table: int, old: int, new: int, cloexec: bool, tsc: int) -> None:
         known = self.replay.tables[table].get(old)
@@ -248,13 +262,16 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
         [processes.of_file[i].table for i in chunk.file[order].tolist()],
         row_of[order].tolist(),
         [paths[at] for at in order.tolist()],
+        order.tolist(),
     )
-    for tsc, nr, ret, args, flags, table, row, path in zip(*lists, strict=True):
+    for tsc, nr, ret, args, flags, table, row, path, at in zip(*lists, strict=True):
         if images:
             start_until(tsc)
         if nr in execs:
             if flags & NO_RETURN:
                 replay.exec(table, tsc)
+        elif ret >= 0 and nr in interpreter.pairs:
+            interpreter.pair(table, nr, args, chunk.out(at), tsc, row)
         elif ret >= 0:
             interpreter.apply(table, nr, args, ret, tsc, path, row)
     start_until(1 << 63)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import Compiler
 from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
+from tracer.syscalls import name_of
 
 
 @pytest.fixture
@@ -112,6 +113,19 @@ def test_threads(tracer: Tracer, calls: Path) -> None:
     assert done.stdout == tracer.native(calls, "threads").stdout
     assert len(pc.unique(data.events(["tid"])["tid"])) > 2
     assert data.meta["lost_events"] == 0
+
+
+def test_a_pipeline_is_made_of_pipes(tracer: Tracer) -> None:
+    done, data = tracer.trace("sh", "-c", "ls / | wc -l")
+    kinds = {o["object_id"]: o["kind"] for o in data.objects().to_pylist()}
+    who = {p["pid"]: os.path.basename(p["exe"]) for p in data.processes().to_pylist()}
+    moved = [
+        (who[e["pid"]], name_of(e["nr"]), kinds[e["object_id"]])
+        for e in data.events(["pid", "nr", "object_id"]).to_pylist()
+        if e["object_id"] is not None
+    ]
+    assert {("ls", "write", "pipe"), ("wc", "read", "pipe")} <= set(moved)
+    assert done.returncode == 0
 
 
 def test_exec_chain_with_cleared_environments(tracer: Tracer) -> None:
@@ -242,7 +256,7 @@ def line(stderr: bytes) -> str:
 def static_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("static") / "static"
     source = b'#include <stdio.h>\nint main(void) { puts("static"); return 6; }\n'
-    command = ["cc", "-static", "-x", "c", "-o", path, "-"]
+    command = ["cc", "-static", "-x", "c", "-o", str(path), "-"]
     if not shutil.which("cc"):
         pytest.skip("cc is not installed")
     subprocess.run(command, input=source, check=True)

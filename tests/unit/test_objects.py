@@ -82,6 +82,21 @@ def test_dup_shares_the_object(tmp_path: Path) -> None:
     assert paths[4:] == [b"/a"] * 4
 
 
+def test_pipes_and_socket_pairs(tmp_path: Path) -> None:
+    builder = RawBuilder(
+        live=[
+            process(b"/bin/x", b"x"),
+            Event("pipe2", (0, O_CLOEXEC), out=struct.pack("<ii", 3, 4)),
+            Event("socketpair", (1, 1), out=struct.pack("<ii", 5, 6)),
+            *[Event("read", (fd,)) for fd in (3, 4, 5, 6)],
+        ]
+    )
+    found, _ = replay(tmp_path, builder)
+    assert len(set(found.of_call[2:].tolist())) == 4
+    kinds = [found.objects[i].kind for i in found.of_call[2:]]
+    assert kinds == ["pipe", "pipe", "socket", "socket"]
+
+
 def test_close_range(tmp_path: Path) -> None:
     paths = one(
         tmp_path,
