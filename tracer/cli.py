@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,9 +22,15 @@ SUMMARY_ROWS = 20
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
+def say(text: str) -> None:
+    """Print to stderr; that it is closed or full is no reason to change how the program ends."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print one line and end."""
-    click.echo(f"cosy-trace: {message}", err=True)
+    say(f"cosy-trace: {message}")
     sys.exit(code)
 
 
@@ -72,14 +79,14 @@ def _record(
     recorder: Recorder, output: str | None, force: bool, summary_only: bool, as_json: bool
 ) -> int:
     """Run, write, print; return the wait status to end with."""
+    from tracer.backends.shim import ShimError
     from tracer.target import DatasetError
 
     if recorder.folder is None:
         ended = recorder.run()
-        click.echo(
+        say(
             f"cosy-trace: nothing recorded: {recorder.program} {recorder.native_reason}: "
-            "it ran as it is",
-            err=True,
+            "it ran as it is"
         )
         return ended.status
     ended = recorder.run()
@@ -87,29 +94,25 @@ def _record(
     path = recorder.folder / "summary" if summary_only else Path(output or name)
     try:
         data = recorder.write(ended, path, force)
-    except (DatasetError, OSError) as error:
-        click.echo(f"cosy-trace: not recorded: {path}: {error}", err=True)
+    except (DatasetError, ShimError, OSError) as error:
+        say(f"cosy-trace: not recorded: {error}")
         return ended.status or EXIT_FAILED << 8
     for line in recorder.broken:
-        click.echo(f"cosy-trace: not readable: {line}", err=True)
-    try:
-        _print(data, as_json, to_stderr=True)
-        if not summary_only and not as_json:
-            size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
-            click.echo(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}", err=True)
-    except BrokenPipeError:
-        pass
+        say(f"cosy-trace: not readable: {line}")
+    say(_text(data, as_json))
+    if not summary_only and not as_json:
+        size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
+        say(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}")
     return ended.status
 
 
-def _print(data: Dataset, as_json: bool, to_stderr: bool) -> None:
+def _text(data: Dataset, as_json: bool) -> str:
     from tracer.summary import render, summarize
 
     summary = summarize(data)
     if as_json:
-        click.echo(json.dumps(summary.as_dict(), indent=1), err=to_stderr)
-    else:
-        click.echo(render(summary, SUMMARY_ROWS), err=to_stderr)
+        return json.dumps(summary.as_dict(), indent=1)
+    return render(summary, SUMMARY_ROWS)
 
 
 @click.command("cosy-trace show", context_settings=_SETTINGS)
@@ -121,12 +124,14 @@ def show(as_json: bool, dataset: str) -> None:
     from tracer.target import DatasetError
 
     try:
-        _print(Dataset(dataset), as_json, to_stderr=False)
+        click.echo(_text(Dataset(dataset), as_json))
     except DatasetError as error:
         fail(str(error))
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_FAILED)
+        os._exit(EXIT_FAILED)
+    except OSError as error:
+        say(f"cosy-trace: cannot print: {error.strerror}: check where the output goes")
+        os._exit(EXIT_FAILED)
 
 
 def main() -> None:

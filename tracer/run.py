@@ -8,6 +8,7 @@ can be handed on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -150,8 +151,9 @@ def _wait(child: int, watched: set[int]) -> int:
 
 def end_like(status: int) -> None:
     """End this process as the program with this wait status ended."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # full, or closed from the start
+            stream.flush()
     if not os.WIFSIGNALED(status):
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)

@@ -314,6 +314,21 @@ def test_an_existing_dataset_is_not_overwritten(tracer: Tracer) -> None:
     assert json.loads((output / "meta.json").read_text())["command"] == ["false"]
 
 
+def test_a_file_size_limit_is_reported_not_hidden(tracer: Tracer) -> None:
+    command = " ".join(
+        f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "sh", "-c", "exit 5"]
+    )
+    done = tracer.native("bash", "-c", f"ulimit -f 100; {command}")
+    assert done.returncode == 5
+    assert "ulimit -f" in line(done.stderr)
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", ">&- 2>&-"])
+def test_nowhere_to_print_to_changes_nothing(tracer: Tracer, where: str) -> None:
+    command = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "true"])
+    assert tracer.native("bash", "-c", f"{command} {where}").returncode == 0
+
+
 def test_no_library_is_one_clear_line(tracer: Tracer) -> None:
     tracer.env["COSY_NATIVE_DIR"] = str(tracer.folder)
     done = tracer.run("true")

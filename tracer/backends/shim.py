@@ -86,7 +86,7 @@ class Recorder:
         return run(self.program, self.command, self._env)
 
     def write(self, ended: Ended, path: Path, force: bool = False) -> Dataset:
-        """Make the dataset of a run that has ended; raises DatasetError or OSError."""
+        """Make the dataset of a run that has ended; raises ShimError, DatasetError or OSError."""
         from tracer.convert import write_dataset
         from tracer.dataset import Dataset, Writer
         from tracer.raw import read_folder
@@ -94,6 +94,11 @@ class Recorder:
         assert self.folder, "nothing was recorded"
         raw = read_folder(self.folder)
         self.broken = raw.broken
+        if not raw.files:
+            raise ShimError(
+                f"{self.program} could not write to {self.folder}: "
+                "set TMPDIR to a folder with room, or lift `ulimit -f`"
+            )
         with Writer(path, force) as writer:
             exits = {ended.pid: ended.status}
             write_dataset(raw, writer, self._meta(ended), self._inherited, exits)
