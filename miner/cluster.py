@@ -111,15 +111,8 @@ def content_name(motif: Motif) -> str:
     extra = len(words) - _NAMED_CALLS
     words = words[:_NAMED_CALLS] + ([f"{extra}-more"] if extra > 0 else [])
     if over is Over.ENTRIES:
-        return "-".join(["dirscan", *words, *(["dirs"] if only_directories(motif) else [])])
+        return "-".join(["dirscan", *words, *(["dirs"] if motif.only_directories else [])])
     return "-".join(["loop" if over else "seq", *words])
-
-
-def only_directories(motif: Motif) -> bool:
-    """Whether a loop over entries asks for sub-directories only, as a walk by itself does."""
-    coverage = motif.loop.coverage if motif.loop else {}
-    others = [share for kind, share in coverage.items() if kind != "dir"]
-    return bool(others) and max(others) < 0.05 and coverage.get("dir", 0.0) > 0.0
 
 
 def unique_names(motifs: Sequence[Motif]) -> None:

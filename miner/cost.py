@@ -24,10 +24,12 @@ XATTR_CALLS = frozenset({"getxattr", "lgetxattr"})
 
 # Time in these is waiting for someone else, not the cost of crossing the boundary.
 WAITING_CALLS = frozenset(
-    ["wait4", "waitid", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"]
-    + ["epoll_pwait2", "futex", "nanosleep", "clock_nanosleep", "pause", "rt_sigsuspend"]
-    + ["rt_sigtimedwait", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg"]
-    + ["semop", "semtimedop", "msgrcv", "io_getevents", "io_uring_enter", "flock"]
+    (
+        *("wait4", "waitid", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"),
+        *("epoll_pwait2", "futex", "nanosleep", "clock_nanosleep", "pause", "rt_sigsuspend"),
+        *("rt_sigtimedwait", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg"),
+        *("semop", "semtimedop", "msgrcv", "io_getevents", "io_uring_enter", "flock"),
+    )
 )
 
 
@@ -131,8 +133,12 @@ def placement(motif: Motif, executor: str, c: Calibration) -> Placement | None:
 
     Expected saving against expected waste, summed over what the traces did: firing costs one run
     and every entry of the directory, and saves only on the children that were still asked for.
+    A walk that asks for sub-directories only has no place: where they are all that a directory
+    holds it would gain a little, but it looks like that everywhere.
     """
     if not motif.loop or motif.loop.over is not Over.ENTRIES or executor not in ("bpf", "module"):
+        return None
+    if motif.only_directories:
         return None
     per_child = saved_per_child_ns(motif, executor, c)
     run_ns, child_ns = _cost_ns(motif, executor, c)
@@ -156,10 +162,13 @@ def _by_n(table: Iterable[Continuation]) -> dict[int, list[Continuation]]:
     return out
 
 
-def predict(motif: Motif, c: Calibration, known_ends: int = 0) -> dict[str, int]:
+def predict(
+    motif: Motif, c: Calibration, known_ends: int = 0, known_ends_ns: int = 0
+) -> dict[str, int]:
     """Saving in ns on each executor that can run the motif at a gain.
 
-    known_ends: reads of the motif that could only return 0, as the one before them fell short.
+    known_ends: reads of the motif that could only return 0, as the one before them fell short, and
+    the time that they took.
     """
     saved: dict[str, int] = {}
     for executor in ("bpf", "module"):
@@ -168,7 +177,7 @@ def predict(motif: Motif, c: Calibration, known_ends: int = 0) -> dict[str, int]
             saved[executor] = best.saved_ns
     names = {call.syscall for call in motif.calls}
     if names & {"open", "openat"} and names & {"read", "pread64"}:
-        slurp_ns = sum(call.time_ns for call in motif.calls if not _is_plain_stat(call))
+        slurp_ns = sum(call.time_ns for call in motif.calls if _is_slurp(call))
         saved["module"] = max(saved.get("module", 0), int(slurp_ns * (1 - c.module_slurp_ratio)))
     slow_ns = sum(
         call.time_ns
@@ -178,10 +187,11 @@ def predict(motif: Motif, c: Calibration, known_ends: int = 0) -> dict[str, int]
     if slow_ns and motif.loop and motif.loop.over is Over.ENTRIES:
         saved["ahead"] = int(slow_ns * (1 - c.ahead_ratio))
     if known_ends:
-        call = motif.calls[0]
-        saved["inline"] = int(known_ends * (call.time_ns / call.count - c.inline_ns))
+        saved["inline"] = int(known_ends_ns - known_ends * c.inline_ns)
     return {executor: saved[executor] for executor in EXECUTORS if saved.get(executor, 0) > 0}
 
 
-def _is_plain_stat(call: Call) -> bool:
-    return call.syscall in STAT_CALLS and _by_name(call)
+def _is_slurp(call: Call) -> bool:
+    if call.syscall in STAT_CALLS or call.syscall == "fstat":
+        return not _by_name(call)
+    return call.syscall in ("open", "openat", "read", "pread64", "close")

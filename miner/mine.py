@@ -88,7 +88,9 @@ def mine(paths: list[Path], calibration: cost.Calibration) -> MotifFile:
             continue
         motif.name = cluster.content_name(motif)
         motif.members = [motif.name]
-        motif.predicted = cost.predict(motif, calibration, sequence.eof_after_short)
+        motif.predicted = cost.predict(
+            motif, calibration, sequence.known_ends, sequence.known_ends_ns
+        )
         motifs.append(motif)
     motifs.sort(key=lambda m: (-max(m.predicted.values(), default=0), -m.time_ns, m.name))
     cluster.unique_names(motifs)

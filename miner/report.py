@@ -13,6 +13,7 @@ from miner.render import body_line
 WIDTH = 80
 _INDENT = "     "
 _SHARES_SHOWN = 0.98
+_CALLS_SHOWN = 10
 
 
 def nanoseconds(value: float) -> str:
@@ -95,8 +96,10 @@ def motif_lines(number: int, motif: Motif) -> Iterator[str]:
         skipped = _skipped(motif.loop)
         if skipped:
             yield indent + skipped
-    for i in range(len(motif.calls)):
+    for i in range(min(len(motif.calls), _CALLS_SHOWN)):
         yield from _call_lines(motif, i, indent)
+    if len(motif.calls) > _CALLS_SHOWN:
+        yield f"{indent}... {len(motif.calls) - _CALLS_SHOWN} more calls"
     programs = list(motif.instances_by_program)
     who = ", ".join(PurePosixPath(exe).name for exe in programs[:4])
     who += f" and {len(programs) - 4} more" if len(programs) > 4 else ""

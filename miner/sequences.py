@@ -44,7 +44,8 @@ class Sequence:
     programs: Counter[str] = field(default_factory=Counter)
     build_ids: dict[str, str] = field(default_factory=dict)
     example: list[str] = field(default_factory=list)
-    eof_after_short: int = 0  # reads that could only return 0: the one before fell short
+    known_ends: int = 0  # reads that could only return 0: the one before fell short
+    known_ends_ns: int = 0  # time in these
 
     def key(self) -> SequenceKey:
         """Identity across traces."""
@@ -61,7 +62,8 @@ class Sequence:
         self.instances += other.instances
         self.programs.update(other.programs)
         self.build_ids.update(other.build_ids)
-        self.eof_after_short += other.eof_after_short
+        self.known_ends += other.known_ends
+        self.known_ends_ns += other.known_ends_ns
 
     @property
     def crossings(self) -> int:
@@ -151,7 +153,8 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
         regular = np.array([k == "file" for k in events.objects.kind], dtype=bool)
         short &= regular[events.object[rows]]
         same = events.object[rows][1:] == events.object[rows][:-1]
-        loop.eof_after_short = int((short[:-1] & (events.ret[rows][1:] == 0) & same).sum())
+        known = rows[1:][short[:-1] & (events.ret[rows][1:] == 0) & same]
+        loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
     return loop
 
 
@@ -254,7 +257,9 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
             break
         out |= {str(kind): arg for kind in _DESCRIPTORS}
     codes = events.path.codes[column]
-    if (codes >= 0).all():
+    if (codes < 0).all() and table_entry(int(events.nr[column[0]])).index(_K.AT_FLAGS) is not None:
+        out[str(_K.PATH)] = Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
+    elif (codes >= 0).all():
         arg = Arg(ArgKind.UNKNOWN)
         if (codes == codes[0]).all():
             arg = Arg(ArgKind.STRING, text=events.path.values[codes[0]])
