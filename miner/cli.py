@@ -75,7 +75,7 @@ def main(
         _check_target(target, force)
     # Late, so that --help and mistakes are fast.
     from miner import cost, mine, motifs, report
-    from tracer.dataset import DatasetError
+    from tracer.target import DatasetError
 
     try:
         costs = cost.load_calibration(calibration) if calibration else cost.Calibration()

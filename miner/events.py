@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tracer.dataset import Dataset, DatasetError
+from tracer.dataset import Dataset
+from tracer.target import DatasetError
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -170,7 +171,7 @@ def _objects(table: pa.Table, n_events: int) -> Objects:
 
 
 def read(path: str | Path) -> Events:
-    """Read the dataset `path`; raises `tracer.dataset.DatasetError` when it is none."""
+    """Read the dataset `path`; raises `tracer.target.DatasetError` when it is none."""
     dataset = Dataset(path)
     try:
         table = dataset.events(_COLUMNS)

@@ -57,7 +57,7 @@ def _merge_sequences(found: list[sequences.Sequence]) -> list[sequences.Sequence
 
 
 def mine(paths: list[Path], calibration: cost.Calibration) -> MotifFile:
-    """Mine the traces together; raises `tracer.dataset.DatasetError` for one that is none."""
+    """Mine the traces together; raises `tracer.target.DatasetError` for one that is none."""
     entry_loops: list[EntryLoop] = []
     others: list[sequences.Sequence] = []
     traces = []
