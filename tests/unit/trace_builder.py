@@ -294,6 +294,7 @@ class TraceBuilder:
 
     def write(self, path: Path) -> Path:
         """Write the dataset, return its path."""
+        path.parent.mkdir(exist_ok=True)
         known = [
             {"object_id": i, "dev": None, "ino": None, **o} for i, o in enumerate(self.objects)
         ]
