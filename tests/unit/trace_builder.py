@@ -51,7 +51,7 @@ def random_tree(rng: random.Random, depth: int = 3, width: int = 8) -> Tree:
     for i in range(rng.randrange(3)):
         tree[f"link{i}"] = "file0"
     if depth:
-        for i in range(rng.randrange(4)):
+        for i in range(rng.randrange(4) or 1):
             tree[f"dir{i}"] = random_tree(rng, depth - 1, width)
     names = list(tree)
     rng.shuffle(names)
