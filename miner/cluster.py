@@ -7,15 +7,16 @@ few, so the quadratic distance matrix is small; events are never clustered.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from miner.motifs import Motif, Over
 
-Signature = Mapping[Hashable, float]
+Signature = Mapping[Any, float]
 
 MAX_DISTANCE = 0.35
 """Signatures further apart (1 - Ruzicka similarity, average linkage) are other motifs."""

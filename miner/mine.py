@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ def _boundary_ns(trace: events.Events) -> int:
     return int(trace.dur_ns[~np.isin(trace.nr, waiting)].sum())
 
 
-def _signature(loop: EntryLoop) -> dict[Hashable, float]:
+def _signature(loop: EntryLoop) -> cluster.Signature:
     """How regularly each call is made that names the child; others follow from these."""
     return {f: share for f, share in loop.features().items() if f[0].via != Via.RESULT}
 

@@ -45,7 +45,8 @@ def test_distance_is_ruzicka() -> None:
 def test_clusters_hold_every_signature_once() -> None:
     rng = random.Random(0)
     centers = [{"a": 1.0, "b": 1.0}, {"c": 1.0}, {"a": 0.1, "d": 1.0, "e": 1.0}]
-    signatures, truth = [], []
+    signatures: list[cluster.Signature] = []
+    truth = []
     for _ in range(60):
         i = rng.randrange(3)
         noisy = {k: min(1.0, v * rng.uniform(0.9, 1.1)) for k, v in centers[i].items()}

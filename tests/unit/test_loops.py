@@ -75,7 +75,7 @@ WALKS: dict[str, tuple[Walk, list[str]]] = {
 def test_the_loop_of_each_program(name: str, tmp_path: Path) -> None:
     walk, expected = WALKS[name]
     # Link sizes differ, so that readlink's size is no constant.
-    tree = {"f": None, "l": "f", "sub": {"g": None, "ll": "g", "e": {}}, "z": None}
+    tree: Tree = {"f": None, "l": "f", "sub": {"g": None, "ll": "g", "e": {}}, "z": None}
     builder = TraceBuilder()
     program = builder.program(f"/usr/bin/{name}")
     run(walk(program, tree))
