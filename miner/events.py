@@ -91,9 +91,9 @@ class Events:
         """When each call returned."""
         return self.t_ns + self.dur_ns
 
-    def fd_arg(self, index: int) -> Ints:
-        """Argument `index` of every event as the int that the kernel takes it for."""
-        return self.args[:, index].astype(np.uint32).astype(np.int32).astype(np.int64)
+    def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
+        """Argument `index` of the events as the int that the kernel takes it for."""
+        return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
 _COLUMNS = [

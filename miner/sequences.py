@@ -171,14 +171,15 @@ class _Folded:
 def _streams(annotated: Annotated, entry: EntryLoops) -> tuple[Ints, Ints]:
     """Tokens of the calls outside of loops over entries, thread by thread, and their events."""
     events = annotated.events
-    token = stream_tokens(annotated)
     stays = ~entry.covered & (events.ret != NO_RET)
     # A whole loop is one token, at the place of its first call, and equals no other.
     head = entry.covered & (entry.first == np.arange(len(events)))
-    token[head] = -1 - np.arange(int(head.sum()))
     rows = np.flatnonzero(stays | head)
     rows = rows[np.lexsort((rows, events.tid[rows], events.pid[rows]))]
-    return token[rows], rows
+    token = stream_tokens(annotated, rows)
+    is_head = head[rows]
+    token[is_head] = -1 - np.arange(int(is_head.sum()))
+    return token, rows
 
 
 def _fold(annotated: Annotated, entry: EntryLoops) -> tuple[_Folded, list[Sequence]]:
@@ -219,11 +220,11 @@ def _fold(annotated: Annotated, entry: EntryLoops) -> tuple[_Folded, list[Sequen
 def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Sequence:
     """The sequence whose instances are the rows of `grid`: events, one column per call."""
     events = annotated.events
-    xattr = xattr_codes(events)
+    xattr = xattr_codes(events, grid[0])
     calls, where = [], []
     for j in range(grid.shape[1]):
         column = grid[:, j]
-        code = int(xattr[column[0]])
+        code = int(xattr[j])
         name = events.path2.values[code] if code >= 0 else ""
         stats = CallStats(BodyKey(int(events.nr[column[0]]), Via.OTHER, name))
         stats.add(events, column)
@@ -243,7 +244,7 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
     index = int(fd_index(events.nr[column[:1]])[0])
     if index >= 0:
         arg = Arg(ArgKind.UNKNOWN)
-        numbers_seen = np.unique(events.fd_arg(index)[column])
+        numbers_seen = np.unique(events.fd_arg(index, column))
         if len(numbers_seen) == 1 and (numbers_seen[0] < 0 or (root[column] < 0).all()):
             arg = Arg(ArgKind.CONST, value=int(numbers_seen[0]))
         for k in range(j):
