@@ -107,9 +107,10 @@ def _images(events: Events) -> Ints:
     if not len(pid):
         return found
     # A backend may stamp a process a little after its first call.
-    first = {int(p): i for i, p in reversed(list(enumerate(pid)))}
-    for p in np.unique(events.pid[found < 0]).tolist():
-        found[(found < 0) & (events.pid == p)] = first.get(p, -1)
+    known, first = np.unique(pid, return_index=True)
+    early = np.flatnonzero(found < 0)
+    at = np.minimum(np.searchsorted(known, events.pid[early]), len(known) - 1)
+    found[early] = np.where(known[at] == events.pid[early], first[at], -1)
     return found
 
 

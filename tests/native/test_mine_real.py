@@ -102,7 +102,7 @@ def test_descriptor_relative_stat_loops(name: str, tree: Path, tmp_path: Path) -
     assert (stat.share, stat.optional) == (1.0, False)
     assert stat.count >= total
     assert stat.types["dir"] >= directories
-    assert 0 < motif.time_ns
+    assert motif.time_ns > 0
     assert 0 < motif.share <= 1
     assert motif.pure
     assert motif.predicted["bpf"] > 0
