@@ -39,6 +39,7 @@ _OPEN_FLAGS = {
     0o10000000: "O_PATH",
 }
 _ACCESS_MODES = ["O_RDONLY", "O_WRONLY", "O_RDWR"]
+_FLAGS_SHOWN = 0.02  # of the calls that a value must make up to be shown
 _OUTPUTS = {_K.BUF_OUT, _K.IOV_OUT, _K.STAT_OUT, _K.STATX_OUT, _K.DIRENTS_OUT}
 
 
@@ -128,6 +129,11 @@ def body_line(call: Call) -> str:
         if kind in _OUTPUTS or arg.kind is ArgKind.NONE:
             continue
         if kind is _K.SIZE and any(k in _OUTPUTS for k in kinds) and arg.kind is not ArgKind.FIELD:
+            continue
+        if kind in (_K.AT_FLAGS, _K.OPEN_FLAGS) and len(call.flags) > 1:
+            often = [f.value for f in call.flags if f.count >= _FLAGS_SHOWN * call.count]
+            often = often or [call.flags[0].value]
+            shown.append(" or ".join(flag_names(kind, value) for value in often[:3]))
             continue
         shown.append(_argument(arg, kind))
     return f"{call.syscall}({', '.join(shown)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,8 @@ def test_body_lines_leave_buffers_out() -> None:
     assert body_line(call) == "newfstatat(D, e.name, AT_SYMLINK_NOFOLLOW)"
     call.args[3] = motifs.Arg(motifs.ArgKind.UNKNOWN)
     assert body_line(call) == "newfstatat(D, e.name, ?)"
+    call.flags = [motifs.Seen(0, 30), motifs.Seen(256, 10), motifs.Seen(512, 0)]
+    assert body_line(call) == "newfstatat(D, e.name, 0 or AT_SYMLINK_NOFOLLOW)"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,10 @@ def test_any_trace_can_be_mined(seed: int, tmp_path: Path) -> None:
         program = rng.choice(programs)
         name = rng.choice(names)
         args = [rng.choice([0, 1, 3, 4, AT_FDCWD, 2**63, rng.getrandbits(64)]) for _ in range(6)]
-        more = {"path": rng.choice([None, *words]), "path2": rng.choice([None, None, "user.x"])}
+        more: dict[str, Any] = {
+            "path": rng.choice([None, *words]),
+            "path2": rng.choice([None, None, "user.x"]),
+        }
         ret = rng.choice([0, 0, 3, 4, 100, -2, -61, -4095, -5000, 2**40])
         if name == "getdents64":
             entries = [fnv(w, rng.randrange(16)) for w in rng.sample(words, rng.randrange(9))]
