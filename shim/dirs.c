@@ -106,7 +106,7 @@ static struct dir_slot *slot_by_path(const char *path, size_t len)
 	return NULL;
 }
 
-struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd)
+struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch, u64 tsc)
 {
 	struct dir_slot *d = NULL;
 
@@ -126,10 +126,11 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd)
 	}
 	d = slot_new();
 	memcpy(d->path, path, len);
+	d->path[len] = 0;
 	d->path_len = (u16)len;
 	d->fd = fd;
-	d->open_epoch = epoch_now();
-	d->open_tsc = rdtsc();
+	d->open_epoch = epoch;
+	d->open_tsc = tsc;
 	d->used = ++clock;
 	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
 			 __ATOMIC_RELAXED);

@@ -48,12 +48,14 @@ HIDDEN void fd_forget(u64 first, u64 last);
 HIDDEN enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino);
 
 /* The rest wants the lock of fence.h. */
-HIDDEN struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd);
+/* `epoch` and `tsc` are of before the open. NULL: not followed. */
+HIDDEN struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch,
+				   u64 tsc);
 HIDDEN void dir_duplicated(u64 from, u64 to);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
 /* What (dirfd, path) names, if it is a child of a known directory. */
 HIDDEN bool dir_child(int dirfd, const char *path, size_t len, struct child *to);
-/* The working directory or the root changed: paths mean something else. */
+/* Lock-free: the working directory or the root changed: paths mean something else. */
 HIDDEN void dirs_moved(void);
 
 #endif

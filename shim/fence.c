@@ -16,10 +16,10 @@ bool armed;
 static int owner; // process id
 static bool lent; // a vfork happened: another process may run on our memory
 
-static struct {
+static struct inode_key {
 	u64 dev, ino;
-} written_set[WRITTEN];
-static u32 n_written;
+} written_set[WRITTEN], mapped_set[WRITTEN];
+static u32 n_written, n_mapped;
 
 #ifdef COSY_FENCE_TESTS
 static const char *const names[FENCES] = {
@@ -98,15 +98,41 @@ long mutate(struct regs *r)
 	return ret;
 }
 
-bool written(u64 dev, u64 ino)
+static bool in_set(const struct inode_key *set, const u32 *counter, u64 dev, u64 ino)
 {
-	u32 n = __atomic_load_n(&n_written, __ATOMIC_ACQUIRE);
+	u32 n = __atomic_load_n(counter, __ATOMIC_ACQUIRE);
 
 	for (u32 i = 0; i < n && i < WRITTEN; i++)
-		if (__atomic_load_n(&written_set[i].ino, __ATOMIC_RELAXED) == ino &&
-		    __atomic_load_n(&written_set[i].dev, __ATOMIC_RELAXED) == dev)
+		if (__atomic_load_n(&set[i].ino, __ATOMIC_RELAXED) == ino &&
+		    __atomic_load_n(&set[i].dev, __ATOMIC_RELAXED) == dev)
 			return true;
 	return false;
+}
+
+// False: the set is full.
+static bool set_add(struct inode_key *set, u32 *counter, u64 dev, u64 ino)
+{
+	u32 i;
+
+	if (in_set(set, counter, dev, ino))
+		return true;
+	i = __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL);
+	if (i >= WRITTEN)
+		return false;
+	__atomic_store_n(&set[i].dev, dev, __ATOMIC_RELAXED);
+	__atomic_store_n(&set[i].ino, ino, __ATOMIC_RELAXED);
+	return true;
+}
+
+bool written(u64 dev, u64 ino)
+{
+	return in_set(written_set, &n_written, dev, ino) ||
+	       in_set(mapped_set, &n_mapped, dev, ino);
+}
+
+bool mapped_add(u64 dev, u64 ino)
+{
+	return set_add(mapped_set, &n_mapped, dev, ino);
 }
 
 /*
@@ -115,18 +141,10 @@ bool written(u64 dev, u64 ino)
  */
 void written_add(u64 dev, u64 ino)
 {
-	u32 i;
-
-	if (written(dev, ino))
+	if (set_add(written_set, &n_written, dev, ino))
 		return;
-	i = __atomic_fetch_add(&n_written, 1, __ATOMIC_ACQ_REL);
-	if (i >= WRITTEN) {
-		__atomic_store_n(&n_written, 0, __ATOMIC_RELEASE);
-		epoch_end(FENCE_WRITE_INODE);
-		return;
-	}
-	__atomic_store_n(&written_set[i].dev, dev, __ATOMIC_RELAXED);
-	__atomic_store_n(&written_set[i].ino, ino, __ATOMIC_RELAXED);
+	__atomic_store_n(&n_written, 0, __ATOMIC_RELEASE);
+	epoch_end(FENCE_WRITE_INODE);
 }
 
 static void child_reset(void)

@@ -97,6 +97,8 @@ static inline bool mutation_in_flight(void)
 /* A regular file was written, or is mapped for writing. dev as in st_dev. */
 HIDDEN void written_add(u64 dev, u64 ino);
 HIDDEN bool written(u64 dev, u64 ino);
+/* Mapped for writing, perhaps: like written, for good. False: too many of them. */
+HIDDEN bool mapped_add(u64 dev, u64 ino);
 
 /*
  * The one lock: tried, never waited for, since its holder may be the code

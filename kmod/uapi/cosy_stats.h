@@ -25,6 +25,8 @@ enum cosy_native_reason {
 	COSY_NATIVE_NO_EXECUTOR, /* none of the image's executors is here */
 	COSY_NATIVE_UNPATCHED, /* the C library's text could not be patched */
 	COSY_NATIVE_IO_URING, /* the program drives rings of its own */
+	COSY_NATIVE_SHARING, /* descriptors or memory shared in a way we cannot follow */
+	COSY_NATIVE_SHARED_MAPS, /* too many files mapped for writing */
 	COSY_NATIVE_REASONS
 };
 

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+#include "answer.h"
+
+#include <asm/unistd_64.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "fence.h"
+#include "mem.h"
+#include "syscall_table.h"
+
+#define MAX_PATH_LEN 4096
+#define MAX_XATTR_NAME 255
+#define TEMPLATES 8
+#define ENODATA 61
+
+/*
+ * What statx says that no inode holds: it depends on the mount, the file
+ * system and the request, so the first answer of the kernel is the model.
+ */
+static struct template {
+	u32 request, flags;
+	u32 mask, blksize, dev_major, dev_minor;
+	u64 attributes_mask, mnt_id;
+} templates[TEMPLATES];
+static u32 n_templates;
+
+static bool implies_nofollow(u32 nr)
+{
+	return nr == __NR_lstat || nr == __NR_lgetxattr;
+}
+
+bool attr_call_take(const struct regs *r, struct attr_call *to)
+{
+	const struct cosy_syscall *s = &cosy_syscalls[r->nr];
+	long len;
+
+	*to = (struct attr_call){ .nr = (u32)r->nr, .dirfd = AT_FDCWD };
+	if (implies_nofollow(to->nr))
+		to->flags = AT_SYMLINK_NOFOLLOW;
+	for (u32 i = 0; i < s->n_args; i++) {
+		switch (s->args[i]) {
+		case COSY_ARGT_DIRFD:
+			to->dirfd = (int)r->a[i];
+			break;
+		case COSY_ARGT_PATH:
+			to->path = (const char *)r->a[i];
+			break;
+		case COSY_ARGT_AT_FLAGS:
+			to->flags = (u32)r->a[i];
+			to->has_flags = true;
+			break;
+		case COSY_ARGT_STATX_MASK:
+			to->mask = (u32)r->a[i];
+			break;
+		case COSY_ARGT_STAT_OUT:
+		case COSY_ARGT_STATX_OUT:
+		case COSY_ARGT_BUF_OUT:
+			to->out = (void *)r->a[i];
+			break;
+		case COSY_ARGT_SIZE:
+			to->size = r->a[i];
+			break;
+		case COSY_ARGT_NAME:
+			to->xattr = (const char *)r->a[i];
+			break;
+		}
+	}
+	len = mem_strlen(to->path, MAX_PATH_LEN - 1);
+	if (len <= 0)
+		return false;
+	to->len = (size_t)len;
+	return !to->xattr || mem_strlen(to->xattr, MAX_XATTR_NAME) > 0;
+}
+
+bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
+		       const char *strings)
+{
+	if (p->nr != call->nr || (call->has_flags && call->flags & ~p->flags_allowed) ||
+	    call->mask & ~p->mask_within)
+		return false;
+	return !call->xattr || str_equal(call->xattr, strings + p->string);
+}
+
+// st_dev and st_rdev as the kernel writes them (new_encode_dev).
+static u64 dev_encode(u32 dev)
+{
+	u32 major = dev >> 20, minor = dev & 0xfffff;
+
+	return (minor & 0xff) | major << 8 | (u64)(minor & ~0xffu) << 12;
+}
+
+static enum cosy_decline answer_stat(const struct attr_call *call, const struct record *rec)
+{
+	const struct cosy_bpf_child *c = rec->child;
+	struct stat *st = call->out;
+
+	if (!mem_writable(st, sizeof(*st)))
+		return COSY_DECLINE_RECORD;
+	memset(st, 0, sizeof(*st));
+	st->st_dev = dev_encode(rec->run->dev);
+	st->st_ino = c->ino;
+	st->st_nlink = c->nlink;
+	st->st_mode = c->mode;
+	st->st_uid = c->uid;
+	st->st_gid = c->gid;
+	st->st_rdev = dev_encode(c->rdev);
+	st->st_size = (s64)c->size;
+	st->st_blksize = rec->run->blksize;
+	st->st_blocks = (s64)c->blocks;
+	st->st_atim = (struct timespec){ c->atime_sec, c->atime_nsec };
+	st->st_mtim = (struct timespec){ c->mtime_sec, c->mtime_nsec };
+	st->st_ctim = (struct timespec){ c->ctime_sec, c->ctime_nsec };
+	return COSY_DECLINES;
+}
+
+static const struct template *template_of(const struct attr_call *call, const struct record *rec)
+{
+	for (u32 i = 0; i < n_templates; i++) {
+		const struct template *t = &templates[i];
+
+		if (t->request == call->mask && t->flags == call->flags &&
+		    t->dev_major == rec->run->dev >> 20 &&
+		    t->dev_minor == (rec->run->dev & 0xfffff) && t->mnt_id == rec->run->mnt_id)
+			return t;
+	}
+	return NULL;
+}
+
+static struct statx_timestamp stamp(s64 sec, u32 nsec)
+{
+	return (struct statx_timestamp){ .tv_sec = sec, .tv_nsec = nsec };
+}
+
+static enum cosy_decline answer_statx(const struct attr_call *call, const struct record *rec)
+{
+	const struct cosy_bpf_child *c = rec->child;
+	const struct template *t = template_of(call, rec);
+	struct statx *st = call->out;
+
+	if (!t || !(c->flags & COSY_BPF_ATTR_PLAIN) || !mem_writable(st, sizeof(*st)))
+		return COSY_DECLINE_RECORD;
+	memset(st, 0, sizeof(*st));
+	st->stx_mask = t->mask;
+	st->stx_blksize = t->blksize;
+	st->stx_attributes_mask = t->attributes_mask;
+	st->stx_nlink = c->nlink;
+	st->stx_uid = c->uid;
+	st->stx_gid = c->gid;
+	st->stx_mode = c->mode;
+	st->stx_ino = c->ino;
+	st->stx_size = c->size;
+	st->stx_blocks = c->blocks;
+	st->stx_atime = stamp(c->atime_sec, c->atime_nsec);
+	st->stx_mtime = stamp(c->mtime_sec, c->mtime_nsec);
+	st->stx_ctime = stamp(c->ctime_sec, c->ctime_nsec);
+	st->stx_rdev_major = c->rdev >> 20;
+	st->stx_rdev_minor = c->rdev & 0xfffff;
+	st->stx_dev_major = t->dev_major;
+	st->stx_dev_minor = t->dev_minor;
+	st->stx_mnt_id = t->mnt_id;
+	return COSY_DECLINES;
+}
+
+/*
+ * Only that there is none can be said, and only of the two name spaces whose
+ * missing attributes are ENODATA for everyone who may search the directory.
+ */
+static enum cosy_decline answer_xattr(const struct attr_call *call, const struct record *rec,
+				      long *ret)
+{
+	const struct cosy_bpf_child *c = rec->child;
+	bool acl = str_starts(call->xattr, "system.posix_acl_");
+
+	if (!(c->flags & COSY_BPF_XATTR_NONE))
+		return COSY_DECLINE_RECORD;
+	if (acl && (S_ISLNK(c->mode) || !(rec->run->sb_flags & COSY_BPF_SB_ACL)))
+		return COSY_DECLINE_RECORD;
+	if (!acl && !str_starts(call->xattr, "security."))
+		return COSY_DECLINE_RECORD;
+	*ret = -ENODATA;
+	return COSY_DECLINES;
+}
+
+static enum touch touch_of(u32 mode)
+{
+	return S_ISDIR(mode) ? TOUCH_DIR : S_ISLNK(mode) ? TOUCH_LINK : TOUCH_FILE;
+}
+
+static bool atime_moved(const struct record *rec)
+{
+	enum touch kind = touch_of(rec->child->mode);
+
+	return !(rec->child->flags & COSY_BPF_ATIME_STABLE) && fence_on(FENCE_ATIME) &&
+	       __atomic_load_n(&touches[kind], __ATOMIC_RELAXED) != rec->chunk->touches[kind];
+}
+
+enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret)
+{
+	const struct cosy_bpf_child *c = rec->child;
+
+	*ret = 0;
+	if (c->flags & COSY_BPF_DECLINE ||
+	    (S_ISLNK(c->mode) && !(call->flags & AT_SYMLINK_NOFOLLOW)))
+		return COSY_DECLINE_RECORD;
+	if (written(dev_encode(rec->run->dev), c->ino) || atime_moved(rec))
+		return COSY_DECLINE_WRITTEN;
+	if (call->xattr)
+		return answer_xattr(call, rec, ret);
+	if (call->nr == __NR_statx)
+		return answer_statx(call, rec);
+	return answer_stat(call, rec);
+}
+
+static void learn_template(const struct attr_call *call, const struct statx *st)
+{
+	struct template *t = templates;
+
+	if (!(st->stx_mask & 0x1000 /* STATX_MNT_ID */))
+		return;
+	for (u32 i = 0; i < n_templates; i++, t++)
+		if (t->request == call->mask && t->flags == call->flags &&
+		    t->dev_major == st->stx_dev_major && t->dev_minor == st->stx_dev_minor &&
+		    t->mnt_id == st->stx_mnt_id)
+			return;
+	if (n_templates == TEMPLATES)
+		n_templates = 0;
+	templates[n_templates++] = (struct template){
+		.request = call->mask,
+		.flags = call->flags,
+		.mask = st->stx_mask,
+		.blksize = st->stx_blksize,
+		.dev_major = st->stx_dev_major,
+		.dev_minor = st->stx_dev_minor,
+		.attributes_mask = st->stx_attributes_mask,
+		.mnt_id = st->stx_mnt_id,
+	};
+}
+
+u32 answer_learn(const struct attr_call *call)
+{
+	if (call->nr != __NR_statx)
+		return ((const struct stat *)call->out)->st_mode;
+	learn_template(call, call->out);
+	return ((const struct statx *)call->out)->stx_mode;
+}

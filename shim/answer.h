@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* A call that asks for attributes, taken apart; and its answer from a record. */
+#ifndef COSY_ANSWER_H
+#define COSY_ANSWER_H
+
+#include "cosy_image.h"
+#include "results.h"
+#include "sys.h"
+
+struct attr_call {
+	u32 nr;
+	int dirfd; /* AT_FDCWD if the call has none */
+	const char *path;
+	size_t len; /* of the path */
+	u32 flags; /* AT_*, as said or as the call implies */
+	u32 mask; /* statx */
+	void *out;
+	u64 size; /* xattr: of the buffer */
+	const char *xattr;
+	bool has_flags;
+};
+
+/* False: no such call, or arguments that cannot be read. */
+HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
+HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
+			      const char *strings);
+/* Fill the caller's buffer. COSY_DECLINES: done, *ret is what the kernel would return. */
+HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret);
+/* The kernel answered: learn what statx says besides the attributes; its st_mode. */
+HIDDEN u32 answer_learn(const struct attr_call *call);
+
+#endif

@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A compound's life in one process. It fires at the nth matching call within
+ * a directory, and each firing in the same directory needs twice as many
+ * calls as the one before. An account in ticks of the time stamp counter
+ * holds what it saved against what it cost; a compound that loses is switched
+ * off, for longer each time, so that the loss is bounded.
+ */
+#include "compound.h"
+
+#include <asm/unistd_64.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "answer.h"
+#include "dirs.h"
+#include "executor.h"
+#include "fence.h"
+#include "stats.h"
+#include "syscall_table.h"
+
+#define MOST_DOUBLINGS 10
+#define MOST_CHUNKS 16 // of one directory
+// The account's bounds, in ticks: about 50 µs of loss, and credit for no more than 1 ms.
+#define LOSS_LIMIT (-150 * 1000)
+#define CREDIT_LIMIT (3 * 1000 * 1000)
+#define FIRST_PAUSE 1024 // calls that a losing compound sits out
+#define LONGEST_PAUSE (1u << 20)
+#define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
+#define SERVED_SHIFT 16
+#define SERVED_KINDS 16
+#define BYTES_PER_RECORD 112 // an estimate: 80 and a padded name
+#define DIRENT_BYTES 32 // an estimate of a struct linux_dirent64 with its name
+#define DESCENTS_SEEN 2 // subdirectories entered before results of some are asked for
+
+struct account {
+	s64 balance;
+	u32 pause, next_pause;
+	bool leaf_seen; // a matching call met something else than a directory
+	bool usable;
+};
+
+static struct image image;
+static struct account accounts[COSY_MAX_COMPOUNDS];
+static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern
+static bool wanted[COSY_NR_MAX];
+static u32 native_ticks = USUAL_TICKS; // of a matching call, running mean
+static u32 descents; // directories opened whose parent had results
+
+// --- what the image says ---------------------------------------------------
+
+// Calls that one record answers in the same way count as one kind.
+static bool serve_kinds(u32 ci, const struct cosy_compound *c)
+{
+	u8 next = 1;
+
+	for (u32 i = 0; i < c->n_serve; i++) {
+		const struct cosy_pattern *p = &image.patterns[c->first_serve + i];
+		u8 kind = p->string ? next : 0;
+
+		for (u32 k = 0; p->string && k < i; k++) {
+			const struct cosy_pattern *q = &image.patterns[c->first_serve + k];
+
+			if (q->string && str_equal(image.strings + p->string,
+						   image.strings + q->string))
+				kind = served_kind[ci][k];
+		}
+		if (kind == next && p->string)
+			next++;
+		if (kind >= SERVED_KINDS)
+			return false;
+		served_kind[ci][i] = kind;
+	}
+	return true;
+}
+
+static void want(u32 first, u32 n)
+{
+	for (u32 i = first; i < first + n; i++)
+		wanted[image.patterns[i].nr] = true;
+}
+
+u32 compounds_start(void)
+{
+	enum cosy_native_reason why = image_open(cosy_config.image, &image);
+	u32 n = 0;
+
+	if (why != COSY_NATIVE_REASONS) {
+		stats_native(why);
+		return 0;
+	}
+	for (u32 i = 0; i < image.head->n_compounds; i++) {
+		const struct cosy_compound *c = &image.compounds[i];
+
+		if (!bpf_can_run(&image, c) || !serve_kinds(i, c))
+			continue;
+		accounts[i].usable = true;
+		accounts[i].next_pause = FIRST_PAUSE;
+		want(c->first_trigger, c->n_triggers);
+		want(c->first_serve, c->n_serve);
+		n++;
+	}
+	if (!n)
+		stats_native(COSY_NATIVE_NO_EXECUTOR);
+	return n;
+}
+
+bool compounds_want(u32 nr)
+{
+	return wanted[nr];
+}
+
+// --- answering -------------------------------------------------------------
+
+static void credit(struct account *a, s64 ticks)
+{
+	a->balance += ticks;
+	if (a->balance > CREDIT_LIMIT)
+		a->balance = CREDIT_LIMIT;
+}
+
+// The kind of answer that the compound gives to this call; -1: none.
+static int kind_served(u32 ci, const struct attr_call *call)
+{
+	const struct cosy_compound *c = &image.compounds[ci];
+
+	for (u32 i = 0; i < c->n_serve; i++)
+		if (attr_call_matches(call, &image.patterns[c->first_serve + i], image.strings))
+			return served_kind[ci][i];
+	return -1;
+}
+
+static bool serve(const struct attr_call *call, const struct child *child, long *ret)
+{
+	const struct dir_slot *d = child->dir;
+	enum cosy_decline why;
+	struct record rec;
+	u32 bit;
+	int kind;
+
+	if (!results_chunk(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
+		return false;
+	why = results_find(d->results, child->name, child->len, &rec);
+	if (why != COSY_DECLINES) {
+		stats_decline(why);
+		return false;
+	}
+	kind = kind_served(rec.chunk->compound, call);
+	if (kind < 0)
+		return false;
+	bit = 1u << (SERVED_SHIFT + kind);
+	if (*rec.served & bit && fence_on(FENCE_SERVED_ONCE)) {
+		stats_decline(COSY_DECLINE_USED);
+		return false;
+	}
+	why = answer(call, &rec, ret);
+	if (why != COSY_DECLINES) {
+		stats_decline(why);
+		return false;
+	}
+	// A signal handler or another thread may have ended the epoch meanwhile.
+	if (rec.chunk->epoch != epoch_now())
+		return false;
+	if (*rec.served >> SERVED_SHIFT == 0 && rec.chunk->unserved)
+		rec.chunk->unserved--;
+	*rec.served |= bit;
+	credit(&accounts[rec.chunk->compound], native_ticks * 3 / 4);
+	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
+	return true;
+}
+
+// --- firing ----------------------------------------------------------------
+
+static bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
+{
+	return d->open_epoch == epoch && tsc - d->open_tsc < max_age_ticks();
+}
+
+/*
+ * A descriptor of the directory that the call means. By path it must be the
+ * one the path leads to now: the program's own if that was opened in this
+ * epoch, else one opened for the moment.
+ */
+static int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
+{
+	const struct dir_slot *d = child->dir;
+
+	*ours = false;
+	if (child->dirfd != AT_FDCWD)
+		return child->dirfd;
+	if (dir_of_fd((u32)d->fd) == d && opened_now(d, epoch, tsc))
+		return d->fd;
+	*ours = true;
+	return (int)sys(__NR_openat, AT_FDCWD, d->path,
+			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+// False: this directory is nothing for the executor, now or ever.
+static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
+{
+	stats_add(executor_status[run->status % 16], 1);
+	switch (run->status) {
+	case COSY_BPF_OK:
+	case COSY_BPF_FULL:
+	case COSY_BPF_LIMIT:
+	case COSY_BPF_MOVED:
+		return run->n_children > 0;
+	case COSY_BPF_BUSY:
+		return false;
+	case COSY_BPF_WATCHED:
+		exec_disarm(COSY_NATIVE_WATCHED);
+		return false;
+	case COSY_BPF_ABI_MISMATCH:
+		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
+		return false;
+	}
+	d->refused = true;
+	return false;
+}
+
+struct firing {
+	const struct cosy_compound *compound;
+	u32 ci;
+	struct dir_slot *dir;
+	int fd;
+	u64 epoch, tsc;
+	u32 depth;
+};
+
+// One run; false: there will be no more.
+static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_ref *ref)
+{
+	struct chunk *c = results_take(f->epoch, f->tsc);
+	struct cosy_bpf_run *run = results_buffer(c);
+	long ret;
+
+	memset(run, 0, sizeof(*run));
+	run->abi = COSY_BPF_ABI;
+	run->dirfd = f->fd;
+	run->skip = skip;
+	run->depth = f->depth;
+	c->compound = (u16)f->ci;
+	c->size = (u16)size;
+	ret = bpf_run(run, size);
+	stats_add(runs, 1);
+	if (ret < 0) {
+		c->unserved = 0;
+		// Out of descriptors or memory comes and goes; the rest is for good.
+		if (ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ && ret != -12 /* ENOMEM */)
+			exec_disarm(COSY_NATIVE_NO_EXECUTOR);
+		return false;
+	}
+	if (!status_usable(f->dir, run) || !results_keep(c, ref)) {
+		c->unserved = 0;
+		return false;
+	}
+	stats_add(records, run->n_children);
+	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, run->n_children);
+	return run->status == COSY_BPF_FULL && run->seen > skip;
+}
+
+static void run_all(const struct firing *f)
+{
+	struct block_ref *to = &f->dir->results;
+	u32 size = COSY_BPF_SMALL, skip = 0, records = 0;
+	u64 bytes = 0;
+
+	if (f->depth || f->dir->entries * BYTES_PER_RECORD > COSY_BPF_SMALL)
+		size = COSY_BPF_LARGE;
+	*to = (struct block_ref){ 0 };
+	for (u32 n = 0; n < MOST_CHUNKS; n++) {
+		bool more = run_once(f, size, skip, to);
+		struct chunk *c = results_chunk(*to);
+
+		if (!c)
+			break;
+		skip = results_buffer(c)->seen;
+		records += results_buffer(c)->n_children;
+		bytes += size;
+		if (!more || records >= f->compound->limit_ops || bytes >= f->compound->limit_bytes)
+			break;
+		to = &c->next;
+		size = COSY_BPF_LARGE;
+	}
+}
+
+static void fire(u32 ci, const struct child *child)
+{
+	struct firing f = {
+		.compound = &image.compounds[ci],
+		.ci = ci,
+		.dir = child->dir,
+		.epoch = epoch_now(),
+		.tsc = rdtsc(),
+	};
+	struct dir_slot *d = child->dir;
+	bool ours, now = opened_now(d, f.epoch, f.tsc);
+
+	if (mutation_in_flight())
+		return;
+	d->matched = 0;
+	d->runs++;
+	exec_arm();
+	f.fd = run_fd(child, f.epoch, f.tsc, &ours);
+	if (f.fd < 0) {
+		d->refused = true;
+		return;
+	}
+	if (descents >= DESCENTS_SEEN)
+		f.depth = f.compound->depth;
+	run_all(&f);
+	if (ours)
+		sys(__NR_close, f.fd);
+	d->by_fd = child->dirfd != AT_FDCWD || now;
+	d->by_path = child->dirfd == AT_FDCWD || now;
+	accounts[ci].balance -= (s64)(rdtsc() - f.tsc);
+	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
+}
+
+static bool triggers(const struct cosy_compound *c, const struct attr_call *call)
+{
+	for (u32 i = 0; i < c->n_triggers; i++)
+		if (attr_call_matches(call, &image.patterns[c->first_trigger + i], image.strings))
+			return true;
+	return false;
+}
+
+// The first compound that this call may trigger; -1: none.
+static int triggered(const struct attr_call *call)
+{
+	for (u32 i = 0; i < image.head->n_compounds; i++)
+		if (accounts[i].usable && triggers(&image.compounds[i], call))
+			return (int)i;
+	return -1;
+}
+
+static bool losing(struct account *a)
+{
+	if (a->pause) {
+		a->pause--;
+		return true;
+	}
+	if (a->balance > LOSS_LIMIT)
+		return false;
+	a->pause = a->next_pause;
+	if (a->next_pause < LONGEST_PAUSE)
+		a->next_pause *= 2;
+	a->balance = LOSS_LIMIT / 2;
+	return true;
+}
+
+static bool due(u32 ci, const struct dir_slot *d)
+{
+	const struct cosy_compound *c = &image.compounds[ci];
+	u32 doublings = d->runs < MOST_DOUBLINGS ? d->runs : MOST_DOUBLINGS;
+
+	return d->scanned && !d->refused && d->entries >= c->min_entries &&
+	       d->matched + 1 >= c->nth << doublings &&
+	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) && !losing(&accounts[ci]);
+}
+
+// --- calls -----------------------------------------------------------------
+
+// The kernel's own answer, from which the next ones learn.
+static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
+		       int ci, u32 generation)
+{
+	u64 tsc = rdtsc(), ticks;
+	long ret = sys_regs(r);
+
+	ticks = rdtsc() - tsc;
+	if (ci < 0 || ret || !ground_trylock())
+		return ret;
+	if (ticks < 16 * USUAL_TICKS)
+		native_ticks += ((s32)ticks - (s32)native_ticks) / 8;
+	if (child->dir->generation == generation)
+		child->dir->matched++;
+	if (!call->xattr && !S_ISDIR(answer_learn(call)))
+		accounts[ci].leaf_seen = true;
+	ground_unlock();
+	return ret;
+}
+
+long compound_call(struct regs *r)
+{
+	struct attr_call call;
+	struct child child;
+	u32 generation;
+	long ret;
+	int ci;
+
+	stats_add(calls, 1);
+	if (!attr_call_take(r, &call))
+		return sys_regs(r);
+	if (!ground_trylock()) {
+		stats_decline(COSY_DECLINE_BUSY);
+		return sys_regs(r);
+	}
+	if (!dir_child(call.dirfd, call.path, call.len, &child)) {
+		ground_unlock();
+		return sys_regs(r);
+	}
+	if (serve(&call, &child, &ret)) {
+		ground_unlock();
+		return ret;
+	}
+	ci = triggered(&call);
+	if (ci >= 0 && due((u32)ci, child.dir)) {
+		fire((u32)ci, &child);
+		if (serve(&call, &child, &ret)) {
+			ground_unlock();
+			return ret;
+		}
+	}
+	generation = child.dir->generation;
+	ground_unlock();
+	return ask_kernel(r, &call, &child, ci, generation);
+}
+
+/*
+ * The directory that was opened is a child of one with results: if its own
+ * came along, they hold for it on the way it was opened.
+ */
+static void adopt(struct dir_slot *d, const struct block_ref *below, bool by_path)
+{
+	d->results = *below;
+	d->by_fd = true;
+	d->by_path = by_path;
+}
+
+void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc)
+{
+	size_t len = strlen(path);
+	struct block_ref below = { 0 };
+	struct dir_slot *d;
+	struct child child;
+	struct record rec;
+	bool by_path = false;
+
+	if (!ground_ours() || !ground_trylock())
+		return;
+	if (dir_child(dirfd, path, len, &child) && child.dir->results.chunk) {
+		by_path = child.dirfd == AT_FDCWD;
+		if ((by_path ? child.dir->by_path : child.dir->by_fd) &&
+		    results_find(child.dir->results, child.name, child.len, &rec) ==
+			    COSY_DECLINES &&
+		    S_ISDIR(rec.child->mode)) {
+			descents++;
+			if (rec.chunk->epoch == epoch && !results_below(&rec, &below))
+				below.chunk = 0;
+		}
+	}
+	d = dir_opened(dirfd, path, len, fd, epoch, tsc);
+	if (d && below.chunk)
+		adopt(d, &below, by_path);
+	ground_unlock();
+}
+
+void compound_scanned(u64 fd, long bytes)
+{
+	struct dir_slot *d;
+
+	if (bytes <= 0 || !ground_trylock())
+		return;
+	d = dir_of_fd(fd);
+	if (d) {
+		d->scanned = true;
+		d->entries += (u32)(bytes / DIRENT_BYTES);
+	}
+	ground_unlock();
+}

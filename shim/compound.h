@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* The image's compounds at work: when one fires, and what it answers. */
+#ifndef COSY_COMPOUND_H
+#define COSY_COMPOUND_H
+
+#include "shim.h"
+
+/* How many compounds of the image can run here. */
+HIDDEN u32 compounds_start(void);
+/* May this call trigger or be answered by one of them? */
+HIDDEN bool compounds_want(u32 nr);
+/* A call that does: answered, or passed to the kernel. */
+HIDDEN long compound_call(struct regs *r);
+/* A directory was opened: results for it may have come along with its parent's. */
+HIDDEN void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc);
+/* Entries were read: `bytes` of struct linux_dirent64. */
+HIDDEN void compound_scanned(u64 fd, long bytes);
+
+/* exec.c */
+/* Watch the calls that have news only for a process that holds results. */
+HIDDEN void exec_arm(void);
+/* Something happened that the shim cannot follow: interpose only, from now on. */
+HIDDEN void exec_disarm(int native_reason);
+
+/* signal.c: rt_sigaction, with every handler entered through entry.S. */
+HIDDEN long signal_action(struct regs *r);
+
+#endif
