@@ -48,7 +48,7 @@ def shim() -> Finding:
     """The library is built, and the cache of patched text can be written."""
     try:
         return Finding("shim", True, str(native.library()))
-    except native.NativeFileMissing as error:
+    except native.NativeFileError as error:
         return Finding("shim", False, str(error), "make setup")
 
 
@@ -58,7 +58,7 @@ def patching() -> Finding:
 
     try:
         library = native.library()
-    except native.NativeFileMissing:
+    except native.NativeFileError:
         return Finding("patching", False, "no shim to try", "make setup")
     env = {**os.environ, "LD_PRELOAD": str(library), "COSY_SHIM": "mode=pass"}
     probe = shutil.which("grep") or "/bin/grep"
@@ -151,7 +151,7 @@ def executor_bpf() -> Finding:
     load = "cosy-bpf-load" if os.geteuid() == 0 else "sudo cosy-bpf-load"
     try:
         loader = native.find("cosy-bpf-load")
-    except native.NativeFileMissing:
+    except native.NativeFileError:
         command = "sudo apt-get install clang-19 libbpf-dev && make setup"
         return Finding("executor bpf", False, "not built", command)
     load = load.replace("cosy-bpf-load", str(loader))

@@ -88,7 +88,7 @@ def find(build_id: str | None) -> Path:
             return image
     try:
         return native.find(SHIPPED)
-    except native.NativeFileMissing as error:
+    except native.NativeFileError as error:
         raise SynthError(str(error)) from None
 
 
