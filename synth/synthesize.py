@@ -61,7 +61,7 @@ class Trigger:
     served: float
     saved_ns: float
     cost_ns: float
-    wasted_ns: float  # part of the cost: directories and entries that nobody asked for
+    wasted_ns: float  # part of the cost: entries that nobody asked for
     doubt_ns: float  # allowance for programs that nobody traced
 
     @property
@@ -233,13 +233,15 @@ def _at(motifs: Sequence[Motif], nth: int, least: int, costs: ScanCosts) -> Trig
         for row in motif.continuation:
             if row.n != nth or row.min_entries < least:
                 continue
-            answers = min(row.remaining * count / matching, row.children * per_child)
+            # The triggering call is answered as well, from the run that it starts.
+            calls = (row.remaining + row.reached) * count / matching
+            children = min(row.children + row.reached, row.entries)
+            answers = min(calls, children * per_child)
             fired += row.reached
             entries += row.entries
             served += answers
             saved += answers * gain_ns
-            wasted += (row.reached - row.continued) * costs.run_ns
-            wasted += max(row.entries - row.children, 0) * costs.record_ns
+            wasted += (row.entries - children) * costs.record_ns
     cost = fired * costs.run_ns + entries * costs.record_ns
     doubt = DOUBT * 0.5 ** (nth - 1) * cost
     return Trigger(nth, least, fired, served, saved, cost, wasted, doubt)
@@ -264,7 +266,7 @@ def _compound(scan: _Scan, trigger: Trigger, costs: ScanCosts) -> Compound:
         for call in sorted(XATTR_CALLS)
     )
     return Compound(
-        name="dirscan-xattr" if not stats else "dirscan-stat",
+        name="dirscan-stat",
         triggers=stats,
         body=tuple(body),
         serves=(*(Pattern(pattern.call) for pattern in stats), *xattrs),

@@ -76,6 +76,8 @@ static void plan_orders(struct plan *p)
 		ADD(";cache=%s", p->places.text);
 	if (p->opt.max_age_ms)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
+	if (p->opt.strict)
+		ADD(";strict=1");
 	if (p->stats[0])
 		ADD(";stats=%s", p->stats);
 #undef ADD
