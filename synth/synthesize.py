@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from miner.cost import Calibration, calibration_from, saved_per_child_ns
 from miner.motifs import ArgKind, Call, Motif, MotifFile, Over
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
-from synth.costs import ScanCosts, scan_costs
 from synth.language import (
     Argument,
     Compound,
@@ -90,13 +90,15 @@ class _Scan:
 
 
 def synthesize(
-    files: Sequence[MotifFile], costs: ScanCosts | None = None
+    files: Sequence[MotifFile], costs: Calibration | None = None
 ) -> tuple[Profile, list[Decision]]:
     """The profile that the motif files justify, and the decision on each motif.
 
-    `costs`: of a directory scan, by default those of the files' own calibration.
+    `costs`: by default those that the first file was mined with. Raises
+    miner.cost.CalibrationError when that file's are none.
     """
-    costs = costs or scan_costs([file.calibration for file in files])
+    if costs is None:
+        costs = calibration_from(files[0].calibration, "motif file") if files else Calibration()
     decisions: list[Decision] = []
     scan = _Scan()
     for file in files:
@@ -180,7 +182,7 @@ def _rejection(motif: Motif, answered: list[tuple[Call, float]]) -> str | None:
     return None
 
 
-def _decide(scan: _Scan, costs: ScanCosts) -> Decision:
+def _decide(scan: _Scan, costs: Calibration) -> Decision:
     """The best trigger position, and whether it is worth it."""
     names = tuple(motif.name for motif in scan.motifs)
     candidates = triggers(scan.motifs, costs)
@@ -202,7 +204,7 @@ def _decide(scan: _Scan, costs: ScanCosts) -> Decision:
     return Decision(names, reason, compound, best)
 
 
-def triggers(motifs: Sequence[Motif], costs: ScanCosts) -> list[Trigger]:
+def triggers(motifs: Sequence[Motif], costs: Calibration) -> list[Trigger]:
     """What each trigger position would have done in the traced runs.
 
     Positions are those of the continuation statistics: nth from its rows, min_entries from its
@@ -217,37 +219,29 @@ def triggers(motifs: Sequence[Motif], costs: ScanCosts) -> list[Trigger]:
     return [trigger for trigger in sums.values() if trigger.fired]
 
 
-def _at(motifs: Sequence[Motif], nth: int, least: int, costs: ScanCosts) -> Trigger:
+def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Trigger:
     fired = entries = 0
     served = saved = wasted = 0.0
     for motif in motifs:
-        answered = _answered_calls(motif)
-        count = sum(call.count * share for call, share in answered)
-        matching = sum(call.count for call in motif.calls if _matching(call))
-        if not matching or not count:
-            continue
         # Each answer is given once: a second stat of a child goes to the kernel again.
-        per_child = sum(call.share * share for call, share in answered)
-        time_ns = sum(call.time_ns * share for call, share in answered)
-        gain_ns = max(time_ns / count - costs.serve_ns, 0.0)
+        per_child = sum(call.share * share for call, share in _answered_calls(motif))
+        per_child_ns = saved_per_child_ns(motif, "bpf", costs)
         for row in motif.continuation:
             if row.n != nth or row.min_entries < least:
                 continue
             # The triggering call is answered as well, from the run that it starts.
-            calls = (row.remaining + row.reached) * count / matching
             children = min(row.children + row.reached, row.entries)
-            answers = min(calls, children * per_child)
             fired += row.reached
             entries += row.entries
-            served += answers
-            saved += answers * gain_ns
-            wasted += (row.entries - children) * costs.record_ns
-    cost = fired * costs.run_ns + entries * costs.record_ns
+            served += children * per_child
+            saved += children * per_child_ns
+            wasted += (row.entries - children) * costs.bpf_child_ns
+    cost = fired * costs.bpf_run_ns + entries * costs.bpf_child_ns
     doubt = DOUBT * 0.5 ** (nth - 1) * cost
     return Trigger(nth, least, fired, served, saved, cost, wasted, doubt)
 
 
-def _compound(scan: _Scan, trigger: Trigger, costs: ScanCosts) -> Compound:
+def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
     attributes = _attributes(scan)
     body = [BodyCall("newfstatat", (Directory(), Name(), _nofollow()))]
     body += [
@@ -288,10 +282,10 @@ def _attributes(scan: _Scan) -> tuple[str, ...]:
     return SCAN_ATTRIBUTES if asked else ()
 
 
-def _limits(scan: _Scan, costs: ScanCosts) -> Limits:
+def _limits(scan: _Scan, costs: Calibration) -> Limits:
     largest = max((int(m.loop.entries.get("max", 0)) for m in scan.motifs if m.loop), default=0)
     ops = min(max(_power_of_two(largest * HEADROOM), LEAST_OPS), MOST_OPS)
-    time_ms = max(round(ops * costs.record_ns / NS_PER_MS), 1)
+    time_ms = max(round(ops * costs.bpf_child_ns / NS_PER_MS), 1)
     return Limits(ops, ops * RECORD_BYTES, time_ms * NS_PER_MS)
 
 
