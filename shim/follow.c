@@ -39,32 +39,37 @@ static int open_program(int dirfd, const char *path, int flags)
 	return (int)sys(__NR_openat, dirfd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 }
 
-// COSY_NATIVE_REASONS: nothing speaks against it.
-static enum cosy_native_reason judge_elf(int fd, const u8 *head, size_t len)
+// Which loader the program asks for.
+static enum cosy_native_reason judge_interpreter(int fd, const Elf64_Phdr *ph)
 {
-	const Elf64_Ehdr *eh = (const void *)head;
-	const Elf64_Phdr *ph = (const void *)(head + eh->e_phoff);
 	char interp[64];
+	long n = sys(__NR_pread64, fd, interp, sizeof(interp) - 1, ph->p_offset);
 
-	if (eh->e_ident[EI_CLASS] != ELFCLASS64 || eh->e_machine != EM_X86_64)
+	if (n <= 0)
 		return COSY_NATIVE_FOREIGN;
-	if (eh->e_phentsize != sizeof(*ph) || eh->e_phoff > len ||
-	    eh->e_phnum * sizeof(*ph) > len - eh->e_phoff)
+	interp[n] = 0;
+	return str_starts(base_name(interp), "ld-linux-x86-64.so") ? COSY_NATIVE_REASONS :
+								     COSY_NATIVE_FOREIGN;
+}
+
+// COSY_NATIVE_REASONS: nothing speaks against it. `buf` is ours to use.
+static enum cosy_native_reason judge_elf(int fd, u8 *buf, size_t size)
+{
+	const Elf64_Ehdr eh = *(const Elf64_Ehdr *)buf;
+	const Elf64_Phdr *ph = (const void *)buf;
+	u32 batch = (u32)(size / sizeof(*ph));
+
+	if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_machine != EM_X86_64 ||
+	    eh.e_phentsize != sizeof(*ph))
 		return COSY_NATIVE_FOREIGN;
 	if (sys(__NR_fgetxattr, fd, "security.capability", 0, 0) > 0)
 		return COSY_NATIVE_SETID;
-	for (u32 i = 0; i < eh->e_phnum; i++) {
-		long n;
-
-		if (ph[i].p_type != PT_INTERP)
-			continue;
-		n = sys(__NR_pread64, fd, interp, sizeof(interp) - 1, ph[i].p_offset);
-		if (n <= 0)
+	for (u32 i = 0; i < eh.e_phnum; i++) {
+		if (i % batch == 0 && sys(__NR_pread64, fd, buf, batch * sizeof(*ph),
+					  eh.e_phoff + i * sizeof(*ph)) < (long)sizeof(*ph))
 			return COSY_NATIVE_FOREIGN;
-		interp[n] = 0;
-		return str_starts(base_name(interp), "ld-linux-x86-64.so") ?
-			       COSY_NATIVE_REASONS :
-			       COSY_NATIVE_FOREIGN;
+		if (ph[i % batch].p_type == PT_INTERP)
+			return judge_interpreter(fd, &ph[i % batch]);
 	}
 	return COSY_NATIVE_STATIC;
 }
@@ -106,7 +111,7 @@ static enum cosy_native_reason judge(int dirfd, const char *path, int flags)
 			return COSY_NATIVE_REASONS;
 		n = sys(__NR_pread64, fd, buf, sizeof(head[0]), 0);
 		if (n >= (long)sizeof(Elf64_Ehdr) && !memcmp(buf, ELFMAG, SELFMAG)) {
-			reason = judge_elf(fd, buf, (size_t)n);
+			reason = judge_elf(fd, buf, sizeof(head[0]));
 			sys(__NR_close, fd);
 			return reason;
 		}
@@ -182,9 +187,14 @@ long follow_exec(struct regs *r)
 	int dirfd = at ? (int)r->a[0] : AT_FDCWD, flags = at ? (int)r->a[4] : 0;
 	enum cosy_native_reason reason;
 	u32 n = 0;
+	long there;
 
-	// The kernel says EFAULT or ENOENT to what is no program at all.
-	if (!path || sys(__NR_faccessat, dirfd, path, 1 /* X_OK */) == -14 /* EFAULT */)
+	// The kernel has its own word for what is no program at all.
+	if (!path)
+		return sys_regs(r);
+	there = sys(__NR_faccessat, dirfd, path, 1 /* X_OK */);
+	if (there == -14 /* EFAULT */ || there == -20 /* ENOTDIR */ ||
+	    (there == -2 /* ENOENT */ && !(flags & AT_EMPTY_PATH)))
 		return sys_regs(r);
 	reason = judge(dirfd, path, flags);
 	if (reason == COSY_NATIVE_REASONS && !library_in_reach())
