@@ -230,9 +230,7 @@ class _Interpreter:
                 self.replay.drop(table, fd, tsc)
 
 
-def _replay_tables(
-    raw: RawTrace, processes: Processes, inherited: Mapping[int, Object]
-) -> _Replay:
+def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, Object]) -> _Replay:
     replay = _Replay()
     interpreter = _Interpreter(replay)
     images = sorted(processes.images, key=lambda image: image.fork_tsc)
