@@ -20,6 +20,7 @@ import numpy.typing as npt
 MAGIC = b"COSYRAW\x01"
 PAGE = 4096
 MAX_LIVE_SIZE = 1 << 26
+MAX_TIME = 1 << 61  # TSC ticks or ns: centuries
 
 DONE = 0x1
 NO_RETURN = 0x2
@@ -140,7 +141,7 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     head = data[at : at + BLOCK.itemsize].view(BLOCK)[0]
     first = at + BLOCK.itemsize
     claimed = int(head["n_events"])
-    n = min(claimed, max(0, events_end - first) // EVENT.itemsize)
+    n = min(claimed, max(0, min(events_end, len(data)) - first) // EVENT.itemsize)
     heap_base = first + claimed * EVENT.itemsize if heap_at is None else heap_at
     heap_end = min(heap_base + int(head["heap_bytes"]), len(data))
     events = data[first : first + n * EVENT.itemsize].view(EVENT)
@@ -148,9 +149,10 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     size = events["path_len"].astype(np.int64) + events["path2_len"] + events["out_len"]
     begun = events["tsc"] != 0
     whole = (events["flags"] & DONE).astype(bool) & ((heap + size <= heap_end) | (size == 0))
+    whole &= (events["tsc"] <= MAX_TIME) & (events["dur"] <= MAX_TIME)
     offsets = first + np.arange(n, dtype=np.int64) * EVENT.itemsize
-    lost = int((begun & ~whole).sum()) if heap_at is None else 0
-    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n)
+    lost = int((begun & ~whole).sum())
+    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost)
     block.keep(whole)
     return block
 
@@ -191,6 +193,8 @@ def read_file(path: Path) -> RawFile:
         raise RawError(f"{path}: not a raw trace file")
     if not BLOCK.itemsize <= live_heap <= live_size <= MAX_LIVE_SIZE:
         raise RawError(f"{path}: sizes in its header make no sense")
+    if max(int(h[name]) for name in ("start_tsc", "start_ns", "now_tsc", "now_ns")) > MAX_TIME:
+        raise RawError(f"{path}: times in its header make no sense")
     raw = RawFile(
         name=name.group(0) if name else path.name,
         data=data,
