@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from tracer import dataset, objects, processes
 from tracer.dataset import path_text
-from tracer.descriptors import Object
 from tracer.raw import NO_RETURN, OUT_STAT, Bytes, Chunk, Ints, RawTrace
 from tracer.syscalls import ArgKind, by_name, by_nr
 
@@ -239,7 +238,7 @@ def write_dataset(
     raw: RawTrace,
     writer: dataset.Writer,
     meta: Mapping[str, Any],
-    inherited: Mapping[int, Object] | None = None,
+    inherited: Mapping[int, objects.Object] | None = None,
     exits: Mapping[int, int] | None = None,
 ) -> None:
     """Write a whole trace.
@@ -258,9 +257,8 @@ def write_dataset(
         ids = found.of_call[row : row + len(chunk.file)]
         writer.write_events(_events(calls, chunk, raw, sites, ids))
         row += len(chunk.file)
-    unseen = sorted({path_text(image.unseen) for image in who.images if image.unseen})
     writer.finish(
         processes_table(raw, who),
         objects_table(found),
-        {**meta, "lost_events": raw.lost_events, "unseen_programs": unseen},
+        {"lost_events": raw.lost_events, **meta},
     )

@@ -15,13 +15,13 @@ The working directory of a process is kept like a descriptor, as AT_FDCWD.
 from __future__ import annotations
 
 import posixpath
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from tracer.descriptors import Object, kind_of_mode
 from tracer.processes import Image, Processes
 from tracer.raw import NO_RETURN, NR_PROCESS, OUT_STAT, Chunk, Ints, RawTrace
 from tracer.syscalls import ArgKind, by_name, by_nr
@@ -39,6 +39,20 @@ FIONCLEX, FIOCLEX = 0x5450, 0x5451
 CLOSE_RANGE_CLOEXEC = 4
 NOTHING = -1
 NO_FD = 255
+
+
+@dataclass(slots=True)
+class Object:
+    """One open file description, or a working directory."""
+
+    kind: str = "other"
+    """file, directory, pipe, socket, tty, device or other."""
+    path: bytes | None = None
+    """Absolute where that is known; joined, not resolved: symbolic links stay."""
+    dev: int | None = None
+    ino: int | None = None
+    event: int | None = None
+    """Row of the call that made it; None: it was there before."""
 
 
 @dataclass
@@ -334,6 +348,21 @@ def _learn_from_calls(raw: RawTrace, found: Objects) -> None:
     for object_id in np.unique(found.of_call[raw.rows(nrs)[good]]).tolist():
         if object_id >= 0:
             found.objects[object_id].kind = "directory"
+
+
+def kind_of_mode(mode: int, path: bytes | None = None) -> str:
+    """Return the kind of an object from st_mode, and from its path whether it is a terminal."""
+    if stat.S_ISCHR(mode):
+        tty = path is not None and path.startswith((b"/dev/pts/", b"/dev/tty", b"/dev/console"))
+        return "tty" if tty else "device"
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "directory",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "other")
 
 
 def replay(

@@ -151,8 +151,8 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     whole = (events["flags"] & DONE).astype(bool) & ((heap + size <= heap_end) | (size == 0))
     whole &= (events["tsc"] <= MAX_TIME) & (events["dur"] <= MAX_TIME)
     offsets = first + np.arange(n, dtype=np.int64) * EVENT.itemsize
-    lost = int((begun & ~whole).sum())
-    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost)
+    lost = int((begun & ~whole).sum()) if heap_at is None else 0
+    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n)
     block.keep(whole)
     return block
 
