@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from miner.descriptors import AT_FDCWD
 from miner.events import NO_RET, Events
+from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind, Call
 from tracer import syscalls
 

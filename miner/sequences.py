@@ -12,8 +12,8 @@ import numpy as np
 from miner import motifs
 from miner.annotate import Annotated, Via
 from miner.callstats import CallStats, table_entry
-from miner.descriptors import argument_index, by_number, numbers
 from miner.events import NO_RET, Events, Ints
+from miner.joins import argument_index, by_number, fd_index, numbers
 from miner.loops import EntryLoops, tandems
 from miner.loopstats import quantiles
 from miner.motifs import Arg, ArgKind
@@ -115,14 +115,14 @@ def _programs(sequence: Sequence, events: Events, images: Ints) -> None:
 
 def read_loops(annotated: Annotated) -> list[Sequence]:
     """Reads of one open file, or of one directory, until the call that returns 0."""
-    events, root = annotated.events, annotated.descriptors.root
+    events, of = annotated.events, annotated.events.object
     found = []
     for nr in numbers(*_READS).tolist():
-        rows = np.flatnonzero((events.nr == nr) & (root >= 0) & (events.ret >= 0))
-        rows = rows[np.argsort(root[rows], kind="stable")]
+        rows = np.flatnonzero((events.nr == nr) & (of >= 0) & (events.ret >= 0))
+        rows = rows[np.argsort(of[rows], kind="stable")]
         if not len(rows):
             continue
-        start = np.flatnonzero(np.diff(root[rows], prepend=-1))
+        start = np.flatnonzero(np.diff(of[rows], prepend=-1))
         size = np.diff(np.append(start, len(rows)))
         ends = np.add.reduceat((events.ret[rows] == 0).astype(np.int64), start) > 0
         instance = (size >= 2) & ends
@@ -148,7 +148,9 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     if index >= 0 and nr not in numbers("getdents64", "getdents"):
         wanted = events.args[rows, index].astype(np.int64)
         short = (events.ret[rows] > 0) & (events.ret[rows] < wanted)
-        same = annotated.descriptors.root[rows][1:] == annotated.descriptors.root[rows][:-1]
+        regular = np.array([k == "file" for k in events.objects.kind], dtype=bool)
+        short &= regular[events.object[rows]]
+        same = events.object[rows][1:] == events.object[rows][:-1]
         loop.eof_after_short = int((short[:-1] & (events.ret[rows][1:] == 0) & same).sum())
     return loop
 
@@ -232,21 +234,21 @@ def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Seq
 
 def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
     """Where the descriptor and the path of column j come from."""
-    events, root = annotated.events, annotated.descriptors.root
+    events, root, of = annotated.events, annotated.root, annotated.events.object
     column = grid[:, j]
     out: dict[str, Arg] = {}
-    fd_index = int(annotated.descriptors.fd_index[column[0]])
-    if fd_index >= 0:
+    index = int(fd_index(events.nr[column[:1]])[0])
+    if index >= 0:
         arg = Arg(ArgKind.UNKNOWN)
-        numbers_seen = np.unique(events.fd_arg(fd_index)[column])
+        numbers_seen = np.unique(events.fd_arg(index)[column])
         if len(numbers_seen) == 1 and (numbers_seen[0] < 0 or (root[column] < 0).all()):
             arg = Arg(ArgKind.CONST, value=int(numbers_seen[0]))
         for k in range(j):
             if (root[column] == grid[:, k]).all():
                 arg = Arg(ArgKind.RESULT, call=k)
-            elif (root[column] == root[grid[:, k]]).all() and (root[column] >= 0).all():
-                field_index = int(annotated.descriptors.fd_index[grid[0, k]])
-                arg = Arg(ArgKind.SAME, call=k, field=f"arg{field_index}")
+            elif (of[column] == of[grid[:, k]]).all() and (of[column] >= 0).all():
+                other = int(fd_index(events.nr[grid[:1, k]])[0])
+                arg = Arg(ArgKind.SAME, call=k, field=f"arg{other}")
             else:
                 continue
             break
@@ -259,8 +261,8 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
         else:
             for k in range(j):
                 if (events.path.codes[grid[:, k]] == codes).all():
-                    index = table_entry(int(events.nr[grid[0, k]])).index(_K.PATH)
-                    arg = Arg(ArgKind.SAME, call=k, field=f"arg{index}")
+                    at = table_entry(int(events.nr[grid[0, k]])).index(_K.PATH)
+                    arg = Arg(ArgKind.SAME, call=k, field=f"arg{at}")
                     break
         out[str(_K.PATH)] = arg
     return out
