@@ -111,7 +111,7 @@ def _argument(arg: Arg, kind: syscalls.ArgKind) -> str:
         ArgKind.OUT: "&out",
         ArgKind.RESULT: f"r{arg.call}",
         ArgKind.FIELD: f"r{arg.call}.{arg.field}" + (f"+{arg.value}" if arg.value else ""),
-        ArgKind.SAME: f"{arg.field}{arg.call}",
+        ArgKind.SAME: f"r{arg.call}.{arg.field}",
     }
     return words.get(arg.kind, "?")
 
