@@ -12,8 +12,8 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
-from miner.descriptors import AT_FDCWD
 from miner.events import Events, Ints
+from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind
 from miner.tokens import BodyKey
 from tracer import syscalls

@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from miner.descriptors import AT_FDCWD
 from miner.events import NO_RET, Events
+from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind, Call
 from tracer import syscalls
 
@@ -111,7 +111,7 @@ def _argument(arg: Arg, kind: syscalls.ArgKind) -> str:
         ArgKind.OUT: "&out",
         ArgKind.RESULT: f"r{arg.call}",
         ArgKind.FIELD: f"r{arg.call}.{arg.field}" + (f"+{arg.value}" if arg.value else ""),
-        ArgKind.SAME: f"{arg.field}{arg.call}",
+        ArgKind.SAME: f"r{arg.call}.{arg.field}",
     }
     return words.get(arg.kind, "?")
 

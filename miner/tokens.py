@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from miner.annotate import Annotated
-from miner.descriptors import argument_index, by_number
 from miner.events import NO_RET, Bools, Events, Ints
+from miner.joins import argument_index, by_number, fd_index
 from tracer import syscalls
 
 
@@ -93,9 +93,9 @@ def stream_tokens(annotated: Annotated) -> Ints:
     Provenance of a descriptor: the call that made it (0: none, 1: inherited). Provenance of a path:
     how it names an entry of a directory that was read, or that it does not.
     """
-    events, root = annotated.events, annotated.descriptors.root
+    events, root = annotated.events, annotated.root
     maker = np.where(root >= 0, events.nr[np.maximum(root, 0)] + 2, 1)
-    maker = np.where(annotated.descriptors.fd_index >= 0, maker, 0)
+    maker = np.where(fd_index(events.nr) >= 0, maker, 0)
     _, flags = np.unique(flag_values(events), return_inverse=True)
     columns = [events.nr + 1, maker, annotated.via + 1, flags, outcome(events)]
     token = np.zeros(len(events), dtype=np.int64)
