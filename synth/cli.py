@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOTIFS_SUFFIX: Final = ".motifs.json"
 WIDTH: Final = 78
+NAMES: Final = 3  # of motifs that share a reason
 
 
 class _Failure(click.ClickException):
@@ -118,10 +119,18 @@ def _install(profile: Profile, motifs: tuple[Path, ...]) -> None:
 
 
 def _print_decisions(decisions: list[Decision]) -> None:
+    """Compounds first, then what gave none, one paragraph per reason."""
+    import textwrap
+
+    by_reason: dict[tuple[str, str], list[str]] = {}
     for decision in decisions:
         made = f"compound {decision.compound.name}" if decision.compound else "no compound"
-        click.echo(f"{', '.join(dict.fromkeys(decision.motifs))}: {made}")
-        click.echo(f"  {decision.reason}")
+        by_reason.setdefault((made, decision.reason), []).extend(decision.motifs)
+    for (made, reason), motifs in by_reason.items():
+        names = list(dict.fromkeys(motifs))
+        more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+        line = f"{made}: {', '.join(names[:NAMES])}{more}: {reason}"
+        click.echo(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _load_profile(path: Path) -> Profile:
@@ -192,9 +201,9 @@ def verify(profile: Path) -> None:
 @_PROFILE
 def explain(profile: Path) -> None:
     """Say in words what each compound of a profile does, and when."""
-    from synth.explain import paragraphs
-
     import textwrap
+
+    from synth.explain import paragraphs
 
     for paragraph in paragraphs(_load_profile(profile)):
         click.echo(textwrap.fill(paragraph, WIDTH, subsequent_indent="  "))

@@ -226,11 +226,16 @@ def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Tr
         # Each answer is given once: a second stat of a child goes to the kernel again.
         per_child = sum(call.share * share for call, share in _answered_calls(motif))
         per_child_ns = saved_per_child_ns(motif, "bpf", costs)
+        matching = sum(call.count for call in motif.calls if _matching(call))
+        asking = sum(c.count for c in motif.calls if _matching(c) and c.syscall in STAT_CALLS)
+        stats = asking / max(matching, 1)
         for row in motif.continuation:
             if row.n != nth or row.min_entries < least:
                 continue
-            # The triggering call is answered as well, from the run that it starts.
-            children = min(row.children + row.reached, row.entries)
+            # The triggering call is answered as well, from the run that it starts. Only the
+            # attributes of a child trigger, and later calls may ask for more of the same child.
+            started = row.reached * (1.0 if nth == 1 else stats)
+            children = min(row.children + started, row.entries)
             fired += row.reached
             entries += row.entries
             served += children * per_child
