@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What `cosy-auto --learn` leaves running: raw trace to dataset to motifs to a stored profile.
 
-`python -m synth.learn FOLDER` reads the raw files in FOLDER, stores a profile for each program that ran
-and is worth one, and removes FOLDER. The launcher starts it at the lowest priority, with its output in
-the cache folder's learn.log.
+`python -m synth.learn FOLDER` reads the raw files in FOLDER, stores a profile for each program that
+ran and is worth one, and removes FOLDER. The launcher starts it at the lowest priority, with its
+output in the cache folder's learn.log.
 """
 
 from __future__ import annotations

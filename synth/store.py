@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The user's profiles, one per program: BUILD-ID.cosy (text) and BUILD-ID.img (what the shim maps).
+"""The user's profiles, one per program: BUILD-ID.cosy (text) and BUILD-ID.img (for the shim).
 
-They lie in ${XDG_DATA_HOME:-~/.local/share}/cosy/profiles, which is the user's alone. `cosy-auto` looks
-there by the build-id of the program (shim/launcher/profile.c) and falls back on the shipped profile.
+They lie in ${XDG_DATA_HOME:-~/.local/share}/cosy/profiles, which is the user's alone. `cosy-auto`
+looks there by the build-id of the program (shim/launcher/profile.c) and falls back on the shipped
+profile.
 """
 
 from __future__ import annotations

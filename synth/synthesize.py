@@ -2,10 +2,10 @@
 """The synthesizer: from mined motifs to compounds, by expected saving against expected waste.
 
 Loops over the entries of a directory that ask for attributes become one compound: their statistics
-are additive, and one scan of the directory answers them all. For every trigger position (the nth call
-in a directory of at least so many entries) the continuation statistics say how often it would fire,
-what it would answer afterwards and what it would compute for nothing; the cost model prices both. A
-motif that gives no compound is rejected with a reason that a person understands.
+are additive, and one scan of the directory answers them all. For every trigger position (the nth
+call in a directory of at least so many entries) the continuation statistics say how often it would
+fire, what it would answer afterwards and what it would compute for nothing; the cost model prices
+both. A motif that gives no compound is rejected with a reason that a person understands.
 """
 
 from __future__ import annotations
@@ -126,7 +126,12 @@ def _provenance(files: Iterable[MotifFile]) -> tuple[str, ...]:
         for trace in file.traces:
             lost = f", {trace.lost_events:,} lost" if trace.lost_events else ""
             lines.append(f"  {' '.join(trace.command)} ({trace.events:,} calls{lost})")
-    return tuple(lines)
+    return tuple(_plain(line) for line in lines)
+
+
+def _plain(text: str) -> str:
+    """As a comment: one printable line, whatever a command's arguments or a file's name hold."""
+    return "".join(char if char.isprintable() else "?" for char in text).rstrip()
 
 
 def _path_kind(call: Call) -> ArgKind:
@@ -311,7 +316,7 @@ def _evidence(scan: _Scan, trigger: Trigger) -> tuple[str, ...]:
     scanned = sum(motif.loop.scanned for motif in scan.motifs if motif.loop)
     waste = trigger.wasted_ns / trigger.cost_ns if trigger.cost_ns else 0.0
     return (
-        f"evidence: {', '.join(sorted(programs))}; {count:,} calls ({seen}){share}",
+        _plain(f"evidence: {', '.join(sorted(programs))}; {count:,} calls ({seen}){share}"),
         f"would have fired in {trigger.fired:,} of {scanned:,} directories, "
         f"answering {trigger.served:,.0f} calls",
         f"expected: saves {ms(trigger.saved_ns)}, costs {ms(trigger.cost_ns)}, "

@@ -238,3 +238,10 @@ def test_limits_leave_room_for_larger_directories() -> None:
     limits = profile.compounds[0].limits
     assert 8 * 700 <= limits.ops <= 65536
     assert limits.bytes >= limits.ops * 80
+
+
+def test_evidence_is_one_printable_line_whatever_the_command() -> None:
+    file = motif_file(motif([STATS], continuation()))
+    file.traces[0].command = ["du", "a\nserve fork", "\udcff"]
+    profile, _ = synthesize([file])
+    assert parse(print_profile(profile)) == profile
