@@ -60,8 +60,7 @@ static __always_inline _Bool atime_is_stable(const struct view *view, const stru
 		return 1;
 	if (view->nodiratime && (inode->i_mode & S_IFMT) == S_IFDIR)
 		return 1;
-	return view->relatime && mtime < atime && ctime < atime &&
-	       (atime >> 30) > view->day_ago;
+	return view->relatime && mtime < atime && ctime < atime && (atime >> 30) > view->day_ago;
 }
 
 static __always_inline void put_attributes(struct cosy_bpf_child *child, const struct view *view,

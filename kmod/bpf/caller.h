@@ -54,8 +54,9 @@ static __always_inline _Bool open_directory(struct task_struct *task, __u32 fd,
 	bpf_preempt_disable();
 	table = CAST(struct fdtable, task->files->fdt);
 	if (fd < table->max_fds) {
-		slot = CAST(struct kiocb, (const char *)table->fd +
-						  index_nospec(fd, table->max_fds) * sizeof(void *));
+		slot = CAST(struct kiocb,
+			    (const char *)table->fd +
+				    index_nospec(fd, table->max_fds) * sizeof(void *));
 		file = READ_ONCE(slot->ki_filp);
 		if (file) {
 			file = CAST(struct file, file);

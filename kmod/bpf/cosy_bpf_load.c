@@ -29,6 +29,7 @@
 #define PIN_BUILD COSY_BPF_PIN_DIR "/build"
 #define OBJECT_NAME "cosy_dirscan.bpf.o"
 #define LOG_SIZE (1u << 24)
+#define LOG_STATISTICS 4 /* the kernel's BPF_LOG_STATS */
 
 enum exit_code {
 	EXIT_OK = 0,
@@ -53,9 +54,18 @@ static int complain(int code, const char *format, ...)
 	return code;
 }
 
+/* What libbpf complained of first: the reason, when the verifier gave none. */
+static char first_warning[512];
+
 static int print_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
-	return verbose || level < LIBBPF_WARN ? vfprintf(stderr, format, args) : 0;
+	if (verbose)
+		return vfprintf(stderr, format, args);
+	if (level == LIBBPF_WARN && !*first_warning) {
+		vsnprintf(first_warning, sizeof(first_warning), format, args);
+		first_warning[strcspn(first_warning, "\n")] = 0;
+	}
+	return 0;
 }
 
 static void close_fd(const int *fd)
@@ -142,10 +152,11 @@ static int check_security_modules(void)
 		strcpy(list, "selinux");
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (strstr(list, refused[i]))
-			return complain(EXIT_KERNEL,
-					"%s is active: it may deny attributes that the program would "
-					"give: programs run without this executor",
-					refused[i]);
+			return complain(
+				EXIT_KERNEL,
+				"%s is active: it may deny attributes that the program would "
+				"give: programs run without this executor",
+				refused[i]);
 	return EXIT_OK;
 }
 
@@ -159,7 +170,8 @@ static int prepare_folder(int *lock)
 		return complain(EXIT_KERNEL, "no place for bpffs: %s: %s", BPFFS, strerror(errno));
 	if ((unsigned long)fs.f_type != BPFFS_MAGIC &&
 	    mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") < 0)
-		return complain(EXIT_FAILED, "mount bpffs: %s: %s", BPFFS, strerror(errno));
+		return complain(errno == EPERM ? EXIT_PERMISSION : EXIT_FAILED,
+				"mount bpffs: %s: %s", BPFFS, strerror(errno));
 	if (mkdir(COSY_BPF_PIN_DIR, 0755) < 0 && errno != EEXIST)
 		return complain(EXIT_FAILED, "mkdir: %s: %s", COSY_BPF_PIN_DIR, strerror(errno));
 	*lock = open(COSY_BPF_PIN_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -204,7 +216,8 @@ static int set_constants(struct bpf_object *object)
 	struct bpf_map *map;
 	uint64_t mask = ext4_state_xattr();
 
-	bpf_object__for_each_map(map, object) {
+	bpf_object__for_each_map(map, object)
+	{
 		size_t size;
 
 		if (!strstr(bpf_map__name(map), ".rodata"))
@@ -261,8 +274,7 @@ static int pin_all(struct bpf_object *object, uint64_t build)
 	if (map < 0 || bpf_map_update_elem(map, &key, &build, BPF_ANY) < 0)
 		return complain(EXIT_FAILED, "create map: %s", strerror(errno));
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program =
-			bpf_object__find_program_by_name(object, programs[i]);
+		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
 		int code = pin_as(bpf_program__fd(program), programs[i], 0666);
 
 		if (code)
@@ -289,9 +301,8 @@ static int load(const char *path)
 	if (code)
 		return code;
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
-		return complain(EXIT_KERNEL,
-				"no BTF: /sys/kernel/btf/vmlinux: needs a kernel with "
-				"CONFIG_DEBUG_INFO_BTF");
+		return complain(EXIT_KERNEL, "no BTF: /sys/kernel/btf/vmlinux: needs a kernel with "
+					     "CONFIG_DEBUG_INFO_BTF");
 
 	_cleanup_object_ struct bpf_object *object = bpf_object__open_mem(data, size, NULL);
 	if (!object)
@@ -300,14 +311,15 @@ static int load(const char *path)
 	if (!log)
 		return complain(EXIT_FAILED, "no memory");
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program =
-			bpf_object__find_program_by_name(object, programs[i]);
+		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
 
 		if (!program)
 			return complain(EXIT_FAILED, "no program %s: %s: build it again",
 					programs[i], path);
 		bpf_program__set_flags(program, BPF_F_SLEEPABLE);
-		if (!verbose)
+		if (verbose)
+			bpf_program__set_log_level(program, LOG_STATISTICS);
+		else
 			bpf_program__set_log_buf(program, log, LOG_SIZE);
 	}
 	code = set_constants(object);
@@ -317,10 +329,15 @@ static int load(const char *path)
 		int error = errno;
 
 		if (error == EPERM)
-			return complain(EXIT_PERMISSION, "load: not permitted: run it as root");
+			return complain(
+				EXIT_PERMISSION,
+				"load: not permitted: %s: needs CAP_BPF, CAP_PERFMON and no "
+				"kernel lockdown",
+				path);
 		const char *reason = refusal(log);
-		return complain(EXIT_KERNEL, "load: this kernel refuses the program: %s",
-				*reason ? reason : strerror(error));
+		if (!*reason)
+			reason = *first_warning ? first_warning : strerror(error);
+		return complain(EXIT_KERNEL, "load: this kernel refuses the program: %s", reason);
 	}
 	return pin_all(object, build);
 }
@@ -351,7 +368,8 @@ static int check(void)
 		_cleanup_free_ struct cosy_bpf_run *run = calloc(1, sizes[i]);
 
 		if (fd < 0)
-			return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION : EXIT_FAILED,
+			return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION :
+									    EXIT_FAILED,
 					"not loaded: %s: %s: run cosy-bpf-load as root", pins[i],
 					strerror(errno));
 		if (!run)

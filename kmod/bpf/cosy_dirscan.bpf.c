@@ -224,8 +224,7 @@ static __always_inline __u32 begin(struct cosy_bpf_run *run, struct task_struct 
 }
 
 /* Where size bytes go; NULL when they do not fit. One register holds what is checked and used. */
-static __always_inline void *place(__u8 *data, const __u32 capacity, __u64 offset,
-				   const __u32 size)
+static __always_inline void *place(__u8 *data, const __u32 capacity, __u64 offset, const __u32 size)
 {
 	barrier_var(offset);
 	return offset <= capacity - size ? data + offset : 0;
@@ -278,7 +277,8 @@ static __always_inline _Bool put_child(struct scan *scan, __u8 *data, const __u3
 		      scan->zero))
 		return 1;
 	barrier();
-	if (READ_ONCE(dentry->d_seq.seqcount.sequence) != seq || READ_ONCE(dentry->d_inode) != inode)
+	if (READ_ONCE(dentry->d_seq.seqcount.sequence) != seq ||
+	    READ_ONCE(dentry->d_inode) != inode)
 		return 1;
 	if (scan->depth && (child->mode & S_IFMT) == S_IFDIR)
 		enqueue(scan, dentry, seq);
@@ -343,50 +343,50 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 	return status;
 }
 
-#define DIRSCAN(name, size)                                                                      \
-	struct name##_context {                                                                  \
-		__u8 bytes[size];                                                                \
-	};                                                                                       \
-                                                                                                 \
-	__attribute__((noinline)) int name##_directory(struct name##_context *context,           \
-						       struct scan *scan)                        \
-	{                                                                                        \
-		if (!context || !scan)                                                           \
-			return COSY_BPF_FULL;                                                    \
-		return put_directory(scan, context->bytes + sizeof(struct cosy_bpf_run),         \
-				     (size) - sizeof(struct cosy_bpf_run));                      \
-	}                                                                                        \
-                                                                                                 \
-	__attribute__((noinline)) int name##_run(struct name##_context *context)                 \
-	{                                                                                        \
-		struct cosy_bpf_run *run = (void *)context;                                      \
-		struct scan scan = {};                                                           \
-		const struct cred *cred;                                                         \
-		struct task_struct *task = bpf_get_current_task_btf();                           \
-                                                                                                 \
-		if (!context)                                                                    \
-			return 0;                                                                \
-		bpf_rcu_read_lock();                                                             \
-		cred = CAST(struct cred, task->cred);                                            \
-		run->status = begin(run, task, &scan);                                           \
-		if (run->status == COSY_BPF_OK) {                                                \
-			run->status = name##_directory(context, &scan);                          \
-			run->seen = scan.seen;                                                   \
-			while (run->status == COSY_BPF_OK && dequeue(&scan, cred) && CAN_LOOP)   \
-				if (name##_directory(context, &scan) != COSY_BPF_OK)             \
-					break;                                                   \
-			release_queue(scan.queue);                                               \
-		}                                                                                \
-		bpf_rcu_read_unlock();                                                           \
-		run->used = scan.end;                                                            \
-		run->n_dirs = scan.n_dirs;                                                       \
-		run->n_children = scan.n_children;                                               \
-		return 0;                                                                        \
-	}                                                                                        \
-                                                                                                 \
-	SEC("syscall") int name(void *context)                                                   \
-	{                                                                                        \
-		return name##_run(context);                                                      \
+#define DIRSCAN(name, size)                                                                        \
+	struct name##_context {                                                                    \
+		__u8 bytes[size];                                                                  \
+	};                                                                                         \
+                                                                                                   \
+	__attribute__((noinline)) int name##_directory(struct name##_context *context,             \
+						       struct scan *scan)                          \
+	{                                                                                          \
+		if (!context || !scan)                                                             \
+			return COSY_BPF_FULL;                                                      \
+		return put_directory(scan, context->bytes + sizeof(struct cosy_bpf_run),           \
+				     (size) - sizeof(struct cosy_bpf_run));                        \
+	}                                                                                          \
+                                                                                                   \
+	__attribute__((noinline)) int name##_run(struct name##_context *context)                   \
+	{                                                                                          \
+		struct cosy_bpf_run *run = (void *)context;                                        \
+		struct scan scan = {};                                                             \
+		const struct cred *cred;                                                           \
+		struct task_struct *task = bpf_get_current_task_btf();                             \
+                                                                                                   \
+		if (!context)                                                                      \
+			return 0;                                                                  \
+		bpf_rcu_read_lock();                                                               \
+		cred = CAST(struct cred, task->cred);                                              \
+		run->status = begin(run, task, &scan);                                             \
+		if (run->status == COSY_BPF_OK) {                                                  \
+			run->status = name##_directory(context, &scan);                            \
+			run->seen = scan.seen;                                                     \
+			while (run->status == COSY_BPF_OK && dequeue(&scan, cred) && CAN_LOOP)     \
+				if (name##_directory(context, &scan) != COSY_BPF_OK)               \
+					break;                                                     \
+			release_queue(scan.queue);                                                 \
+		}                                                                                  \
+		bpf_rcu_read_unlock();                                                             \
+		run->used = scan.end;                                                              \
+		run->n_dirs = scan.n_dirs;                                                         \
+		run->n_children = scan.n_children;                                                 \
+		return 0;                                                                          \
+	}                                                                                          \
+                                                                                                   \
+	SEC("syscall") int name(void *context)                                                     \
+	{                                                                                          \
+		return name##_run(context);                                                        \
 	}
 
 DIRSCAN(dirscan_small, COSY_BPF_SMALL)

@@ -18,7 +18,7 @@ extern void bpf_preempt_enable(void) __ksym;
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
 #define CAST(T, p) ((T *)bpf_rdonly_cast((const void *)(p), bpf_core_type_id_kernel(T)))
-#define CONTAINER_OF(T, member, p) \
+#define CONTAINER_OF(T, member, p)                                                                 \
 	CAST(T, (const char *)(p) - bpf_core_field_offset(((T *)0)->member))
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 /*
@@ -36,18 +36,18 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
  * True until the kernel's own bound on loops is reached (may_goto, Linux 6.9):
  * the verifier then needs no bound of ours.
  */
-#define CAN_LOOP                                                              \
-	({                                                                    \
-		__label__ l_break, l_continue;                                \
-		_Bool again = 1;                                              \
-		asm volatile goto("1: .byte 0xe5; .byte 0;"                   \
-				  ".long ((%l[l_break] - 1b - 8) / 8) & 0xffff;" \
-				  ".short 0" ::::l_break);                    \
-		goto l_continue;                                              \
-	l_break:                                                              \
-		again = 0;                                                    \
-	l_continue:;                                                          \
-		again;                                                        \
+#define CAN_LOOP                                                                                   \
+	({                                                                                         \
+		__label__ l_break, l_continue;                                                     \
+		_Bool again = 1;                                                                   \
+		asm volatile goto("1: .byte 0xe5; .byte 0;"                                        \
+				  ".long ((%l[l_break] - 1b - 8) / 8) & 0xffff;"                   \
+				  ".short 0" :: ::l_break);                                        \
+		goto l_continue;                                                                   \
+l_break:                                                                                           \
+		again = 0;                                                                         \
+l_continue:;                                                                                       \
+		again;                                                                             \
 	})
 
 #endif

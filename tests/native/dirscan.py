@@ -151,7 +151,9 @@ def parse(context: bytes) -> Result:
     assert reserved == 0
     data = context[RUN.size : RUN.size + used]
     assert len(data) == used
-    blocks, at, offsets = [], 0, {}
+    blocks: list[Block] = []
+    offsets: dict[int, Child] = {}
+    at = 0
     for _ in range(n_dirs):
         n, length, parent, flags = DIR.unpack_from(data, at)
         end, at = at + length, at + DIR.size
