@@ -206,7 +206,7 @@ def test_set_id_programs_run_native(auto: Auto, tmp_path: Path) -> None:
 def test_32_bit_programs_run_native(auto: Auto, tmp_path: Path) -> None:
     # A header alone, which no kernel runs: it ends as it would without us.
     program = tmp_path / "program32"
-    program.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x03\x00" + bytes(40))
+    program.write_bytes(b"\x7fELF\x01\x01\x01" + bytes(9) + b"\x02\x00\x03\x00" + bytes(200))
     program.chmod(0o755)
     native, cosy = auto.native("env", program), auto(program)
     assert cosy.returncode == native.returncode
