@@ -34,7 +34,8 @@ from synth.language import Call as BodyCall
 from tracer.syscalls import ArgKind as CallArg
 from tracer.syscalls import SyscallClass, by_name
 
-# A later trigger is safer for programs that nobody traced: it may cost this share of the saving.
+# A trigger that fires less is safer for programs that nobody traced: it may cost this share of the
+# saving.
 SAFETY: Final = 0.02
 # Programs that nobody traced: one directory in so many is looked at and left again, and after each
 # call it is as likely to be left as not.
@@ -195,7 +196,7 @@ def _decide(scan: _Scan, costs: Calibration) -> Decision:
     if best is None:
         return Decision(names, "the motif file holds no continuation statistics: mine it again")
     good = [t for t in candidates if t.net_ns >= best.net_ns - SAFETY * abs(best.net_ns)]
-    best = max(good, key=lambda t: (t.nth, t.min_entries))
+    best = min(good, key=lambda t: t.fired)
     time_ns = sum(motif.time_ns for motif in scan.motifs)
     if best.net_ns < LEAST_GAIN * time_ns:
         return Decision(
