@@ -135,7 +135,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 
 
 @pytest.fixture(scope="session")
-def executor(native_dir: Path) -> Path:
+def executor() -> Path:
     """The shipped profile image, with the eBPF executor loaded; a skip says what lacks."""
     image = built("build", "synth/default.img")
     loader = built("build", "kmod/bpf/cosy-bpf-load")

@@ -128,9 +128,7 @@ def test_dlopened_libraries_are_patched(runner: Runner, calls: Path, compiled: C
     assert runner.cosy([calls, "dlopen", library]).stdout == b"same answer\npatched\n"
 
 
-def test_unknown_libraries_are_left_alone(
-    runner: Runner, calls: Path, compiled: Compiler
-) -> None:
+def test_unknown_libraries_are_left_alone(runner: Runner, calls: Path, compiled: Compiler) -> None:
     library = compiled("own_calls.c", "-shared", "-fPIC", name="libunknown.so.9")
     assert runner.cosy([calls, "dlopen", library]).stdout == b"same answer\nas compiled\n"
 

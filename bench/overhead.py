@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""What the shim costs a program that gains nothing: per call, per exec, at the start."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+import click
+
+from bench.harness import ROOT, Job, Variant, cosy, native, run_once, save, spread
+from tracer.native import cache_folder, library
+
+CALL_NS_MAX = 20.0
+EXEC_US_MAX = 120.0
+START_MS_MAX = 15.0
+
+
+def shim(mode: str, **orders: str) -> Variant:
+    """The shim by its two variables, without a launcher in front."""
+    pairs = {"mode": mode, "cache": str(cache_folder()), **orders}
+    text = ";".join(f"{key}={value}" for key, value in pairs.items())
+    return Variant(mode, (), {"LD_PRELOAD": str(library()), "COSY_SHIM": text})
+
+
+def compile_program(folder: Path) -> str:
+    """Build bench/call_cost.c; returns the program."""
+    program = folder / "call_cost"
+    source = ROOT / "bench" / "call_cost.c"
+    subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+    return str(program)
+
+
+def call_cost(program: str, variants: list[Variant], runs: int, calls: int) -> dict[str, object]:
+    """CPU ns per getppid and per 4 KiB pread, by variant."""
+    found: dict[str, list[tuple[float, float]]] = {variant.name: [] for variant in variants}
+    for _ in range(runs):
+        for variant in variants:
+            output = subprocess.check_output(
+                [*variant.prefix, program, str(calls)], env={**os.environ, **variant.env}
+            )
+            trivial, read = output.split()
+            found[variant.name].append((float(trivial), float(read)))
+    return {
+        name: {
+            "getppid_ns": statistics.median(pair[0] for pair in pairs),
+            "pread_ns": statistics.median(pair[1] for pair in pairs),
+            "getppid_iqr_ns": spread([pair[0] for pair in pairs]),
+            "n": len(pairs),
+        }
+        for name, pairs in found.items()
+    }
+
+
+def exec_cost(variants: list[Variant], runs: int) -> dict[str, object]:
+    """CPU and wall µs of `true` from fork to exit, by variant."""
+    job = Job(("true",))
+    found: dict[str, list[tuple[float, float]]] = {variant.name: [] for variant in variants}
+    for variant in variants:
+        run_once(job, variant)
+    for _ in range(runs):
+        for variant in variants:
+            sample = run_once(job, variant)
+            found[variant.name].append((sample.cpu_s * 1e6, sample.wall_s * 1e6))
+    return {
+        name: {
+            "cpu_us": statistics.median(pair[0] for pair in pairs),
+            "cpu_iqr_us": spread([pair[0] for pair in pairs]),
+            "wall_us": statistics.median(pair[1] for pair in pairs),
+            "n": len(pairs),
+        }
+        for name, pairs in found.items()
+    }
+
+
+def judge(what: str, value: float, limit: float, unit: str) -> None:
+    """One line: the number and its limit."""
+    verdict = "ok" if value <= limit else "MISSED"
+    print(f"{what:48} {value:9.1f} {unit:3} (at most {limit:.0f})  {verdict}")
+
+
+@click.command(help=__doc__)
+@click.option("--runs", default=9, show_default=True, help="Rounds of the call loop.")
+@click.option("--execs", default=200, show_default=True, help="Rounds of `true`.")
+@click.option("--quick", is_flag=True, help="Few and short rounds.")
+def main(runs: int, execs: int, quick: bool) -> None:
+    """Measure, print, save."""
+    calls = 1_000_000
+    if quick:
+        runs, execs, calls = 3, 40, 200_000
+    variants = [native(), shim("pass"), cosy()]
+    with tempfile.TemporaryDirectory() as scratch:
+        per_call = call_cost(compile_program(Path(scratch)), variants, runs, calls)
+    per_exec = exec_cost(variants, execs)
+    for name, row in per_call.items():
+        print(f"{name:8} per call {row}")
+    for name, row in per_exec.items():
+        print(f"{name:8} per exec {row}")
+    plain, passed, auto = (per_call[variant.name] for variant in variants)
+    for title, other in (("pass-through", passed), ("cosy-auto", auto)):
+        for key in ("getppid_ns", "pread_ns"):
+            judge(
+                f"{title}: {key[:-3]}, added", _of(other, key) - _of(plain, key), CALL_NS_MAX, "ns"
+            )
+    plain, passed, auto = (per_exec[variant.name] for variant in variants)
+    judge(
+        "shim: per exec, added CPU", _of(passed, "cpu_us") - _of(plain, "cpu_us"), EXEC_US_MAX, "us"
+    )
+    added_ms = (_of(auto, "wall_us") - _of(plain, "wall_us")) / 1e3
+    judge("cosy-auto true: added wall time", added_ms, START_MS_MAX, "ms")
+    print(f"saved {save('overhead', {'per_call': per_call, 'per_exec': per_exec})}")
+
+
+def _of(row: object, key: str) -> float:
+    assert isinstance(row, dict)
+    return float(row[key])
+
+
+if __name__ == "__main__":
+    main()
