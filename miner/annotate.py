@@ -36,6 +36,7 @@ class Via(IntEnum):
     CWD = 2  # e.name, D being the working directory
     RESULT = 3  # the descriptor that opening e gave
     OTHER = 4  # a path from some other descriptor
+    FILE = 5  # in a loop over one open file: its descriptor
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ class Descriptors:
         orphan = np.flatnonzero((found < 0) & (fd >= 0))
         pids, inverse = np.unique(pid[orphan], return_inverse=True)
         up = [self._parents.get(int(p), (0, 0)) for p in pids]
-        known = np.array([u[0] in self._parents and u[0] != p for u, p in zip(up, pids, strict=True)])
+        known = np.array(
+            [u[0] in self._parents and u[0] != p for u, p in zip(up, pids, strict=True)]
+        )
         if known.any():
             parent, born = np.array(up, dtype=np.int64)[inverse].T
             use = known[inverse]

@@ -175,7 +175,7 @@ class Motif:
     kind: Kind
     loop: Loop | None
     calls: list[Call]
-    pure: bool  # all calls that are not optional are of class pure
+    pure: bool  # all calls that at least half of the iterations have are of class pure
     crossings: int  # user/kernel crossings, all calls of all instances
     time_ns: int  # inside these calls
     bytes: int  # moved across the boundary, both directions

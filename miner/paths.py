@@ -188,7 +188,9 @@ def _split(paths: list[str]) -> tuple[Ints, Ints, pa.StringArray, list[str]]:
     trimmed = pc.utf8_rtrim(array, characters="/")
     odd = pc.match_substring_regex(trimmed, r"//|(^|/)\.(/|$)")
     if pc.any(odd).as_py():
-        fixed = [normal(p) if is_odd else p for p, is_odd in zip(paths, odd.to_pylist(), strict=True)]
+        fixed = [
+            normal(p) if is_odd else p for p, is_odd in zip(paths, odd.to_pylist(), strict=True)
+        ]
         trimmed = pc.utf8_rtrim(pa.array(fixed, pa.string()), characters="/")
     slash = pc.match_substring(trimmed, "/").to_numpy(zero_copy_only=False)
     parts = pc.split_pattern(trimmed, "/", max_splits=1, reverse=True)

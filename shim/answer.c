@@ -191,8 +191,10 @@ static bool atime_moved(const struct record *rec)
 {
 	enum touch kind = touch_of(rec->child->mode);
 
-	return !(rec->child->flags & COSY_BPF_ATIME_STABLE) && fence_on(FENCE_ATIME) &&
-	       __atomic_load_n(&touches[kind], __ATOMIC_RELAXED) != rec->chunk->touches[kind];
+	if (rec->child->flags & COSY_BPF_ATIME_STABLE || !fence_on(FENCE_ATIME))
+		return false;
+	return touched(kind) != rec->chunk->touches[kind] ||
+	       (kind == TOUCH_FILE && was_read(dev_encode(rec->run->dev), rec->child->ino));
 }
 
 enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret)
@@ -203,10 +205,12 @@ enum cosy_decline answer(const struct attr_call *call, const struct record *rec,
 	if (c->flags & COSY_BPF_DECLINE ||
 	    (S_ISLNK(c->mode) && !(call->flags & AT_SYMLINK_NOFOLLOW)))
 		return COSY_DECLINE_RECORD;
-	if (written(dev_encode(rec->run->dev), c->ino) || atime_moved(rec))
+	if (written(dev_encode(rec->run->dev), c->ino))
 		return COSY_DECLINE_WRITTEN;
 	if (call->xattr)
 		return answer_xattr(call, rec, ret);
+	if (atime_moved(rec))
+		return COSY_DECLINE_WRITTEN;
 	if (call->nr == __NR_statx)
 		return answer_statx(call, rec);
 	return answer_stat(call, rec);

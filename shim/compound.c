@@ -20,7 +20,7 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define MOST_CHUNKS 16 // of one directory
+#define MOST_CHUNKS 32 // of one directory
 // The account's bounds, in ticks: about 50 µs of loss, and credit for no more than 1 ms.
 #define LOSS_LIMIT (-150 * 1000)
 #define CREDIT_LIMIT (3 * 1000 * 1000)
@@ -29,9 +29,19 @@
 #define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
 #define SERVED_SHIFT 16
 #define SERVED_KINDS 16
-#define BYTES_PER_RECORD 112 // an estimate: 80 and a padded name
-#define DIRENT_BYTES 32 // an estimate of a struct linux_dirent64 with its name
+#define DT_DIR 4
+#define DOTS 2 // "." and ".." are no children
+// A record is longer than the directory entry of the same name by so much, at most.
+#define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
 #define DESCENTS_SEEN 2 // subdirectories entered before results of some are asked for
+
+struct dirent64 {
+	u64 ino;
+	s64 off;
+	u16 reclen;
+	u8 type;
+	char name[];
+};
 
 struct account {
 	s64 balance;
@@ -128,6 +138,16 @@ static int kind_served(u32 ci, const struct attr_call *call)
 		if (attr_call_matches(call, &image.patterns[c->first_serve + i], image.strings))
 			return served_kind[ci][i];
 	return -1;
+}
+
+// Results that hold for calls that come this way.
+static bool has_results(const struct child *child)
+{
+	const struct dir_slot *d = child->dir;
+	const struct chunk *c = results_chunk(d->results);
+
+	return c && (child->dirfd == AT_FDCWD ? d->by_path : d->by_fd) &&
+	       results_fresh(c) == COSY_DECLINES;
 }
 
 static bool serve(const struct attr_call *call, const struct child *child, long *ret)
@@ -265,7 +285,8 @@ static void run_all(const struct firing *f)
 	u32 size = COSY_BPF_SMALL, skip = 0, records = 0;
 	u64 bytes = 0;
 
-	if (f->depth || f->dir->entries * BYTES_PER_RECORD > COSY_BPF_SMALL)
+	if (f->depth || f->dir->record_bytes > COSY_BPF_SMALL - sizeof(struct cosy_bpf_run) -
+						       sizeof(struct cosy_bpf_dir))
 		size = COSY_BPF_LARGE;
 	*to = (struct block_ref){ 0 };
 	for (u32 n = 0; n < MOST_CHUNKS; n++) {
@@ -306,7 +327,7 @@ static void fire(u32 ci, const struct child *child)
 		d->refused = true;
 		return;
 	}
-	if (descents >= DESCENTS_SEEN)
+	if (descents >= DESCENTS_SEEN && d->subdirs > DOTS)
 		f.depth = f.compound->depth;
 	run_all(&f);
 	if (ours)
@@ -354,7 +375,7 @@ static bool due(u32 ci, const struct dir_slot *d)
 	const struct cosy_compound *c = &image.compounds[ci];
 	u32 doublings = d->runs < MOST_DOUBLINGS ? d->runs : MOST_DOUBLINGS;
 
-	return d->scanned && !d->refused && d->entries >= c->min_entries &&
+	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) && !losing(&accounts[ci]);
 }
@@ -373,7 +394,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 		return ret;
 	if (ticks < 16 * USUAL_TICKS)
 		native_ticks += ((s32)ticks - (s32)native_ticks) / 8;
-	if (child->dir->generation == generation)
+	// What results could not answer, another run could not either.
+	if (child->dir->generation == generation && !has_results(child))
 		child->dir->matched++;
 	if (!call->xattr && !S_ISDIR(answer_learn(call)))
 		accounts[ci].leaf_seen = true;
@@ -456,16 +478,24 @@ void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc)
 	ground_unlock();
 }
 
-void compound_scanned(u64 fd, long bytes)
+void compound_scanned(u64 fd, const void *buf, u64 bytes)
 {
 	struct dir_slot *d;
 
-	if (bytes <= 0 || !ground_trylock())
+	if (!ground_trylock())
 		return;
 	d = dir_of_fd(fd);
 	if (d) {
 		d->scanned = true;
-		d->entries += (u32)(bytes / DIRENT_BYTES);
+		for (u64 at = 0; at < bytes;) {
+			const struct dirent64 *e = (const void *)((const u8 *)buf + at);
+
+			d->entries++;
+			d->record_bytes += RECORD_GROWTH;
+			d->subdirs += e->type == DT_DIR;
+			at += e->reclen;
+		}
+		d->record_bytes += (u32)bytes;
 	}
 	ground_unlock();
 }

@@ -13,8 +13,8 @@ HIDDEN bool compounds_want(u32 nr);
 HIDDEN long compound_call(struct regs *r);
 /* A directory was opened: results for it may have come along with its parent's. */
 HIDDEN void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc);
-/* Entries were read: `bytes` of struct linux_dirent64. */
-HIDDEN void compound_scanned(u64 fd, long bytes);
+/* Entries were read: `bytes` of struct linux_dirent64 at buf. */
+HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes);
 
 /* exec.c */
 /* Watch the calls that have news only for a process that holds results. */

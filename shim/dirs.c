@@ -83,7 +83,8 @@ static struct dir_slot *slot_new(void)
 			oldest = &slots[i];
 	oldest->generation++;
 	oldest->entries = 0;
-	oldest->dirent_bytes = 0;
+	oldest->subdirs = 0;
+	oldest->record_bytes = 0;
 	oldest->matched = 0;
 	oldest->runs = 0;
 	oldest->fd = -1;

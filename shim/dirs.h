@@ -16,8 +16,9 @@
 /* A directory that the program opened, kept while it matters. */
 struct dir_slot {
 	u32 generation; /* of this use of the slot */
-	u32 entries; /* read so far, estimated */
-	u32 dirent_bytes;
+	u32 entries; /* read so far, "." and ".." included */
+	u32 subdirs; /* of these; also with both */
+	u32 record_bytes; /* that the executor's records of them take, at most */
 	u32 matched; /* triggering calls on children, not answered */
 	u32 runs; /* compounds fired */
 	int fd; /* one that was bound to it; may be stale: check */

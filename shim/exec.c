@@ -255,19 +255,23 @@ static long getdents_call(struct regs *r)
 	long ret = sys_regs(r);
 
 	touch(TOUCH_DIR);
-	compound_scanned((u32)r->a[0], ret);
+	if (ret > 0 && r->nr == __NR_getdents64)
+		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret);
 	return ret;
 }
 
 static long read_call(struct regs *r)
 {
 	long ret = sys_regs(r);
+	enum fd_kind kind;
 	u64 dev, ino;
 
 	if (!armed)
 		return ret;
-	touch(TOUCH_FILE);
-	if (cosy_config.strict || fd_kind((u32)r->a[0], &dev, &ino) == FD_NEWS)
+	kind = fd_kind((u32)r->a[0], &dev, &ino);
+	if (kind == FD_FILE)
+		read_add(dev, ino);
+	if (cosy_config.strict || kind == FD_NEWS)
 		epoch_end(FENCE_READ_SYNC);
 	return ret;
 }
@@ -320,7 +324,8 @@ static long mmap_call(struct regs *r)
 	ret = follow_mmap(r);
 	if (r->a[3] & MAP_FIXED)
 		mem_forget();
-	touch(TOUCH_FILE);
+	if (!(r->a[3] & MAP_ANONYMOUS))
+		touch(TOUCH_FILE);
 	return ret;
 }
 

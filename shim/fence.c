@@ -7,6 +7,7 @@
 #include "stats.h"
 
 #define WRITTEN 16
+#define READ_BITS 16384
 
 u64 cosy_epoch = 1;
 struct ground *ground;
@@ -20,6 +21,10 @@ static struct inode_key {
 	u64 dev, ino;
 } written_set[WRITTEN], mapped_set[WRITTEN];
 static u32 n_written, n_mapped;
+
+// A Bloom filter of one hash (B. H. Bloom, CACM 13(7), 1970) of the files that were read.
+static u64 read_filter[READ_BITS / 64];
+static u32 n_read;
 
 #ifdef COSY_FENCE_TESTS
 static const char *const names[FENCES] = {
@@ -145,6 +150,33 @@ void written_add(u64 dev, u64 ino)
 		return;
 	__atomic_store_n(&n_written, 0, __ATOMIC_RELEASE);
 	epoch_end(FENCE_WRITE_INODE);
+}
+
+static u64 read_bit(u64 dev, u64 ino)
+{
+	return (((ino ^ dev << 40) * 0x9e3779b97f4a7c15ul) >> 32) % READ_BITS;
+}
+
+/* When the filter is full of holes, everything that was not stable counts as touched. */
+void read_add(u64 dev, u64 ino)
+{
+	u64 bit = read_bit(dev, ino), mask = 1ul << bit % 64;
+
+	if (__atomic_fetch_or(&read_filter[bit / 64], mask, __ATOMIC_ACQ_REL) & mask)
+		return;
+	if (__atomic_add_fetch(&n_read, 1, __ATOMIC_RELAXED) < READ_BITS / 16)
+		return;
+	touch(TOUCH_FILE);
+	__atomic_store_n(&n_read, 0, __ATOMIC_RELAXED);
+	for (u32 i = 0; i < ARRAY_SIZE(read_filter); i++)
+		__atomic_store_n(&read_filter[i], 0, __ATOMIC_RELEASE);
+}
+
+bool was_read(u64 dev, u64 ino)
+{
+	u64 bit = read_bit(dev, ino);
+
+	return __atomic_load_n(&read_filter[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1;
 }
 
 static void child_reset(void)

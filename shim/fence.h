@@ -84,8 +84,17 @@ static inline void epoch_end(enum cosy_fence fence)
 
 static inline void touch(enum touch kind)
 {
-	__atomic_fetch_add(&touches[kind], 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&touches[kind], 1, __ATOMIC_RELEASE);
 }
+
+static inline u64 touched(enum touch kind)
+{
+	return __atomic_load_n(&touches[kind], __ATOMIC_ACQUIRE);
+}
+
+/* One file was read: a narrower touch. was_read() may be wrong in saying yes. */
+HIDDEN void read_add(u64 dev, u64 ino);
+HIDDEN bool was_read(u64 dev, u64 ino);
 
 /* Around a call that changes names or attributes. */
 HIDDEN long mutate(struct regs *r);

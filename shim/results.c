@@ -6,9 +6,10 @@
 
 #include "fence.h"
 
-#define CHUNKS 32
+#define CHUNKS 64
 #define STRIDE 65536ul
-#define INDEX 1024u // places per chunk; a chunk holds at most 744 records
+#define INDEX 2048u // places per chunk; a chunk holds at most 744 records
+#define FEWEST_PLACES 16u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
 
 static struct chunk chunks[CHUNKS];
@@ -22,7 +23,7 @@ bool results_start(void)
 {
 	size_t size = CHUNKS * (STRIDE + sizeof(index_of[0]));
 
-	_Static_assert((COSY_BPF_LARGE - sizeof(struct cosy_bpf_run)) / MIN_RECORD < INDEX * 3 / 4,
+	_Static_assert((COSY_BPF_LARGE - sizeof(struct cosy_bpf_run)) / MIN_RECORD < INDEX / 2,
 		       "the index must stay sparse");
 	buffers = (u8 *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -124,7 +125,7 @@ static u32 *place(const struct chunk *c, u32 block, const char *name, u32 len)
 	u32 *index = index_of[c - chunks];
 
 	for (u32 i = hash_name(block, name, len);; i++) {
-		u32 *at = &index[i % INDEX];
+		u32 *at = &index[i & c->mask];
 		u32 offset = ((*at & 0xffff) - 1) * 8;
 
 		if (!*at)
@@ -143,7 +144,12 @@ bool results_keep(struct chunk *c, struct block_ref *ref)
 	c->unserved = 0;
 	if (run->used > room || run->used < sizeof(struct cosy_bpf_dir))
 		return false;
-	memset(index_of[c - chunks], 0, sizeof(index_of[0]));
+	if (run->n_children >= INDEX / 2)
+		return false;
+	c->mask = FEWEST_PLACES - 1;
+	while (c->mask < 2 * run->n_children)
+		c->mask = (u16)(c->mask * 2 + 1);
+	memset(index_of[c - chunks], 0, (c->mask + 1) * sizeof(u32));
 	for (u32 block = 0; block < run->used;) {
 		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
 		u32 at = block + (u32)sizeof(*dir), end;
@@ -160,7 +166,7 @@ bool results_keep(struct chunk *c, struct block_ref *ref)
 			if (end - at < MIN_RECORD)
 				return false;
 			size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
-			if (!child->namelen || size > end - at)
+			if (!child->namelen || size > end - at || n == run->n_children)
 				return false;
 			free = place(c, block, name_of(child), child->namelen);
 			// The same name twice: a list that moved while it was read. The first counts.

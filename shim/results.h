@@ -22,6 +22,7 @@ struct chunk {
 	u32 generation;
 	u16 compound; /* that this came from */
 	u16 size; /* of the buffer handed to the executor */
+	u16 mask; /* places of the index in use, minus 1 */
 	u64 epoch, tsc; /* before the run */
 	u64 touches[3]; /* before the run; by enum touch */
 	u32 unserved; /* children never answered yet */

@@ -111,7 +111,7 @@ def _compound(compound: ImageCompound) -> Iterator[str]:
         yield from (f"serve {p}" for p in _serve(compound, pattern))
     if compound.executors == 0:
         yield "no executor can run it"
-    elif compound.executors & ~executors_for(compound):
+    elif compound.executors & ~int(executors_for(compound)):
         yield f"executors {compound.executors:#x}: not all of them can run it"
 
 
@@ -129,7 +129,7 @@ def _op(compound: ImageCompound, index: int, op: ImageOp, explicit: bool) -> Ite
         yield f"call {index}: {call.name} is {call.cls}: only pure calls may run ahead"
     if call.cls in (SyscallClass.PROCESS, SyscallClass.UNKNOWN):
         yield f"call {index}: {call.name} is {call.cls}: no compound may hold it"
-    if op.flags & ~OpFlag.OPTIONAL:
+    if op.flags & ~int(OpFlag.OPTIONAL):
         yield f"call {index}: unknown flags {op.flags:#x}"
     if len(op.args) != len(call.args):
         yield f"call {index}: {call.name} takes {len(call.args)} arguments, not {len(op.args)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 LIBRARY = "libcosy.so"
 
 
-class NativeFileMissing(Exception):
+class NativeFileError(Exception):
     """A built file is not where it should be; the message says what to do."""
 
 
@@ -28,7 +28,7 @@ def folders() -> list[Path]:
 def find(name: str) -> Path:
     """Return the absolute path of the built file `name`.
 
-    Raises NativeFileMissing when it is in none of the folders. In a build tree,
+    Raises NativeFileError when it is in none of the folders. In a build tree,
     where every room has a folder of its own, subfolders are searched too.
     """
     for folder in folders():
@@ -36,7 +36,7 @@ def find(name: str) -> Path:
             if path.is_file():
                 return path.absolute()
     places = " or ".join(str(folder) for folder in folders())
-    raise NativeFileMissing(
+    raise NativeFileError(
         f"no {name} in {places}: run `make setup`, or set COSY_NATIVE_DIR to its folder"
     )
 

@@ -65,7 +65,7 @@ EVENT = np.dtype(
 OUT_STAT = np.dtype(
     [("dev", "<u8"), ("ino", "<u8"), ("size", "<u8"), ("mode", "<u4"), ("nlink", "<u4")]
 )
-assert EVENT.itemsize == 96 and BLOCK.itemsize == 16 and OUT_STAT.itemsize == 32
+assert (EVENT.itemsize, BLOCK.itemsize, OUT_STAT.itemsize) == (96, 16, 32)
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -150,9 +150,7 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     whole = (events["flags"] & DONE).astype(bool) & ((heap + size <= heap_end) | (size == 0))
     offsets = first + np.arange(n, dtype=np.int64) * EVENT.itemsize
     lost = int((begun & ~whole).sum()) if heap_at is None else 0
-    block = _Block(
-        int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n
-    )
+    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n)
     block.keep(whole)
     return block
 
@@ -291,11 +289,24 @@ class RawTrace:
         """The part of `order` that is system calls."""
         return self.order[self.nr < NR_PROCESS]
 
-    def select(self, nrs: set[int]) -> Chunk:
-        """Return all events with one of these call numbers, by time."""
+    @cached_property
+    def _row(self) -> Ints:
+        """Row among `calls` of each event in `order`."""
+        return np.cumsum(self.nr < NR_PROCESS) - 1
+
+    def positions(self, nrs: set[int]) -> npt.NDArray[np.intp]:
+        """Return where in `order` the events with one of these call numbers are."""
         wanted = np.zeros(1 << 16, np.bool_)
         wanted[sorted(nrs)] = True
-        return self.chunk(self.order[wanted[self.nr]])
+        return np.flatnonzero(wanted[self.nr])
+
+    def rows(self, nrs: set[int]) -> Ints:
+        """Return where in `calls` the calls with one of these numbers are."""
+        return self._row[self.positions(nrs)]
+
+    def select(self, nrs: set[int]) -> Chunk:
+        """Return all events with one of these call numbers, by time."""
+        return self.chunk(self.order[self.positions(nrs)])
 
     @cached_property
     def _first(self) -> Ints:

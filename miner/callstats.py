@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""What is known of one call of a motif's body: additive over traces, ends as `motifs.Call`."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from miner import motifs
+from miner.annotate import TYPE_NAMES, Via
+from miner.descriptors import AT_FDCWD
+from miner.events import Events, Ints
+from miner.motifs import Arg, ArgKind
+from miner.tokens import BodyKey
+from tracer import syscalls
+
+CONST_SHARE = 0.99  # of the observations that a value or a relation must explain
+OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
+_VALUES_KEPT = 64
+_O_CREAT, _O_TMPFILE = 0o100, 0o20000000
+_STAT_BYTES, _STATX_BYTES = 144, 256
+
+_K = syscalls.ArgKind
+_POINTERS = {_K.BUF_IN, _K.BUF_OUT, _K.IOV_IN, _K.IOV_OUT, _K.PTR, _K.DIRENTS_OUT}
+_FLAGS = {_K.AT_FLAGS, _K.OPEN_FLAGS, _K.FLAGS}
+_UNCOUNTED = {_K.FD, _K.DIRFD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
+
+
+def table_entry(nr: int) -> syscalls.Syscall:
+    """The call's line in the table; an unknown number gets one of six plain integers."""
+    found = syscalls.by_nr().get(nr)
+    if found:
+        return found
+    kinds = (_K.INT,) * 6
+    return syscalls.Syscall(
+        nr, syscalls.name_of(nr), syscalls.SyscallClass.UNKNOWN, kinds, False, None
+    )
+
+
+def top(values: Ints, limit: int = _VALUES_KEPT) -> Counter[int]:
+    """The most frequent values."""
+    unique, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:limit]
+    pairs = zip(unique[order].tolist(), counts[order].tolist(), strict=True)
+    return Counter({int(v): int(c) for v, c in pairs})
+
+
+@dataclass
+class CallStats:
+    """Sums over the observations of one body call."""
+
+    key: BodyKey
+    count: int = 0
+    time_ns: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    iterations: int = 0  # that have it at least once
+    rank_sum: int = 0  # of its position within the iteration
+    errors: Counter[int] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    values: dict[int, Counter[int]] = field(default_factory=dict)  # by argument; pointers: is NULL
+    size_of: Counter[tuple[int, int]] = field(default_factory=Counter)  # (argument, addend)
+    opener: BodyKey | None = None  # that made the descriptor of a RESULT call
+
+    @property
+    def name(self) -> str:
+        """Name of the system call."""
+        return syscalls.name_of(self.key.nr)
+
+    def add(self, events: Events, rows: Ints, st_size: Ints | None = None) -> None:
+        """Add the events `rows`; st_size: of the file that each is about, -1: not known."""
+        self.count += len(rows)
+        self.time_ns += int(events.dur_ns[rows].sum())
+        self.bytes_in += int(events.bytes_in[rows].sum())
+        self.bytes_out += int(events.bytes_out[rows].sum())
+        ret = events.ret[rows]
+        self.errors.update(top(-ret[(ret < 0) & (ret >= -4095)]))
+        for i, kind in enumerate(table_entry(self.key.nr).args):
+            if kind in _UNCOUNTED:
+                continue
+            raw = events.args[rows, i].astype(np.int64)
+            if kind in _POINTERS:
+                raw = (raw == 0).astype(np.int64)
+            self.values.setdefault(i, Counter()).update(top(raw))
+            if kind is _K.SIZE and st_size is not None:
+                for addend in (0, 1):
+                    same = (st_size >= 0) & (raw == st_size + addend)
+                    self.size_of[i, addend] += int(same.sum())
+
+    def add_types(self, types: Ints) -> None:
+        """Add the entry types (indices into TYPE_NAMES) of the children."""
+        counts = np.bincount(types, minlength=len(TYPE_NAMES))
+        self.types.update({TYPE_NAMES[i]: int(c) for i, c in enumerate(counts) if c})
+
+    def merge(self, other: CallStats) -> None:
+        """Add what another trace says of the same call."""
+        for name in ("count", "time_ns", "bytes_in", "bytes_out", "iterations", "rank_sum"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.errors.update(other.errors)
+        self.types.update(other.types)
+        self.size_of.update(other.size_of)
+        for i, values in other.values.items():
+            self.values.setdefault(i, Counter()).update(values)
+
+    def _share(self, count: int) -> float:
+        return round(count / self.count, 6) if self.count else 0.0
+
+    def _most(self, i: int) -> tuple[int, float]:
+        values = self.values.get(i)
+        if not values:
+            return 0, 0.0
+        value, count = values.most_common(1)[0]
+        return value, self._share(count)
+
+    def _where(self, kind: syscalls.ArgKind, index: Mapping[BodyKey, int]) -> Arg:
+        """Provenance of a descriptor or path argument."""
+        via = self.key.via
+        if via == Via.RESULT and kind in (_K.FD, _K.DIRFD):
+            call = index.get(self.opener) if self.opener else None
+            return Arg(ArgKind.RESULT, call=call) if call is not None else Arg(ArgKind.UNKNOWN)
+        if via == Via.RESULT and kind is _K.PATH:
+            return Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
+        if via == Via.FILE and kind in (_K.FD, _K.DIRFD):
+            return Arg(ArgKind.FILE)
+        if kind is _K.DIRFD:
+            if via in (Via.PATH, Via.CWD):
+                return Arg(ArgKind.CONST, value=AT_FDCWD)
+            return Arg(ArgKind.DIR if via == Via.NAME else ArgKind.UNKNOWN)
+        if kind is _K.PATH and via in (Via.NAME, Via.CWD):
+            return Arg(ArgKind.NAME)
+        return Arg(ArgKind.PATH if kind is _K.PATH and via == Via.PATH else ArgKind.UNKNOWN)
+
+    def _plain(self, i: int, stat_call: int | None) -> Arg:
+        """Provenance of a number: constant, size of the file, or not explained."""
+        value, share = self._most(i)
+        if share >= CONST_SHARE:
+            return Arg(ArgKind.CONST, value=value, share=share)
+        for addend in (0, 1):
+            hits = self._share(self.size_of[i, addend])
+            if hits >= CONST_SHARE and stat_call is not None:
+                return Arg(ArgKind.FIELD, call=stat_call, field="st_size", value=addend, share=hits)
+        return Arg(ArgKind.UNKNOWN, value=value, share=share)
+
+    def _argument(
+        self, i: int, kind: syscalls.ArgKind, index: Mapping[BodyKey, int], stat_call: int | None
+    ) -> Arg:
+        if kind in (_K.FD, _K.DIRFD, _K.PATH):
+            return self._where(kind, index)
+        if kind is _K.NAME:
+            return Arg(ArgKind.STRING, text=self.key.xattr)
+        if kind is _K.STAT_OUT:
+            return Arg(ArgKind.OUT, value=_STAT_BYTES)
+        if kind is _K.STATX_OUT:
+            return Arg(ArgKind.OUT, value=_STATX_BYTES)
+        if kind in _POINTERS:
+            is_null, share = self._most(i)
+            if is_null:
+                return Arg(ArgKind.CONST if share >= CONST_SHARE else ArgKind.UNKNOWN, value=0)
+            if kind in (_K.BUF_IN, _K.IOV_IN, _K.PTR):
+                return Arg(ArgKind.UNKNOWN)
+            size = self._size_after(i)
+            return Arg(ArgKind.OUT, value=size, share=share)
+        if kind is _K.MODE and self._never_creates():
+            return Arg(ArgKind.NONE)
+        if kind in _FLAGS:
+            value, share = self._most(i)
+            return Arg(ArgKind.CONST, value=value, share=share)
+        return self._plain(i, stat_call)
+
+    def _size_after(self, i: int) -> int | None:
+        """The constant size of the buffer in argument i, from the size argument behind it."""
+        kinds = table_entry(self.key.nr).args
+        for j in range(i + 1, len(kinds)):
+            if kinds[j] is _K.SIZE:
+                value, share = self._most(j)
+                return value if share >= CONST_SHARE else None
+        return None
+
+    def _never_creates(self) -> bool:
+        i = table_entry(self.key.nr).index(_K.OPEN_FLAGS)
+        return i is not None and not any(
+            flags & _O_CREAT or flags & _O_TMPFILE == _O_TMPFILE for flags in self.values.get(i, ())
+        )
+
+    def _seen(self, *kinds: syscalls.ArgKind) -> list[motifs.Seen]:
+        i = table_entry(self.key.nr).index(*kinds)
+        if i is None:
+            return []
+        return [motifs.Seen(v, c) for v, c in self.values.get(i, Counter()).most_common(16)]
+
+    def to_call(
+        self,
+        iterations: int,
+        index: Mapping[BodyKey, int],
+        stat_call: int | None,
+        where: Callable[[syscalls.ArgKind], Arg] | None = None,
+    ) -> motifs.Call:
+        """The call in the form of the motif file; `index`: position of each call of the body.
+
+        `where` explains descriptors and paths of motifs that are no loop over entries.
+        """
+        entry = table_entry(self.key.nr)
+        args = [self._argument(i, kind, index, stat_call) for i, kind in enumerate(entry.args)]
+        if where:
+            for i, kind in enumerate(entry.args):
+                if kind in (_K.FD, _K.DIRFD, _K.PATH):
+                    args[i] = where(kind)
+        args += [Arg(ArgKind.NONE)] * (6 - len(args))
+        share = self.iterations / iterations if iterations else 0.0
+        xattrs = []
+        if self.key.xattr:
+            missing, unsupported = self.errors[errno.ENODATA], self.errors[errno.EOPNOTSUPP]
+            xattrs = [motifs.XattrSeen(self.key.xattr, self.count, missing, unsupported)]
+        return motifs.Call(
+            syscall=entry.name,
+            nr=self.key.nr,
+            sclass=str(entry.cls),
+            args=args,
+            flags=self._seen(*_FLAGS),
+            mask=self._seen(_K.STATX_MASK),
+            optional=share < OPTIONAL_SHARE,
+            share=round(share, 6),
+            per_iteration=round(self.count / self.iterations, 4) if self.iterations else 0.0,
+            count=self.count,
+            time_ns=self.time_ns,
+            errors=sum(self.errors.values()),
+            error_names={errno.errorcode.get(e, str(e)): c for e, c in self.errors.most_common()},
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            types=dict(self.types.most_common()),
+            xattrs=xattrs,
+        )

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: MIT
+"""Statistics of a loop over directory entries: additive over traces, end as a motif."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from miner import motifs
+from miner.annotate import DIR, TYPE_NAMES, Annotated, Via
+from miner.callstats import CallStats, table_entry
+from miner.events import Bools, Ints
+from miner.render import call_line
+from miner.tokens import BodyKey, BodyTokens
+from tracer.syscalls import ArgKind, SyscallClass
+
+_NTH = [1 << i for i in range(11)]  # 1..1024, what an image can ask for
+_MAX_DEPTH = 64
+_EXAMPLE_ITERATIONS = 4096
+_EXAMPLE_CALLS = 12
+_QUANTILES = {"p10": 10, "p50": 50, "p90": 90, "p99": 99, "max": 100}
+
+Feature = tuple[BodyKey, str]
+"""A body call and the class of entries (dir or leaf) that it was made for."""
+
+
+def quantiles(values: Ints) -> dict[str, float]:
+    """The quantiles that a motif file keeps."""
+    if not len(values):
+        return {}
+    found = np.percentile(values, list(_QUANTILES.values()))
+    return {k: round(float(v), 2) for k, v in zip(_QUANTILES, found, strict=True)}
+
+
+class ContinuationTable:
+    """Sums behind `motifs.Continuation`, by (n, bucket of entries)."""
+
+    _SUMS = ("reached", "continued", "remaining", "children", "entries")
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, int], Ints] = {}
+
+    def add(self, n: int, entries: Ints, remaining: Ints, children: Ints) -> None:
+        """Add one instance per element: it reached n and had so much left."""
+        # Bucket b holds directories of 2^(b-1) .. 2^b - 1 entries; bucket 0 empty ones.
+        bucket = np.frexp(entries.astype(np.float64))[1].astype(np.int64)
+        for b in np.unique(bucket).tolist():
+            at = bucket == b
+            left = remaining[at]
+            parts = [at.sum(), (left > 0).sum(), left.sum(), children[at].sum(), entries[at].sum()]
+            row = self._rows.setdefault((n, b), np.zeros(len(self._SUMS), dtype=np.int64))
+            row += np.array(parts, dtype=np.int64)
+
+    def merge(self, other: ContinuationTable) -> None:
+        """Add the sums of another table."""
+        for key, row in other._rows.items():
+            self._rows[key] = self._rows.get(key, np.zeros_like(row)) + row
+
+    def rows(self) -> list[motifs.Continuation]:
+        """The table in the form of the motif file, by n, then by size."""
+        return [
+            motifs.Continuation(
+                n=n,
+                min_entries=(1 << b) >> 1,
+                max_entries=max((1 << b) - 1, 0),
+                **{k: int(v) for k, v in zip(self._SUMS, row, strict=True)},
+            )
+            for (n, b), row in sorted(self._rows.items())
+        ]
+
+
+@dataclass
+class EntryLoop:
+    """One loop over entries; everything in it can be added up over traces."""
+
+    calls: dict[BodyKey, CallStats] = field(default_factory=dict)
+    per_instance: list[Ints] = field(default_factory=list)  # iterations of touched scans
+    entries: list[Ints] = field(default_factory=list)  # of touched scans
+    scanned: int = 0
+    visited: Counter[str] = field(default_factory=Counter)  # entries by type
+    present: Counter[str] = field(default_factory=Counter)
+    in_order: int = 0
+    child_dirs: int = 0
+    descended: int = 0
+    interleaved: int = 0
+    depths: Counter[int] = field(default_factory=Counter)
+    all_calls: ContinuationTable = field(default_factory=ContinuationTable)
+    file_calls: ContinuationTable = field(default_factory=ContinuationTable)
+    hits: Counter[Feature] = field(default_factory=Counter)
+    programs: Counter[str] = field(default_factory=Counter)
+    build_ids: dict[str, str] = field(default_factory=dict)
+    example: list[str] = field(default_factory=list)
+
+    def features(self) -> dict[Feature, float]:
+        """Share of the entries of a class that each body call was made for: the signature."""
+        leaves = sum(count for kind, count in self.present.items() if kind != "dir")
+        total = {"dir": self.present["dir"], "leaf": leaves}
+        return {f: hits / max(total[f[1]], 1) for f, hits in self.hits.items()}
+
+    def merge(self, other: EntryLoop) -> None:
+        """Add what another trace or program says of the same loop."""
+        for key, stats in other.calls.items():
+            if key in self.calls:
+                self.calls[key].merge(stats)
+            else:
+                self.calls[key] = stats
+        self.per_instance += other.per_instance
+        self.entries += other.entries
+        for name in ("scanned", "in_order", "child_dirs", "descended", "interleaved"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.visited.update(other.visited)
+        self.present.update(other.present)
+        self.depths.update(other.depths)
+        self.hits.update(other.hits)
+        self.programs.update(other.programs)
+        self.all_calls.merge(other.all_calls)
+        self.file_calls.merge(other.file_calls)
+        self.build_ids.update(other.build_ids)
+        self.example = max(self.example, other.example, key=len)
+
+    def to_loop(self) -> motifs.Loop:
+        """Shape of the loop in the form of the motif file."""
+        per_instance = np.concatenate(self.per_instance)
+        entries = np.concatenate(self.entries)
+        iterations = int(per_instance.sum())
+        depths = [self.depths[d] for d in range(max(self.depths, default=-1) + 1)]
+        return motifs.Loop(
+            over=motifs.Over.ENTRIES,
+            instances=len(per_instance),
+            iterations=iterations,
+            per_instance=quantiles(per_instance),
+            entries=quantiles(entries),
+            entries_total=int(entries.sum()),
+            scanned=self.scanned,
+            untouched=self.scanned - len(per_instance),
+            coverage={k: round(self.visited[k] / n, 6) for k, n in self.present.items() if n},
+            in_order=round(self.in_order / max(iterations, 1), 6),
+            depth=motifs.Depth(
+                descends=round(self.descended / max(self.child_dirs, 1), 6),
+                interleaved=round(self.interleaved / max(self.descended, 1), 6),
+                histogram=depths,
+                max=len(depths) - 1,
+            ),
+        )
+
+    def to_motif(self, name: str, boundary_ns: int) -> motifs.Motif:
+        """The loop as a motif; what it would save is filled in by the cost model."""
+        order = sorted(self.calls.values(), key=lambda c: (c.rank_sum / max(c.count, 1), c.key))
+        index = {stats.key: i for i, stats in enumerate(order)}
+        stat_call = next((i for i, s in enumerate(order) if returns_size(s.key.nr)), None)
+        loop = self.to_loop()
+        calls = [stats.to_call(loop.iterations, index, stat_call) for stats in order]
+        time_ns = sum(c.time_ns for c in calls)
+        return motifs.Motif(
+            name=name,
+            kind=motifs.Kind.LOOP,
+            loop=loop,
+            calls=calls,
+            pure=all(c.sclass == SyscallClass.PURE for c in calls if c.share >= 0.5),
+            crossings=sum(c.count for c in calls),
+            time_ns=time_ns,
+            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
+            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+            instances_by_program=dict(self.programs.most_common()),
+            build_ids=self.build_ids,
+            continuation=self.all_calls.rows(),
+            continuation_files=self.file_calls.rows(),
+            example=self.example,
+            predicted={},
+            members=[name],
+        )
+
+
+def returns_size(nr: int) -> bool:
+    """Whether the call returns a file's size."""
+    return table_entry(nr).index(ArgKind.STAT_OUT, ArgKind.STATX_OUT) is not None
+
+
+def is_matching(key: BodyKey) -> bool:
+    """Whether a compound could answer the call: pure, and the child is named in it."""
+    pure = table_entry(key.nr).cls is SyscallClass.PURE
+    return pure and key.via in (Via.NAME, Via.PATH, Via.CWD)
+
+
+def _opens(key: BodyKey) -> bool:
+    return table_entry(key.nr).returns_fd and key.via != Via.RESULT
+
+
+def _starts(sorted_keys: Ints) -> Ints:
+    """For each element of a sorted array the position of the first one that equals it."""
+    new = np.ones(len(sorted_keys), dtype=bool)
+    new[1:] = sorted_keys[1:] != sorted_keys[:-1]
+    return np.maximum.accumulate(np.where(new, np.arange(len(sorted_keys)), 0))
+
+
+def measure(
+    annotated: Annotated, tokens: BodyTokens, rows: Ints, scans: Ints, depth: Ints
+) -> EntryLoop:
+    """The loop whose body events are `rows`, in a program that read the directories `scans`.
+
+    rows: sorted by event; scans: sorted, all that the program read; depth: of every scan.
+    """
+    loop = EntryLoop(scanned=len(scans))
+    table = annotated.scans
+    rows = rows[np.lexsort((rows, annotated.entry[rows]))]
+    entry = annotated.entry[rows]
+    begin = _starts(entry)
+    rank = np.arange(len(rows)) - begin
+    firsts = rank == 0
+    touched_entries = entry[firsts]
+    kind = table.entry_type
+    touched = np.unique(annotated.scan[rows])
+    _add_calls(loop, annotated, tokens, rows, rank)
+
+    iterations = np.bincount(np.searchsorted(touched, table.entry_scan[touched_entries]))
+    loop.per_instance.append(iterations)
+    loop.entries.append(table.entries[touched])
+    loop.visited.update(_types(kind[touched_entries]))
+    # Entry columns of the touched scans, without a loop over scans.
+    length = table.entries[touched]
+    within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    present = np.repeat(table.entry_start[touched], length) + within
+    loop.present.update(_types(kind[present]))
+
+    by_time = np.lexsort((rows[firsts], table.entry_scan[touched_entries]))
+    position = (touched_entries - table.entry_start[table.entry_scan[touched_entries]])[by_time]
+    scan_of = table.entry_scan[touched_entries][by_time]
+    before = np.full(len(position), -1, dtype=np.int64)
+    same = scan_of[1:] == scan_of[:-1]
+    before[1:][same] = position[:-1][same]
+    loop.in_order = int((position == before + 1).sum())
+
+    keys = [k for k, used in zip(tokens.keys, _used(tokens, rows), strict=True) if used]
+    wanted = [is_matching(k) for k in tokens.keys]
+    if not any(is_matching(k) for k in keys):
+        wanted = [_opens(k) for k in tokens.keys]
+    matching = np.sort(rows[np.array(wanted, dtype=bool)[tokens.codes[rows]]])
+    _add_continuation(loop, annotated, matching, scans)
+    _add_depth(loop, annotated, matching, touched, scans, depth)
+    _add_programs(loop, annotated, touched)
+    loop.example = _example(annotated, tokens, rows, begin)
+    return loop
+
+
+def _used(tokens: BodyTokens, rows: Ints) -> Bools:
+    return np.bincount(tokens.codes[rows], minlength=len(tokens.keys)) > 0
+
+
+def _types(kinds: Ints) -> dict[str, int]:
+    counts = np.bincount(kinds, minlength=len(TYPE_NAMES))
+    return {name: int(n) for name, n in zip(TYPE_NAMES, counts, strict=True) if n}
+
+
+def _add_calls(
+    loop: EntryLoop, annotated: Annotated, tokens: BodyTokens, rows: Ints, rank: Ints
+) -> None:
+    """Statistics of each body call; rows are sorted by (entry, event)."""
+    events, kind = annotated.events, annotated.scans.entry_type
+    codes, entry = tokens.codes[rows], annotated.entry[rows]
+    # Size of each file by the first call that told it.
+    told = np.flatnonzero(events.st_size[rows] >= 0)
+    with_size, at = np.unique(entry[told], return_index=True)
+    sizes = np.append(events.st_size[rows[told[at]]], -1)
+    by_code = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[by_code], np.arange(len(tokens.keys) + 1))
+    for code in np.flatnonzero(np.diff(bounds)).tolist():
+        at = by_code[bounds[code] : bounds[code + 1]]
+        key = tokens.keys[code]
+        stats = loop.calls[key] = CallStats(key)
+        where = np.searchsorted(with_size, entry[at])
+        known = where < len(with_size)
+        known[known] = with_size[where[known]] == entry[at][known]
+        stats.add(events, rows[at], sizes[np.where(known, where, -1)])
+        stats.add_types(kind[entry[at]])
+        stats.rank_sum = int(rank[at].sum())
+        distinct = np.unique(entry[at])
+        stats.iterations = len(distinct)
+        dirs = int((kind[distinct] == DIR).sum())
+        loop.hits[key, "dir"] += dirs
+        loop.hits[key, "leaf"] += len(distinct) - dirs
+        if key.via == Via.RESULT:
+            opener = tokens.codes[annotated.descriptors.root[rows[at]]]
+            opener = opener[opener >= 0]
+            if len(opener):
+                stats.opener = tokens.keys[int(np.bincount(opener).argmax())]
+
+
+def _add_continuation(loop: EntryLoop, annotated: Annotated, matching: Ints, scans: Ints) -> None:
+    """How the program goes on in a directory after n matching calls on its children."""
+    table = annotated.scans
+    rows = matching[np.argsort(annotated.scan[matching], kind="stable")]
+    scan, entry = annotated.scan[rows], annotated.entry[rows]
+    local = np.searchsorted(scans, scan)
+    total = np.bincount(local, minlength=len(scans))
+    begin = np.cumsum(total) - total
+    # The last call on each child; marks after a position count the children still to come.
+    reverse = entry[::-1]
+    _, last = np.unique(reverse, return_index=True)
+    mark = np.zeros(len(rows) + 1, dtype=np.int64)
+    mark[len(rows) - 1 - last] = 1
+    after = np.append(np.cumsum(mark[:-1][::-1])[::-1], 0)  # marks at or behind a position
+    end = begin + total
+    children = after[np.minimum(begin, len(rows))] - after[end]
+    entries = table.entries[scans]
+    leaf = table.entry_type[entry] != DIR
+    for out, counted in (
+        (loop.all_calls, np.ones(len(rows), dtype=bool)),
+        (loop.file_calls, leaf),
+    ):
+        out.add(0, entries, total, children)
+        rows_counted = np.flatnonzero(counted)
+        nth = np.arange(len(rows_counted)) - _starts(local[rows_counted]) + 1
+        for n in _NTH:
+            at = rows_counted[nth == n]
+            if not len(at):
+                break
+            who = local[at]
+            out.add(n, entries[who], end[who] - at - 1, after[at + 1] - after[end[who]])
+
+
+def _add_depth(
+    loop: EntryLoop, annotated: Annotated, matching: Ints, touched: Ints, scans: Ints, depth: Ints
+) -> None:
+    table = annotated.scans
+    loop.child_dirs = loop.present["dir"]
+    below = scans[np.isin(table.parent[scans], touched)]
+    # Each sub-directory once, however often it was read.
+    opened = annotated.entry[table.opened[below]]
+    _, at = np.unique(opened, return_index=True)
+    below = below[at]
+    loop.descended = len(below)
+    last_call = np.full(len(table), -1, dtype=np.int64)
+    last_call[annotated.scan[matching]] = matching  # sorted by event: the last one stays
+    loop.interleaved = int((table.opened[below] < last_call[table.parent[below]]).sum())
+    counts = np.bincount(np.minimum(depth[scans], _MAX_DEPTH))
+    loop.depths.update({d: int(n) for d, n in enumerate(counts) if n})
+
+
+def _add_programs(loop: EntryLoop, annotated: Annotated, touched: Ints) -> None:
+    processes = annotated.events.processes
+    images, counts = np.unique(annotated.scans.image[touched], return_counts=True)
+    for image, count in zip(images.tolist(), counts.tolist(), strict=True):
+        exe = processes[image].exe if image >= 0 else "?"
+        loop.programs[exe] += count
+        if image >= 0 and processes[image].build_id:
+            loop.build_ids[exe] = processes[image].build_id
+
+
+def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, begin: Ints) -> list[str]:
+    """The calls of the early iteration that shows most of the body."""
+    iteration = np.cumsum(np.arange(len(rows)) == begin) - 1
+    early = int(np.searchsorted(iteration, _EXAMPLE_ITERATIONS))
+    pairs = np.unique(iteration[:early] * len(tokens.keys) + tokens.codes[rows[:early]])
+    best = int(np.bincount(pairs // len(tokens.keys)).argmax())
+    chosen = rows[iteration == best][:_EXAMPLE_CALLS]
+    return [call_line(annotated.events, int(i)) for i in chosen]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Calls as small integers: equal tokens are calls that one compound operation could stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from miner.annotate import Annotated
+from miner.descriptors import argument_index, by_number
+from miner.events import NO_RET, Bools, Events, Ints
+from tracer import syscalls
+
+
+class BodyKey(NamedTuple):
+    """A call in the body of a loop over entries; means the same in every trace."""
+
+    nr: int
+    via: int  # miner.annotate.Via
+    xattr: str  # name of the attribute, empty where the call has none
+
+
+@dataclass(frozen=True)
+class BodyTokens:
+    """Per event the index into `keys`, -1: not in the body of a loop over entries."""
+
+    codes: Ints
+    keys: list[BodyKey]
+
+
+def by_class(nr: Ints, *classes: syscalls.SyscallClass) -> Bools:
+    """Which of the call numbers belong to one of the classes."""
+    table = syscalls.by_nr()
+    flags = np.zeros(max(table) + 2, dtype=np.int64)
+    for number, call in table.items():
+        flags[number] = call.cls in classes
+    return by_number(flags, nr) > 0
+
+
+def xattr_codes(events: Events) -> Ints:
+    """Per event the code of its attribute's name in `events.path2` (fgetxattr: `path`), -1: none.
+
+    A backend stores strings in the order of the arguments, so a call whose only string is the
+    attribute's name has it as its first.
+    """
+    kinds = syscalls.ArgKind
+    has_name = by_number(argument_index(kinds.NAME), events.nr) >= 0
+    has_path = by_number(argument_index(kinds.PATH), events.nr) >= 0
+    return np.where(has_name & has_path, events.path2.codes, -1)
+
+
+def body_tokens(annotated: Annotated) -> BodyTokens:
+    """Tokens of all child calls; opens that only go down into a sub-directory are left out."""
+    events = annotated.events
+    codes = np.full(len(events), -1, dtype=np.int64)
+    rows = np.flatnonzero((annotated.via >= 0) & ~annotated.descends & (events.ret != NO_RET))
+    xattr = xattr_codes(events)[rows] + 1
+    packed = (xattr << 16) | (events.nr[rows] << 3) | annotated.via[rows]
+    unique, inverse = np.unique(packed, return_inverse=True)
+    codes[rows] = inverse
+    names = ["", *events.path2.values]
+    keys = [BodyKey(int(u >> 3) & 0x1FFF, int(u) & 7, names[int(u) >> 16]) for u in unique]
+    return BodyTokens(codes, keys)
+
+
+def outcome(events: Events) -> Ints:
+    """Class of each outcome: 0 success, 1 zero where a count was possible, else errno + 1."""
+    counts = np.zeros(max(syscalls.by_nr()) + 2, dtype=np.int64)
+    for number, call in syscalls.by_nr().items():
+        kinds = syscalls.ArgKind
+        counts[number] = call.index(kinds.BUF_OUT, kinds.IOV_OUT, kinds.DIRENTS_OUT) is not None
+    ret = events.ret
+    failed = (ret < 0) & (ret >= -4095)
+    empty = (ret == 0) & (by_number(counts, events.nr) > 0)
+    return np.where(failed, 1 - ret, np.where(empty, 1, 0))
+
+
+def flag_values(events: Events) -> Ints:
+    """Each call's flags argument (32 bits), 0 where it has none."""
+    kinds = syscalls.ArgKind
+    index = by_number(
+        argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD), events.nr
+    )
+    value = events.args[np.arange(len(events)), np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)
+    return np.where(index >= 0, value.astype(np.int64), 0)
+
+
+def stream_tokens(annotated: Annotated) -> Ints:
+    """Per event a token of (call, provenance, flags, outcome), dense from 0.
+
+    Provenance of a descriptor: the call that made it (0: none, 1: inherited). Provenance of a path:
+    how it names an entry of a directory that was read, or that it does not.
+    """
+    events, root = annotated.events, annotated.descriptors.root
+    maker = np.where(root >= 0, events.nr[np.maximum(root, 0)] + 2, 1)
+    maker = np.where(annotated.descriptors.fd_index >= 0, maker, 0)
+    _, flags = np.unique(flag_values(events), return_inverse=True)
+    columns = [events.nr + 1, maker, annotated.via + 1, flags, outcome(events)]
+    token = np.zeros(len(events), dtype=np.int64)
+    for column in columns:
+        # Kept dense, so that the product never overflows.
+        combined = token * (int(column.max(initial=0)) + 1) + column
+        _, token = np.unique(combined, return_inverse=True)
+    return token

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+"""From raw files to a dataset: `write_dataset` is the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer import dataset, objects, processes
+from tracer.dataset import path_text
+from tracer.raw import NO_RETURN, OUT_STAT, Bytes, Chunk, Ints, RawTrace
+from tracer.syscalls import ArgKind, by_name, by_nr
+
+PROT_EXEC = 4
+MAP_ANONYMOUS = 0x20
+SIZEOF_STAT = 144
+SIZEOF_STATX = 256
+_ALL = 1 << 16
+
+
+class _Calls:
+    """What the columns need of the system call table, as arrays by call number."""
+
+    def __init__(self) -> None:
+        self.copies_out = np.zeros(_ALL, np.bool_)
+        self.copies_in = np.zeros(_ALL, np.bool_)
+        self.fixed_out = np.zeros(_ALL, np.int64)
+        self.size_at = np.full(_ALL, -1, np.int8)
+        # Registers that are no arguments hold whatever was left in them.
+        self.is_arg = np.ones((_ALL, 6), np.bool_)
+        self.returns_dirents = np.zeros(_ALL, np.bool_)
+        self.returns_stat = np.zeros(_ALL, np.bool_)
+        for nr, call in by_nr().items():
+            kinds = set(call.args)
+            self.is_arg[nr, len(call.args) :] = False
+            out = {ArgKind.BUF_OUT, ArgKind.IOV_OUT, ArgKind.DIRENTS_OUT}
+            self.copies_out[nr] = bool(kinds & out) or call.moves == "out"
+            self.copies_in[nr] = (
+                bool(kinds & {ArgKind.BUF_IN, ArgKind.IOV_IN}) or call.moves == "in"
+            )
+            self.returns_dirents[nr] = ArgKind.DIRENTS_OUT in kinds
+            self.returns_stat[nr] = bool(kinds & {ArgKind.STAT_OUT, ArgKind.STATX_OUT})
+            if ArgKind.STAT_OUT in kinds:
+                self.fixed_out[nr] = SIZEOF_STAT
+            if ArgKind.STATX_OUT in kinds:
+                self.fixed_out[nr] = SIZEOF_STATX
+            size_at = call.index(ArgKind.SIZE)
+            if kinds & {ArgKind.BUF_IN, ArgKind.BUF_OUT} and size_at is not None:
+                self.size_at[nr] = size_at
+
+
+def _bytes_moved(calls: _Calls, events: npt.NDArray[np.void]) -> tuple[Ints, Ints]:
+    """Return the bytes that each call moved into and out of the kernel.
+
+    Counted are the data, the strings and the attributes; not small structures such
+    as time values, nor addresses of sockets.
+    """
+    nr, ret = events["nr"], events["ret"]
+    returned = ~(events["flags"] & NO_RETURN).astype(bool)
+    size_at = calls.size_at[nr]
+    size = events["args"][np.arange(len(nr)), np.maximum(size_at, 0)]
+    limit = np.where(size_at >= 0, np.minimum(size, np.uint64(1 << 62)).astype(np.int64), 1 << 62)
+    moved = np.where(returned, np.clip(ret, 0, limit), 0)
+    ok = returned & (ret >= 0)
+    out = np.where(calls.copies_out[nr], moved, 0) + np.where(ok, calls.fixed_out[nr], 0)
+    # Calls such as setxattr return 0 and have taken all that they were given.
+    whole = ok & (ret == 0) & (size_at >= 0)
+    into = np.where(calls.copies_in[nr], np.where(whole, limit, moved), 0)
+    for column in ("path_len", "path2_len"):
+        length = events[column].astype(np.int64)
+        into = into + np.where(length > 0, length + 1, 0)
+    return into, out
+
+
+def _text(joined: Bytes, ends: Ints) -> pa.Array:
+    """Return strings as a dictionary array; empty ones are null."""
+    empty = np.diff(ends) == 0
+    if empty.all():
+        return pa.nulls(len(empty), pa.dictionary(pa.int32(), pa.string()))
+    raw = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(empty), [None, pa.py_buffer(ends), pa.py_buffer(joined)]
+    )
+    coded = raw.dictionary_encode()
+    words = pa.array([path_text(word) for word in coded.dictionary.to_pylist()], pa.string())
+    codes = pa.array(coded.indices.to_numpy(zero_copy_only=False), pa.int32(), mask=empty)
+    return pa.DictionaryArray.from_arrays(codes, words)
+
+
+def _nullable(
+    values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], kind: pa.DataType
+) -> pa.Array:
+    return pa.array(values, kind, mask=~valid)
+
+
+def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
+    events = chunk.events
+    has = calls.returns_dirents[events["nr"]] & (events["ret"] >= 0)
+    has &= ~(events["flags"] & NO_RETURN).astype(bool)
+    joined, ends = chunk.payload(out_at, np.where(has, events["out_len"], 0).astype(np.int64))
+    values = pa.array(joined[: len(joined) // 4 * 4].view("<u4"), pa.uint32())
+    offsets = (ends // 4).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~has))
+
+
+def _stat(calls: _Calls, chunk: Chunk, out_at: Ints) -> list[pa.Array]:
+    events = chunk.events
+    has = calls.returns_stat[events["nr"]] & (events["out_len"] == OUT_STAT.itemsize)
+    joined, _ = chunk.payload(out_at, np.where(has, OUT_STAT.itemsize, 0).astype(np.int64))
+    kept = joined.view(OUT_STAT)
+    columns = []
+    for name, kind in (("mode", pa.uint32()), ("size", pa.int64()), ("ino", pa.int64())):
+        values = np.zeros(len(events), kept[name].dtype)
+        values[has] = kept[name]
+        signed = values.view(np.int64) if kind == pa.int64() else values
+        columns.append(_nullable(signed, has, kind))
+    return columns
+
+
+class _Sites:
+    """Names of call sites, remembered across chunks."""
+
+    def __init__(self, raw: RawTrace, who: processes.Processes, found: objects.Objects) -> None:
+        # Images that map their libraries at the same addresses (forks) share.
+        self._of_image = {id(image): processes.Modules(image) for image in who.images}
+        self._of_file = [self._of_image[id(image)] for image in who.of_file]
+        self._known: dict[tuple[int, int], int] = {}
+        self._codes: dict[str, int] = {}
+        self._add_mapped(raw, found)
+
+    def _add_mapped(self, raw: RawTrace, found: objects.Objects) -> None:
+        """Note the libraries that came by dlopen."""
+        nrs = {by_name()["mmap"].nr}
+        chunk, rows = raw.select(nrs), raw.rows(nrs)
+        args, ret = chunk.events["args"], chunk.events["ret"]
+        wanted = (args[:, 2] & PROT_EXEC > 0) & (args[:, 3] & MAP_ANONYMOUS == 0) & (ret > 0)
+        for at in np.flatnonzero(wanted).tolist():
+            object_id = found.of_call[rows[at]]
+            path = found.objects[object_id].path if object_id >= 0 else None
+            if path:
+                self._of_file[chunk.file[at]].add(int(ret[at]) - int(args[at, 5]), path)
+
+    def column(self, chunk: Chunk) -> pa.Array:
+        """Return the names of the sites of these events."""
+        codes = np.zeros(len(chunk.file), np.int32)
+        for file in np.unique(chunk.file).tolist():
+            rows = np.flatnonzero(chunk.file == file)
+            sites, inverse = np.unique(chunk.events["site"][rows], return_inverse=True)
+            codes[rows] = np.array([self._code(file, site) for site in sites.tolist()])[inverse]
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(self._codes)))
+
+    def _code(self, file: int, site: int) -> int:
+        code = self._known.get((file, site))
+        if code is None:
+            name = self._of_file[file].name(site)
+            code = self._known[file, site] = self._codes.setdefault(name, len(self._codes))
+        return code
+
+
+def _events(
+    calls: _Calls, chunk: Chunk, raw: RawTrace, sites: _Sites, object_ids: npt.NDArray[np.int32]
+) -> pa.Table:
+    events = chunk.events
+    pid = np.array([f.pid for f in raw.files], np.int32)[chunk.file]
+    tid = np.array([f.tid for f in raw.files], np.int32)[chunk.file]
+    path_len, path2_len = (events[c].astype(np.int64) for c in ("path_len", "path2_len"))
+    bytes_in, bytes_out = _bytes_moved(calls, events)
+    out_at = path_len + path2_len
+    args = np.where(calls.is_arg[events["nr"]], events["args"], 0).astype(np.uint64)
+    returned = ~(events["flags"] & NO_RETURN).astype(bool)
+    columns = [
+        chunk.t_ns,
+        chunk.dur_ns,
+        pid,
+        tid,
+        events["nr"].astype(np.int16),
+        *[np.ascontiguousarray(args[:, i]) for i in range(6)],
+        _nullable(events["ret"], returned, pa.int64()),
+        _text(*chunk.payload(np.zeros_like(path_len), path_len)),
+        _text(*chunk.payload(path_len, path2_len)),
+        bytes_in,
+        bytes_out,
+        sites.column(chunk),
+        _nullable(object_ids, object_ids >= 0, pa.int32()),
+        _names(calls, chunk, out_at),
+        *_stat(calls, chunk, out_at),
+    ]
+    return pa.Table.from_arrays([pa.array(c) for c in columns], schema=dataset.EVENTS)
+
+
+def _opt_text(raw: bytes | None) -> str | None:
+    return path_text(raw) if raw else None
+
+
+def processes_table(raw: RawTrace, who: processes.Processes) -> pa.Table:
+    """Return the table of program images."""
+    start = raw.to_ns(np.array([image.start_tsc for image in who.images], np.uint64))
+    rows = [
+        {
+            "pid": image.pid,
+            "ppid": image.ppid,
+            "exe": _opt_text(image.exe),
+            "build_id": processes.build_id(image.exe),
+            "argv": [path_text(word) for word in image.argv],
+            "cwd": _opt_text(image.cwd),
+            "start_ns": int(start_ns),
+            "exit": image.exit,
+        }
+        for image, start_ns in zip(who.images, start, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=dataset.PROCESSES)
+
+
+def objects_table(found: objects.Objects) -> pa.Table:
+    """Return the table of objects."""
+    what = found.objects
+    columns = {
+        "object_id": range(len(what)),
+        "kind": [o.kind for o in what],
+        "dev": [o.dev for o in what],
+        "ino": [o.ino for o in what],
+        "path": [_opt_text(o.path) for o in what],
+        "event": [o.event for o in what],
+    }
+    return pa.table(
+        {
+            name: pa.array(column, dataset.OBJECTS.field(name).type)
+            for name, column in columns.items()
+        },
+        schema=dataset.OBJECTS,
+    )
+
+
+def write_dataset(
+    raw: RawTrace,
+    writer: dataset.Writer,
+    meta: Mapping[str, Any],
+    inherited: Mapping[int, objects.Object] | None = None,
+    exits: Mapping[int, int] | None = None,
+) -> None:
+    """Write a whole trace.
+
+    `inherited` tells what descriptors the traced program began with, `exits` the wait
+    status of processes, where it is known better than from their last call.
+    """
+    who = processes.find(raw)
+    for image in who.images:
+        if exits and image.pid in exits and not image.replaced:
+            image.exit = exits[image.pid]
+    found = objects.replay(raw, who, inherited)
+    calls, sites = _Calls(), _Sites(raw, who, found)
+    row = 0
+    for chunk in raw.chunks(dataset.ROW_GROUP):
+        ids = found.of_call[row : row + len(chunk.file)]
+        writer.write_events(_events(calls, chunk, raw, sites, ids))
+        row += len(chunk.file)
+    writer.finish(
+        processes_table(raw, who),
+        objects_table(found),
+        {"lost_events": raw.lost_events, **meta},
+    )

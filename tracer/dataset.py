@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""The trace dataset: a folder `NAME.cosytrace/`, schema version 1.
+
+docs/architecture.md, "The trace dataset", says what each column means.
+
+Path strings are text. A name on Linux is bytes, so names are kept in percent form:
+bytes that are no UTF-8 as `%XX`, and `%` itself as `%25`. `path_text` and
+`path_bytes` convert; for nearly all names both change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+SUFFIX = ".cosytrace"
+ROW_GROUP = 1 << 20  # events
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+EVENTS = pa.schema(
+    [
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("dur_ns", pa.int64(), nullable=False),
+        pa.field("pid", pa.int32(), nullable=False),
+        pa.field("tid", pa.int32(), nullable=False),
+        pa.field("nr", pa.int16(), nullable=False),
+        *[pa.field(f"a{i}", pa.uint64(), nullable=False) for i in range(6)],
+        pa.field("ret", pa.int64()),
+        pa.field("path", _TEXT),
+        pa.field("path2", _TEXT),
+        pa.field("bytes_in", pa.int64(), nullable=False),
+        pa.field("bytes_out", pa.int64(), nullable=False),
+        pa.field("site", _TEXT),
+        pa.field("object_id", pa.int32()),
+        pa.field("names", pa.list_(pa.uint32())),
+        pa.field("st_mode", pa.uint32()),
+        pa.field("st_size", pa.int64()),
+        pa.field("st_ino", pa.int64()),
+    ]
+)
+PROCESSES = pa.schema(
+    [
+        pa.field("pid", pa.int32(), nullable=False),
+        pa.field("ppid", pa.int32(), nullable=False),
+        pa.field("exe", pa.string()),
+        pa.field("build_id", pa.string()),
+        pa.field("argv", pa.list_(pa.string())),
+        pa.field("cwd", pa.string()),
+        pa.field("start_ns", pa.int64(), nullable=False),
+        pa.field("exit", pa.int32()),
+    ]
+)
+OBJECTS = pa.schema(
+    [
+        pa.field("object_id", pa.int32(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("dev", pa.uint64()),
+        pa.field("ino", pa.uint64()),
+        pa.field("path", pa.string()),
+        pa.field("event", pa.int64()),
+    ]
+)
+META_KEYS = frozenset(
+    (
+        "schema",
+        "backend",
+        "kernel",
+        "clock",
+        "lost_events",
+        "command",
+        "recorded",
+        "wall_ns",
+        "tool_version",
+    )
+)
+# Columns with few distinct values, where Parquet's own dictionaries help.
+_FEW_VALUES = ["pid", "tid", "nr", "path", "path2", "site", "a0", "a2", "a3", "st_mode"]
+
+
+class DatasetError(Exception):
+    """A folder is no dataset, or cannot become one; one line says why and what to do."""
+
+
+_ESCAPE = re.compile("[%\udc80-\udcff]")
+_ESCAPED = re.compile(b"%([0-9A-F]{2})")
+
+
+def path_text(raw: bytes) -> str:
+    """Return the percent form of a name."""
+    text = raw.decode("utf-8", "surrogateescape")
+    if not _ESCAPE.search(text):
+        return text
+    return _ESCAPE.sub(lambda m: f"%{ord(m[0]) & 0xFF:02X}", text)
+
+
+def path_bytes(text: str) -> bytes:
+    """Return the name that a percent form stands for."""
+    return _ESCAPED.sub(lambda m: bytes([int(m[1], 16)]), text.encode())
+
+
+class Writer:
+    """Writes a dataset: into `PATH.tmp-PID/`, which finish() renames.
+
+    As a context manager it removes what is unfinished. An existing dataset is only
+    replaced with `force`, anything else that is in the way never.
+    """
+
+    def __init__(self, path: Path, force: bool = False) -> None:
+        check_target(path, force)
+        self.path = path
+        self._tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        try:
+            self._tmp.mkdir()
+            self._events = pq.ParquetWriter(
+                self._tmp / "events.parquet",
+                EVENTS,
+                compression="zstd",
+                use_dictionary=_FEW_VALUES,
+                column_encoding={"t_ns": "DELTA_BINARY_PACKED"},
+            )
+        except OSError as error:
+            shutil.rmtree(self._tmp, ignore_errors=True)
+            raise DatasetError(f"cannot write: {path}: {error.strerror or error}") from error
+        self.n_events = 0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._tmp.exists():
+            self._events.close()
+            shutil.rmtree(self._tmp, ignore_errors=True)
+
+    def write_events(self, events: pa.Table) -> None:
+        """Append events, sorted by t_ns and none earlier than those before."""
+        self._events.write_table(events, row_group_size=ROW_GROUP)
+        self.n_events += events.num_rows
+
+    def finish(self, processes: pa.Table, objects: pa.Table, meta: Mapping[str, Any]) -> None:
+        """Write the rest and put the dataset in its place."""
+        self._events.close()
+        pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
+        pq.write_table(objects, self._tmp / "objects.parquet", compression="zstd")
+        text = json.dumps({"schema": SCHEMA_VERSION, **meta}, indent=1, ensure_ascii=True)
+        (self._tmp / "meta.json").write_text(text + "\n")
+        old = self.path.with_name(f"{self.path.name}.old-{os.getpid()}")
+        if self.path.exists():
+            self.path.rename(old)
+        self._tmp.rename(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raise DatasetError when no dataset can be written at `path`."""
+    if path.exists() or path.is_symlink():
+        if not force:
+            raise DatasetError(f"exists already: {path}: use --force to replace it, or -o NAME")
+        if not (path / "meta.json").is_file():
+            raise DatasetError(f"is no trace dataset: {path}: not replaced, use another name")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise DatasetError(f"no such folder: {parent}: make it, or use -o NAME")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DatasetError(f"cannot write to folder: {parent}: use -o NAME")
+
+
+class Dataset:
+    """A dataset on disk; raises DatasetError when there is none of this schema."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            meta = json.loads((self.path / "meta.json").read_text())
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"no trace dataset: {self.path}: record one with cosy-trace"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {error}") from error
+        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA_VERSION:
+            version = meta.get("schema") if isinstance(meta, dict) else None
+            raise DatasetError(
+                f"schema {version}, not {SCHEMA_VERSION}: {self.path}: record it again"
+            )
+        missing = META_KEYS - set(meta)
+        if missing:
+            raise DatasetError(f"no {min(missing)} in {self.path / 'meta.json'}: record it again")
+        self.meta: dict[str, Any] = meta
+        self._events = self._open("events.parquet", EVENTS)
+
+    def _open(self, name: str, schema: pa.Schema) -> pq.ParquetFile:
+        path = self.path / name
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DatasetError(f"cannot read: {path}: {error}") from error
+        for field in schema:
+            index = file.schema_arrow.get_field_index(field.name)
+            # Other writers may store text without dictionaries.
+            if index < 0 or not _compatible(file.schema_arrow.field(index).type, field.type):
+                raise DatasetError(f"column {field.name} is not as it should be: {path}")
+        return file
+
+    def __len__(self) -> int:
+        return int(self._events.metadata.num_rows)
+
+    def events(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all events, or these columns of them, in the order of time."""
+        wanted = list(columns) if columns is not None else EVENTS.names
+        table = self._events.read(columns=wanted).select(wanted)
+        return table.unify_dictionaries()
+
+    def batches(
+        self, columns: Sequence[str] | None = None, size: int = ROW_GROUP
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield events in the order of time, `size` at a time, for traces beyond memory."""
+        wanted = list(columns) if columns is not None else EVENTS.names
+        yield from self._events.iter_batches(size, columns=wanted)
+
+    def processes(self) -> pa.Table:
+        """Return the program images."""
+        return self._open("processes.parquet", PROCESSES).read()
+
+    def objects(self) -> pa.Table:
+        """Return the objects."""
+        return self._open("objects.parquet", OBJECTS).read()
+
+
+def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_dictionary(wanted) and not pa.types.is_dictionary(found):
+        return bool(found == wanted.value_type)
+    return bool(found == wanted)
