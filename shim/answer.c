@@ -241,10 +241,16 @@ static void learn_template(const struct attr_call *call, const struct statx *st)
 	};
 }
 
+u32 answer_mode(const struct attr_call *call)
+{
+	if (call->nr == __NR_statx)
+		return ((const struct statx *)call->out)->stx_mode;
+	return ((const struct stat *)call->out)->st_mode;
+}
+
 u32 answer_learn(const struct attr_call *call)
 {
-	if (call->nr != __NR_statx)
-		return ((const struct stat *)call->out)->st_mode;
-	learn_template(call, call->out);
-	return ((const struct statx *)call->out)->stx_mode;
+	if (call->nr == __NR_statx)
+		learn_template(call, call->out);
+	return answer_mode(call);
 }

@@ -20,7 +20,7 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define MOST_CHUNKS 32 // of one directory
+#define RESULTS_PER_DIR (32 * COSY_BPF_LARGE) // half of all there is room for
 // The account's bounds, in ticks: about 50 µs of loss, and credit for no more than 1 ms.
 #define LOSS_LIMIT (-150 * 1000)
 #define CREDIT_LIMIT (3 * 1000 * 1000)
@@ -34,6 +34,12 @@
 // A record is longer than the directory entry of the same name by so much, at most.
 #define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
 #define DESCENTS_SEEN 2 // subdirectories entered before results of some are asked for
+// Before any was timed: ticks of a run, records of a deep one.
+#define USUAL_SMALL_COST (30 * 1000)
+#define USUAL_LARGE_COST (180 * 1000)
+#define USUAL_DEEP_RECORDS 256
+#define USUAL_HITS 192
+#define CHUNKS_AT_ONCE 4 // of a large directory, before the first have paid for more
 
 struct dirent64 {
 	u64 ino;
@@ -45,6 +51,11 @@ struct dirent64 {
 
 struct account {
 	s64 balance;
+	// Running means: ticks of a run with a small and a large buffer, and the
+	// records that come of one that may descend.
+	s64 cost[2];
+	s64 deep_records;
+	s64 hits; // calls answered per record, in 1/256, running mean
 	u32 pause, next_pause;
 	bool leaf_seen; // a matching call met something else than a directory
 	bool usable;
@@ -56,6 +67,7 @@ static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and
 static bool wanted[COSY_NR_MAX];
 static u32 native_ticks = USUAL_TICKS; // of a matching call, running mean
 static u32 descents; // directories opened whose parent had results
+static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
 
@@ -106,6 +118,10 @@ u32 compounds_start(void)
 			continue;
 		accounts[i].usable = true;
 		accounts[i].next_pause = FIRST_PAUSE;
+		accounts[i].cost[false] = USUAL_SMALL_COST;
+		accounts[i].cost[true] = USUAL_LARGE_COST;
+		accounts[i].deep_records = USUAL_DEEP_RECORDS;
+		accounts[i].hits = USUAL_HITS;
 		want(c->first_trigger, c->n_triggers);
 		want(c->first_serve, c->n_serve);
 		n++;
@@ -121,6 +137,23 @@ bool compounds_want(u32 nr)
 }
 
 // --- answering -------------------------------------------------------------
+
+static void learn(s64 *mean, s64 value)
+{
+	*mean += (value - *mean) / 8;
+}
+
+static s64 saving(s64 calls)
+{
+	return calls * (s64)native_ticks * 3 / 4;
+}
+
+// A chunk goes: how well did it do?
+static void retire(const struct chunk *c)
+{
+	if (c->n)
+		learn(&accounts[c->compound].hits, (s64)c->answers * 256 / c->n);
+}
 
 static void credit(struct account *a, s64 ticks)
 {
@@ -183,8 +216,9 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		return false;
 	if (*rec.served >> SERVED_SHIFT == 0 && rec.chunk->unserved)
 		rec.chunk->unserved--;
+	rec.chunk->answers++;
 	*rec.served |= bit;
-	credit(&accounts[rec.chunk->compound], native_ticks * 3 / 4);
+	credit(&accounts[rec.chunk->compound], saving(1));
 	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
 	return true;
 }
@@ -240,6 +274,7 @@ static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
 
 struct firing {
 	const struct cosy_compound *compound;
+	struct account *account;
 	u32 ci;
 	struct dir_slot *dir;
 	int fd;
@@ -247,13 +282,44 @@ struct firing {
 	u32 depth;
 };
 
+// What a run took goes off the account.
+static void debit(struct account *a, u64 start, u32 size)
+{
+	s64 ticks = (s64)(rdtsc() - start);
+
+	a->balance -= ticks;
+	learn(&a->cost[size == COSY_BPF_LARGE], ticks);
+}
+
+// Only what was saved before may be risked on more than the directory at hand.
+static bool can_afford_more(const struct account *a)
+{
+	return a->balance > a->cost[true];
+}
+
+// May the run take subdirectories along?
+static bool may_descend(const struct account *a, const struct dir_slot *d)
+{
+	return descents >= DESCENTS_SEEN && d->subdirs > DOTS && can_afford_more(a);
+}
+
+static u32 buffer_size(const struct dir_slot *d, bool deep)
+{
+	const u32 room = COSY_BPF_SMALL - sizeof(struct cosy_bpf_run) - sizeof(struct cosy_bpf_dir);
+
+	return deep || d->record_bytes > room ? COSY_BPF_LARGE : COSY_BPF_SMALL;
+}
+
 // One run; false: there will be no more.
 static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_ref *ref)
 {
-	struct chunk *c = results_take(f->epoch, f->tsc);
+	u64 start = rdtsc();
+	struct chunk *c = results_oldest(f->epoch);
 	struct cosy_bpf_run *run = results_buffer(c);
 	long ret;
 
+	retire(c);
+	results_take(c, f->epoch, f->tsc);
 	memset(run, 0, sizeof(*run));
 	run->abi = COSY_BPF_ABI;
 	run->dirfd = f->fd;
@@ -262,6 +328,7 @@ static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_re
 	c->compound = (u16)f->ci;
 	c->size = (u16)size;
 	ret = bpf_run(run, size);
+	debit(f->account, start, size);
 	stats_add(runs, 1);
 	if (ret < 0) {
 		c->unserved = 0;
@@ -274,41 +341,48 @@ static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_re
 		c->unserved = 0;
 		return false;
 	}
+	if (f->depth)
+		learn(&f->account->deep_records, run->n_children);
 	stats_add(records, run->n_children);
 	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, run->n_children);
 	return run->status == COSY_BPF_FULL && run->seen > skip;
 }
 
-static void run_all(const struct firing *f)
+// From the child number `skip` on, as far as the limits and the account reach.
+static void run_all(const struct firing *f, u32 skip)
 {
-	struct block_ref *to = &f->dir->results;
-	u32 size = COSY_BPF_SMALL, skip = 0, records = 0;
+	struct dir_slot *d = f->dir;
+	struct block_ref *to = &d->results;
+	u32 size = skip ? COSY_BPF_LARGE : buffer_size(d, f->depth), records = 0, n = 0;
 	u64 bytes = 0;
 
-	if (f->depth || f->dir->record_bytes > COSY_BPF_SMALL - sizeof(struct cosy_bpf_run) -
-						       sizeof(struct cosy_bpf_dir))
-		size = COSY_BPF_LARGE;
-	*to = (struct block_ref){ 0 };
-	for (u32 n = 0; n < MOST_CHUNKS; n++) {
+	for (struct chunk *c; (c = results_chunk(*to)); to = &c->next)
+		bytes += c->size;
+	d->next_skip = 0;
+	do {
+		struct chunk *c;
 		bool more = run_once(f, size, skip, to);
-		struct chunk *c = results_chunk(*to);
 
-		if (!c)
-			break;
+		c = results_chunk(*to);
+		if (!c || !more)
+			return;
 		skip = results_buffer(c)->seen;
 		records += results_buffer(c)->n_children;
 		bytes += size;
-		if (!more || records >= f->compound->limit_ops || bytes >= f->compound->limit_bytes)
-			break;
 		to = &c->next;
 		size = COSY_BPF_LARGE;
-	}
+		if (records >= f->compound->limit_ops || bytes >= f->compound->limit_bytes ||
+		    bytes >= RESULTS_PER_DIR)
+			return;
+	} while (++n < CHUNKS_AT_ONCE || can_afford_more(f->account));
+	d->next_skip = skip;
 }
 
-static void fire(u32 ci, const struct child *child)
+static void fire(u32 ci, const struct child *child, u32 skip)
 {
 	struct firing f = {
 		.compound = &image.compounds[ci],
+		.account = &accounts[ci],
 		.ci = ci,
 		.dir = child->dir,
 		.epoch = epoch_now(),
@@ -319,23 +393,40 @@ static void fire(u32 ci, const struct child *child)
 
 	if (mutation_in_flight())
 		return;
-	d->matched = 0;
-	d->runs++;
 	exec_arm();
 	f.fd = run_fd(child, f.epoch, f.tsc, &ours);
 	if (f.fd < 0) {
 		d->refused = true;
 		return;
 	}
-	if (descents >= DESCENTS_SEEN && d->subdirs > DOTS)
+	if (may_descend(f.account, d))
 		f.depth = f.compound->depth;
-	run_all(&f);
+	if (!skip) {
+		d->results = (struct block_ref){ 0 };
+		d->matched = 0;
+		d->runs++;
+		d->by_fd = child->dirfd != AT_FDCWD || now;
+		d->by_path = child->dirfd == AT_FDCWD || now;
+		stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
+	}
+	run_all(&f, skip);
 	if (ours)
 		sys(__NR_close, f.fd);
-	d->by_fd = child->dirfd != AT_FDCWD || now;
-	d->by_path = child->dirfd == AT_FDCWD || now;
-	accounts[ci].balance -= (s64)(rdtsc() - f.tsc);
-	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
+}
+
+// The rest of a large directory, once what is there has paid for it.
+static bool fire_again(const struct child *child)
+{
+	struct dir_slot *d = child->dir;
+	u32 ci, skip = d->next_skip;
+
+	if (!skip || !has_results(child))
+		return false;
+	ci = results_chunk(d->results)->compound;
+	if (!can_afford_more(&accounts[ci]))
+		return false;
+	fire(ci, child, skip);
+	return true;
 }
 
 static bool triggers(const struct cosy_compound *c, const struct attr_call *call)
@@ -370,6 +461,18 @@ static bool losing(struct account *a)
 	return true;
 }
 
+// Will it save more than it costs, as far as can be known?
+static bool worth_it(const struct account *a, const struct cosy_compound *c,
+		     const struct dir_slot *d)
+{
+	bool deep = c->depth && may_descend(a, d);
+	s64 records = d->entries - DOTS;
+
+	if (deep && records < a->deep_records)
+		records = a->deep_records;
+	return saving(records * a->hits / 256) > a->cost[buffer_size(d, deep) == COSY_BPF_LARGE];
+}
+
 static bool due(u32 ci, const struct dir_slot *d)
 {
 	const struct cosy_compound *c = &image.compounds[ci];
@@ -377,10 +480,25 @@ static bool due(u32 ci, const struct dir_slot *d)
 
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
-	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) && !losing(&accounts[ci]);
+	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
+	       worth_it(&accounts[ci], c, d) && !losing(&accounts[ci]);
 }
 
 // --- calls -----------------------------------------------------------------
+
+// The kernel answered a triggering call about a child that is not answered otherwise.
+static void count(const struct attr_call *call, const struct child *child, u32 ci)
+{
+	const struct cosy_compound *c = &image.compounds[ci];
+
+	// What results could not answer, another run could not either.
+	if (!has_results(child))
+		child->dir->matched++;
+	if (!call->xattr && !S_ISDIR(answer_learn(call)))
+		accounts[ci].leaf_seen = true;
+	if (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF))
+		primed = primed || child->dir->matched + 1 >= c->nth;
+}
 
 // The kernel's own answer, from which the next ones learn.
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
@@ -393,50 +511,75 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	if (ticks < 16 * USUAL_TICKS)
-		native_ticks += ((s32)ticks - (s32)native_ticks) / 8;
-	// What results could not answer, another run could not either.
-	if (child->dir->generation == generation && !has_results(child))
-		child->dir->matched++;
-	if (!call->xattr && !S_ISDIR(answer_learn(call)))
-		accounts[ci].leaf_seen = true;
+		native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
+	if (child->dir->generation == generation)
+		count(call, child, (u32)ci);
 	ground_unlock();
 	return ret;
+}
+
+/*
+ * Before anything can fire: let the kernel answer, and look at the call only
+ * if it could lead to a firing. What walks a tree without a look at its files
+ * pays next to nothing.
+ */
+static long watch(struct regs *r)
+{
+	long ret = sys_regs(r);
+	struct attr_call call;
+	struct child child;
+	int ci;
+
+	if (ret || !dirs_known() || !attr_call_take(r, &call) || call.xattr ||
+	    S_ISDIR(answer_mode(&call)) || !ground_trylock())
+		return ret;
+	if (dir_child(call.dirfd, call.path, call.len, &child)) {
+		ci = triggered(&call);
+		if (ci >= 0)
+			count(&call, &child, (u32)ci);
+	}
+	ground_unlock();
+	return ret;
+}
+
+// True: *ret is the answer. Else the kernel must be asked, about *child if *ci >= 0.
+static bool answered(const struct attr_call *call, struct child *child, int *ci, long *ret)
+{
+	if (!dir_child(call->dirfd, call->path, call->len, child))
+		return false;
+	if (serve(call, child, ret))
+		return true;
+	*ci = triggered(call);
+	if (*ci >= 0 && due((u32)*ci, child->dir))
+		fire((u32)*ci, child, 0);
+	else if (*ci < 0 || !fire_again(child))
+		return false;
+	return serve(call, child, ret);
 }
 
 long compound_call(struct regs *r)
 {
 	struct attr_call call;
 	struct child child;
-	u32 generation;
+	u32 generation = 0;
 	long ret;
-	int ci;
+	int ci = -1;
+	bool done;
 
 	stats_add(calls, 1);
+	if (!primed)
+		return watch(r);
 	if (!attr_call_take(r, &call))
 		return sys_regs(r);
 	if (!ground_trylock()) {
 		stats_decline(COSY_DECLINE_BUSY);
 		return sys_regs(r);
 	}
-	if (!dir_child(call.dirfd, call.path, call.len, &child)) {
-		ground_unlock();
-		return sys_regs(r);
-	}
-	if (serve(&call, &child, &ret)) {
-		ground_unlock();
-		return ret;
-	}
-	ci = triggered(&call);
-	if (ci >= 0 && due((u32)ci, child.dir)) {
-		fire((u32)ci, &child);
-		if (serve(&call, &child, &ret)) {
-			ground_unlock();
-			return ret;
-		}
-	}
-	generation = child.dir->generation;
+	done = answered(&call, &child, &ci, &ret);
+	if (ci >= 0)
+		generation = child.dir->generation;
 	ground_unlock();
-	return ask_kernel(r, &call, &child, ci, generation);
+	return done ? ret : ask_kernel(r, &call, &child, ci, generation);
 }
 
 /*
@@ -450,7 +593,7 @@ static void adopt(struct dir_slot *d, const struct block_ref *below, bool by_pat
 	d->by_path = by_path;
 }
 
-void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc)
+void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch, u64 tsc)
 {
 	size_t len = strlen(path);
 	struct block_ref below = { 0 };
@@ -468,11 +611,12 @@ void compound_opened(int dirfd, const char *path, int fd, u64 epoch, u64 tsc)
 			    COSY_DECLINES &&
 		    S_ISDIR(rec.child->mode)) {
 			descents++;
+			directory = true;
 			if (rec.chunk->epoch == epoch && !results_below(&rec, &below))
 				below.chunk = 0;
 		}
 	}
-	d = dir_opened(dirfd, path, len, fd, epoch, tsc);
+	d = directory ? dir_opened(dirfd, path, len, fd, epoch, tsc) : NULL;
 	if (d && below.chunk)
 		adopt(d, &below, by_path);
 	ground_unlock();
@@ -485,6 +629,9 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 	if (!ground_trylock())
 		return;
 	d = dir_of_fd(fd);
+	// Opened like a file: the descriptor is all that is known of it.
+	if (!d && ground_ours())
+		d = dir_opened(AT_FDCWD, "", 0, (int)fd, epoch_now(), rdtsc());
 	if (d) {
 		d->scanned = true;
 		for (u64 at = 0; at < bytes;) {

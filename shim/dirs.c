@@ -12,7 +12,9 @@
 #define CLOSED 0
 
 static struct dir_slot slots[SLOTS];
-static struct dir_slot *last = slots; // most calls in a row ask for the same
+// What every search looks at, close together: when a slot was used last (larger is
+// younger), and the length and last bytes of its path (0: none).
+static u64 used[SLOTS], path_keys[SLOTS];
 static u64 clock;
 
 // Binding of a descriptor: generation << 8 | slot + 1; CLOSED: none.
@@ -76,33 +78,45 @@ enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 
 static struct dir_slot *slot_new(void)
 {
-	struct dir_slot *oldest = slots;
+	struct dir_slot *oldest;
+	u32 at = 0;
 
-	for (u32 i = 0; i < SLOTS; i++)
-		if (slots[i].used < oldest->used)
-			oldest = &slots[i];
+	for (u32 i = 1; i < SLOTS; i++)
+		if (used[i] < used[at])
+			at = i;
+	path_keys[at] = 0;
+	oldest = &slots[at];
 	oldest->generation++;
 	oldest->entries = 0;
 	oldest->subdirs = 0;
 	oldest->record_bytes = 0;
 	oldest->matched = 0;
 	oldest->runs = 0;
+	oldest->next_skip = 0;
 	oldest->fd = -1;
 	oldest->results = (struct block_ref){ 0 };
 	oldest->by_fd = false;
 	oldest->by_path = false;
-	oldest->path_len = 0;
 	oldest->scanned = false;
 	oldest->refused = false;
 	return oldest;
 }
 
+static u64 path_key(const char *path, size_t len)
+{
+	u64 word = 0;
+
+	for (size_t i = len < 6 ? 0 : len - 6; i < len; i++)
+		word = word << 8 | (u8)path[i];
+	return word << 16 | len;
+}
+
 static struct dir_slot *slot_by_path(const char *path, size_t len)
 {
-	if (last->path_len == len && !memcmp(last->path, path, len))
-		return last;
+	u64 key = path_key(path, len);
+
 	for (u32 i = 0; i < SLOTS; i++)
-		if (slots[i].path_len == len && !memcmp(slots[i].path, path, len))
+		if (path_keys[i] == key && !memcmp(slots[i].path, path, len))
 			return &slots[i];
 	return NULL;
 }
@@ -121,18 +135,16 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 	if (len)
 		d = slot_by_path(path, len);
 	// The same path again, perhaps another directory: forget the old one.
-	if (d) {
-		d->path_len = 0;
-		d->used = 0;
-	}
+	if (d)
+		used[d - slots] = 0;
 	d = slot_new();
 	memcpy(d->path, path, len);
 	d->path[len] = 0;
-	d->path_len = (u16)len;
+	path_keys[d - slots] = len ? path_key(path, len) : 0;
 	d->fd = fd;
 	d->open_epoch = epoch;
 	d->open_tsc = tsc;
-	d->used = ++clock;
+	used[d - slots] = ++clock;
 	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
 			 __ATOMIC_RELAXED);
 	return d;
@@ -153,6 +165,11 @@ struct dir_slot *dir_of_fd(u64 fd)
 		return NULL;
 	d = &slots[(bind & 0xff) - 1];
 	return d->generation == bind >> 8 ? d : NULL;
+}
+
+bool dirs_known(void)
+{
+	return clock != 0;
 }
 
 static bool is_name(const char *s, size_t len)
@@ -184,8 +201,7 @@ bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
 	}
 	if (!d)
 		return false;
-	d->used = ++clock;
-	last = d;
+	used[d - slots] = ++clock;
 	to->dir = d;
 	return true;
 }
@@ -193,5 +209,5 @@ bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
 void dirs_moved(void)
 {
 	for (u32 i = 0; i < SLOTS; i++)
-		slots[i].path_len = 0;
+		__atomic_store_n(&path_keys[i], 0, __ATOMIC_RELAXED);
 }

@@ -21,16 +21,15 @@ struct dir_slot {
 	u32 record_bytes; /* that the executor's records of them take, at most */
 	u32 matched; /* triggering calls on children, not answered */
 	u32 runs; /* compounds fired */
+	u32 next_skip; /* children that results so far cover; 0: all that ever will be */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;
-	u64 used; /* for eviction: larger is younger */
 	struct block_ref results; /* of the executor, if any */
 	bool by_fd, by_path; /* results hold for calls that go this way */
-	u16 path_len; /* 0: no path known */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */
-	char path[DIR_PATH_MAX];
+	char path[DIR_PATH_MAX]; /* as it was opened by; may be empty */
 };
 
 /* The child that a call names. */
@@ -47,6 +46,9 @@ enum fd_kind { FD_UNKNOWN, FD_FILE, FD_NEWS, FD_QUIET };
 HIDDEN void fd_forget(u64 first, u64 last);
 /* FD_FILE: *dev and *ino are set. Asks the kernel the first time. */
 HIDDEN enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino);
+
+/* Was there ever a directory to know? */
+HIDDEN bool dirs_known(void);
 
 /* The rest wants the lock of fence.h. */
 /* `epoch` and `tsc` are of before the open. NULL: not followed. */

@@ -157,11 +157,12 @@ static long open_call(struct regs *r)
 	if (ret < 0)
 		return ret;
 	fd_forget((u64)ret, (u64)ret);
-	if ((flags & (O_DIRECTORY | O_PATH)) == O_DIRECTORY)
+	if (flags & O_PATH)
+		return ret;
+	if (armed || flags & O_DIRECTORY)
 		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
-				epoch, tsc);
-	else if (armed && !(flags & (O_PATH | O_DIRECTORY)) &&
-		 fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
+				flags & O_DIRECTORY, epoch, tsc);
+	if (armed && !(flags & O_DIRECTORY) && fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
 		epoch_end(FENCE_OPEN_FIFO);
 	return ret;
 }

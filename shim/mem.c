@@ -5,6 +5,7 @@
 
 #define WAYS 64
 #define SIGSET_SIZE 8
+#define ONES 0x0101010101010101ul
 
 // Page number + 1 of pages known to be good, by page number; races only lose.
 static u64 good_read[WAYS], good_write[WAYS];
@@ -69,11 +70,21 @@ long mem_strlen(const char *s, size_t max)
 	size_t n = 0;
 
 	while (n <= max) {
-		size_t room = PAGE_SIZE - ((u64)(s + n) & (PAGE_SIZE - 1));
+		size_t end = n + PAGE_SIZE - ((u64)(s + n) & (PAGE_SIZE - 1));
 
 		if (!page_readable((u64)(s + n) / PAGE_SIZE))
 			return -1;
-		for (size_t end = n + room; n < end; n++)
+		// By words, which stay within the page: the classic test for a zero byte.
+		for (; n + 8 <= end; n += 8) {
+			u64 word = load_word(s + n);
+
+			word = (word - ONES) & ~word & ONES << 7;
+			if (word) {
+				n += (size_t)__builtin_ctzl(word) / 8;
+				return n <= max ? (long)n : -1;
+			}
+		}
+		for (; n < end; n++)
 			if (!s[n])
 				return n <= max ? (long)n : -1;
 	}

@@ -70,11 +70,10 @@ enum cosy_decline results_fresh(const struct chunk *c)
 /*
  * The first that nobody needs, so that few pages stay warm; else the oldest.
  */
-struct chunk *results_take(u64 epoch, u64 tsc)
+struct chunk *results_oldest(u64 epoch)
 {
 	struct chunk *c = chunks;
 
-	calibrate(tsc);
 	for (u32 i = 0; i < CHUNKS; i++) {
 		if (chunks[i].epoch != epoch || !chunks[i].unserved) {
 			c = &chunks[i];
@@ -83,28 +82,41 @@ struct chunk *results_take(u64 epoch, u64 tsc)
 		if (chunks[i].tsc < c->tsc)
 			c = &chunks[i];
 	}
+	return c;
+}
+
+void results_take(struct chunk *c, u64 epoch, u64 tsc)
+{
+	calibrate(tsc);
 	c->generation++;
 	c->epoch = epoch;
 	c->tsc = tsc;
 	memcpy(c->touches, touches, sizeof(c->touches));
 	c->unserved = ~0u;
+	c->n = 0;
+	c->answers = 0;
 	c->next = (struct block_ref){ 0 };
-	return c;
+}
+
+// The last bytes of a name: as many as a word holds, or all of them.
+static u64 last_word(const char *name, u32 len)
+{
+	u64 word = 0;
+
+	if (len >= 8)
+		return load_word(name + len - 8);
+	for (; len; len--)
+		word = word << 8 | (u8)name[len - 1];
+	return word;
 }
 
 static u32 hash_name(u32 block, const char *name, u32 len)
 {
-	u64 h = (u64)block * 0x9e3779b97f4a7c15ul + len, word;
+	u64 h = ((u64)block << 32 | len) ^ last_word(name, len);
 
-	for (; len >= 8; len -= 8, name += 8) {
-		__builtin_memcpy(&word, name, 8);
-		h = (h ^ word) * 0x9e3779b97f4a7c15ul;
-		h ^= h >> 32;
-	}
-	for (word = 0; len; len--)
-		word = word << 8 | (u8)name[len - 1];
-	h = (h ^ word) * 0x9e3779b97f4a7c15ul;
-	return (u32)(h >> 32);
+	for (; len > 8; len -= 8, name += 8)
+		h = ((h << 5 | h >> 59) ^ load_word(name)) * 0x9e3779b97f4a7c15ul;
+	return (u32)(h * 0x9e3779b97f4a7c15ul >> 32);
 }
 
 static const char *name_of(const struct cosy_bpf_child *child)
@@ -114,7 +126,14 @@ static const char *name_of(const struct cosy_bpf_child *child)
 
 static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 len)
 {
-	return child->namelen == len && !memcmp(name_of(child), name, len);
+	const char *ours = name_of(child);
+
+	if (child->namelen != len || last_word(ours, len) != last_word(name, len))
+		return false;
+	for (; len > 8; len -= 8, ours += 8, name += 8)
+		if (load_word(ours) != load_word(name))
+			return false;
+	return true;
 }
 
 // The place of a name in the index, or the free one where it would be.
@@ -178,6 +197,7 @@ bool results_keep(struct chunk *c, struct block_ref *ref)
 		}
 		block = end;
 	}
+	c->n = n;
 	c->unserved = n;
 	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1), .generation = c->generation };
 	return true;

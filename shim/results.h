@@ -25,7 +25,9 @@ struct chunk {
 	u16 mask; /* places of the index in use, minus 1 */
 	u64 epoch, tsc; /* before the run */
 	u64 touches[3]; /* before the run; by enum touch */
-	u32 unserved; /* children never answered yet */
+	u32 n; /* children */
+	u32 unserved; /* of them never answered yet */
+	u32 answers; /* calls answered */
 	struct block_ref next; /* the rest of a large directory */
 };
 
@@ -38,8 +40,10 @@ struct record {
 };
 
 HIDDEN bool results_start(void);
-/* A chunk to fill, `taken` out of reach of reuse until results_keep(). */
-HIDDEN struct chunk *results_take(u64 epoch, u64 tsc);
+/* The chunk that will be missed least. */
+HIDDEN struct chunk *results_oldest(u64 epoch);
+/* Make it new, to be filled by a run that starts now. */
+HIDDEN void results_take(struct chunk *c, u64 epoch, u64 tsc);
 HIDDEN struct cosy_bpf_run *results_buffer(const struct chunk *c);
 /* The run is done: check every offset, build the index. False: nonsense. */
 HIDDEN bool results_keep(struct chunk *c, struct block_ref *ref);

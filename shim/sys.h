@@ -82,6 +82,14 @@ static inline u64 rdtsc(void)
 	return (u64)hi << 32 | lo;
 }
 
+static inline u64 load_word(const void *at)
+{
+	u64 word;
+
+	__builtin_memcpy(&word, at, sizeof(word));
+	return word;
+}
+
 HIDDEN void *memcpy(void *restrict to, const void *restrict from, size_t n);
 HIDDEN void *memset(void *at, int byte, size_t n);
 HIDDEN int memcmp(const void *a, const void *b, size_t n);

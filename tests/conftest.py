@@ -143,15 +143,3 @@ def executor() -> Path:
     if done.returncode != 0:
         pytest.skip(f"no eBPF executor here: {done.stderr.decode().strip()}")
     return image
-
-
-@pytest.fixture(scope="session")
-def bpf_loaded() -> None:
-    """The eBPF programs of this build are pinned; a skip says why they cannot be."""
-    loader = built("build", "kmod/bpf/cosy-bpf-load")
-    if os.geteuid() != 0:
-        pytest.skip("loading the eBPF executor needs root")
-    done = run([loader], plain_environment())
-    if done.returncode in (3, 4):
-        pytest.skip(f"no eBPF executor here: {done.stderr.decode().strip()}")
-    assert done.returncode == 0, done.stderr.decode()

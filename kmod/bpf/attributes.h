@@ -6,19 +6,19 @@
 #ifndef COSY_ATTRIBUTES_H
 #define COSY_ATTRIBUTES_H
 
+#include "constants.h"
 #include "kernel_access.h"
 
 #include "../uapi/cosy_bpf.h"
 
 extern const void ext4_getattr __ksym __weak;
 extern const void ext4_file_getattr __ksym __weak;
+extern const void shmem_getattr __ksym __weak; /* tmpfs */
 
-/* 1 << (32 + EXT4_STATE_XATTR), from the loader: the enum has no name. 0: not known. */
-const volatile __u64 ext4_state_xattr = 0;
+const volatile struct cosy_constants constants = {};
 
 /* What holds for all inodes of one run. */
 struct view {
-	__u32 dev;
 	__u8 blkbits;
 	_Bool multigrain; /* reading ctime marks the inode: leave that to the kernel */
 	_Bool noatime, nodiratime, relatime; /* of mount and file system together */
@@ -26,7 +26,7 @@ struct view {
 	__s64 day_ago; /* seconds: an older atime is updated even with relatime */
 };
 
-enum getattr_kind { GETATTR_OTHER, GETATTR_EXT4, GETATTR_EXT4_FILE };
+enum getattr_kind { GETATTR_OTHER, GETATTR_EXT4, GETATTR_EXT4_FILE, GETATTR_SHMEM };
 
 static __always_inline enum getattr_kind getattr_of(const struct inode *inode)
 {
@@ -38,12 +38,39 @@ static __always_inline enum getattr_kind getattr_of(const struct inode *inode)
 		return GETATTR_EXT4_FILE;
 	if (getattr == &ext4_getattr)
 		return GETATTR_EXT4;
+	if (getattr == &shmem_getattr)
+		return GETATTR_SHMEM;
 	return GETATTR_OTHER;
 }
 
-static __always_inline _Bool has_no_xattr(const struct ext4_inode_info *ext4)
+static __always_inline struct ext4_inode_info *ext4_info(const struct inode *inode)
 {
-	return ext4_state_xattr && !ext4->i_file_acl && !(ext4->i_flags & ext4_state_xattr);
+	return CONTAINER_OF(struct ext4_inode_info, vfs_inode, inode);
+}
+
+static __always_inline struct shmem_inode_info *shmem_info(const struct inode *inode)
+{
+	return CONTAINER_OF(struct shmem_inode_info, vfs_inode, inode);
+}
+
+/* No extended attribute at all, so no access control list either. */
+static __always_inline _Bool has_no_xattr(const struct inode *inode, enum getattr_kind kind)
+{
+	if (kind == GETATTR_SHMEM)
+		return !shmem_info(inode)->xattrs.rb_root.rb_node && !inode->i_acl &&
+		       !inode->i_default_acl;
+	return constants.ext4_state_xattr && !ext4_info(inode)->i_file_acl &&
+	       !(ext4_info(inode)->i_flags & constants.ext4_state_xattr);
+}
+
+/* The flags that statx() would report are all clear. */
+static __always_inline _Bool is_plain(const struct inode *inode, enum getattr_kind kind)
+{
+	if (inode->i_flags & (S_DAX | S_AUTOMOUNT))
+		return 0;
+	if (kind == GETATTR_SHMEM)
+		return !(shmem_info(inode)->fsflags & SHMEM_STATX_FLAGS);
+	return !(ext4_info(inode)->i_flags & EXT4_STATX_FLAGS);
 }
 
 /* One number that orders times as struct timespec64 does. */
@@ -66,7 +93,6 @@ static __always_inline _Bool atime_is_stable(const struct view *view, const stru
 static __always_inline void put_attributes(struct cosy_bpf_child *child, const struct view *view,
 					   const struct inode *inode, enum getattr_kind kind)
 {
-	struct ext4_inode_info *ext4 = CONTAINER_OF(struct ext4_inode_info, vfs_inode, inode);
 	__u64 blocks = inode->i_blocks;
 	__s64 atime_sec = inode->i_atime_sec, mtime_sec = inode->i_mtime_sec;
 	__s64 ctime_sec = inode->i_ctime_sec;
@@ -80,7 +106,14 @@ static __always_inline void put_attributes(struct cosy_bpf_child *child, const s
 			flags |= COSY_BPF_DECLINE;
 		ctime_nsec &= ~I_CTIME_QUERIED;
 	}
+	if (kind == GETATTR_SHMEM) { /* shmem_getattr() would recount */
+		struct shmem_inode_info *shmem = shmem_info(inode);
+
+		if (shmem->alloced - shmem->swapped != inode->i_mapping->nrpages)
+			flags |= COSY_BPF_DECLINE;
+	}
 	if (kind == GETATTR_EXT4_FILE) {
+		struct ext4_inode_info *ext4 = ext4_info(inode);
 		__u64 reserved = ext4->i_reserved_data_blocks;
 
 		if (ext4->i_inline_off)
@@ -94,9 +127,9 @@ static __always_inline void put_attributes(struct cosy_bpf_child *child, const s
 	}
 	if (inode->i_blkbits != view->blkbits || uid == (__u32)-1 || gid == (__u32)-1)
 		flags |= COSY_BPF_DECLINE;
-	if (has_no_xattr(ext4))
+	if (has_no_xattr(inode, kind))
 		flags |= COSY_BPF_XATTR_NONE;
-	if (!(ext4->i_flags & EXT4_STATX_FLAGS) && !(inode->i_flags & (S_DAX | S_AUTOMOUNT)))
+	if (is_plain(inode, kind))
 		flags |= COSY_BPF_ATTR_PLAIN;
 	if (atime_is_stable(view, inode, time_key(atime_sec, atime_nsec),
 			    time_key(mtime_sec, mtime_nsec), time_key(ctime_sec, ctime_nsec)))

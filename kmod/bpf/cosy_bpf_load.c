@@ -22,6 +22,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "constants.h"
 #include "cosy_bpf.h"
 
 #define BPFFS "/sys/fs/bpf"
@@ -186,7 +187,6 @@ static int prepare_folder(int *lock)
 	return EXIT_OK;
 }
 
-/* 1 << (32 + EXT4_STATE_XATTR): the enum is anonymous, so CO-RE cannot relocate it. */
 static uint64_t ext4_state_xattr(void)
 {
 	struct btf *btf = btf__load_vmlinux_btf();
@@ -211,24 +211,31 @@ static uint64_t ext4_state_xattr(void)
 	return mask;
 }
 
+static bool is_shmem_huge_forced(void)
+{
+	char text[128] = "";
+	_cleanup_fd_ int fd =
+		open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "[force]");
+}
+
 static int set_constants(struct bpf_object *object)
 {
+	const struct cosy_constants constants = {
+		.ext4_state_xattr = ext4_state_xattr(),
+		.shmem_huge_forced = is_shmem_huge_forced(),
+	};
 	struct bpf_map *map;
-	uint64_t mask = ext4_state_xattr();
 
 	bpf_object__for_each_map(map, object)
 	{
-		size_t size;
-
-		if (!strstr(bpf_map__name(map), ".rodata"))
-			continue;
-		if (!bpf_map__initial_value(map, &size) || size != sizeof(mask) ||
-		    bpf_map__set_initial_value(map, &mask, sizeof(mask)) < 0)
-			return complain(EXIT_FAILED, "unexpected constants: %s: build it again",
-					OBJECT_NAME);
-		return EXIT_OK;
+		if (strstr(bpf_map__name(map), ".rodata") &&
+		    !bpf_map__set_initial_value(map, &constants, sizeof(constants)))
+			return EXIT_OK;
 	}
-	return complain(EXIT_FAILED, "no constants: %s: build it again", OBJECT_NAME);
+	return complain(EXIT_FAILED, "not the programs of this version: %s: build it again",
+			OBJECT_NAME);
 }
 
 /* The last line of a verifier log that says something. */

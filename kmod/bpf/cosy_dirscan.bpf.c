@@ -72,15 +72,19 @@ struct scan {
 static __always_inline __u32 check_directory(const struct inode *inode, const struct cred *cred,
 					     const struct view *view)
 {
+	enum getattr_kind kind = getattr_of(inode);
 	_Bool no_acl;
 
 	if ((inode->i_mode & S_IFMT) != S_IFDIR)
 		return COSY_BPF_NOTDIR;
-	if (getattr_of(inode) != GETATTR_EXT4 || inode->i_op->permission ||
+	if ((kind != GETATTR_EXT4 && kind != GETATTR_SHMEM) || inode->i_op->permission ||
 	    (inode->i_flags & (S_CASEFOLD | S_ENCRYPTED | S_AUTOMOUNT)))
 		return COSY_BPF_FS;
-	no_acl = !view->acl || !inode->i_acl ||
-		 has_no_xattr(CONTAINER_OF(struct ext4_inode_info, vfs_inode, inode));
+	/* With huge pages on, the reported block size is another. */
+	if (kind == GETATTR_SHMEM && (CAST(struct shmem_sb_info, inode->i_sb->s_fs_info)->huge ||
+				      constants.shmem_huge_forced))
+		return COSY_BPF_FS;
+	no_acl = !view->acl || !inode->i_acl || has_no_xattr(inode, kind);
 	if (!may_search(inode, cred, no_acl))
 		return COSY_BPF_PERM;
 	return COSY_BPF_OK;

@@ -79,6 +79,10 @@ struct super_block {
 	void *s_fs_info;
 };
 
+struct address_space {
+	unsigned long nrpages;
+};
+
 struct inode_operations {
 	void *permission;
 	void *getattr;
@@ -90,8 +94,10 @@ struct inode {
 	kgid_t i_gid;
 	unsigned int i_flags;
 	void *i_acl;
+	void *i_default_acl;
 	const struct inode_operations *i_op;
 	struct super_block *i_sb;
+	struct address_space *i_mapping;
 	unsigned long i_ino;
 	unsigned int __i_nlink;
 	__u32 i_rdev;
@@ -193,6 +199,26 @@ struct ext4_inode_info {
 	__u16 i_inline_off;
 };
 
+struct rb_root {
+	void *rb_node;
+};
+
+struct simple_xattrs {
+	struct rb_root rb_root;
+};
+
+struct shmem_sb_info {
+	unsigned char huge;
+};
+
+struct shmem_inode_info {
+	unsigned long alloced;
+	unsigned long swapped;
+	struct simple_xattrs xattrs;
+	unsigned int fsflags;
+	struct inode vfs_inode;
+};
+
 #pragma clang attribute pop
 
 /* Their values move between releases: relocated by name. */
@@ -241,5 +267,8 @@ enum syscall_work_bit {
 #define CAP_DAC_READ_SEARCH 2
 /* ext4's on-disk flags that statx() reports: COMPR, IMMUTABLE, APPEND, NODUMP, ENCRYPT, VERITY */
 #define EXT4_STATX_FLAGS 0x100874
+
+/* tmpfs': IMMUTABLE, APPEND, NODUMP */
+#define SHMEM_STATX_FLAGS 0x70
 
 #endif

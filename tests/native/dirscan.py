@@ -94,14 +94,18 @@ def bpf(command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
     return result
 
 
-class Program:
-    """One pinned program; its descriptor is closed with the object."""
+def open_pin(name: str, file_flags: int = 0) -> int:
+    """BPF_OBJ_GET of a pinned program."""
+    path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
+    return bpf(BPF_OBJ_GET, struct.pack("<QII", ctypes.addressof(path), 0, file_flags))
 
-    def __init__(self, name: str = "dirscan_large", *, file_flags: int = 0) -> None:
+
+class Program:
+    """One program, by its descriptor; it is closed with the object."""
+
+    def __init__(self, name: str, fd: int) -> None:
         self.size = SIZES[name]
-        path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
-        attr = struct.pack("<QII", ctypes.addressof(path), 0, file_flags)
-        self.fd = bpf(BPF_OBJ_GET, attr)
+        self.fd = fd
         self.context = ctypes.create_string_buffer(self.size)
 
     def __enter__(self) -> Program:

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,20 +30,6 @@ ACL_FOR_NOBODY = struct.pack("<I", 2) + b"".join(
         (0x20, 5, 0xFFFFFFFF),
     ]
 )
-
-
-@pytest.fixture
-def program(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
-    """The large program."""
-    with Program() as large:
-        yield large
-
-
-@pytest.fixture
-def small(bpf_loaded: None) -> Iterator[Program]:  # noqa: ARG001
-    """The small program."""
-    with Program("dirscan_small") as program:
-        yield program
 
 
 def scan(program: Program, path: Path, **options: int) -> Result:
@@ -133,9 +120,20 @@ def test_whole_system(program: Program) -> None:
     check_tree(program, "/usr", 1 << 60)
 
 
-@pytest.fixture
-def zoo(tmp_path: Path, program: Program) -> Path:
+@pytest.fixture(params=["temporary folder", "tmpfs"])
+def zoo(request: pytest.FixtureRequest, tmp_path: Path, program: Program) -> Iterator[Path]:
     """A folder with one file of each kind."""
+    if request.param == "tmpfs":
+        subprocess.run(["mount", "-t", "tmpfs", "cosy-test", tmp_path], check=True)
+    try:
+        yield populate(tmp_path, program)
+    finally:
+        if request.param == "tmpfs":
+            subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def populate(tmp_path: Path, program: Program) -> Path:
+    """Makes the files; skips where the program does not tell."""
     if scan(program, tmp_path).status == dirscan.FS:
         pytest.skip(f"{tmp_path} is on a file system that the program does not tell")
     (tmp_path / "plain").write_bytes(b"x" * 5000)

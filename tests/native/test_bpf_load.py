@@ -9,22 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import built
+from tests.native.conftest import fresh_bpffs
 from tests.native.dirscan import PIN_DIR
-from tests.native.linux_calls import CLONE_NEWNS, NOBODY, become, in_child, mount, unshare
+from tests.native.linux_calls import NOBODY, become, in_child
 
 Outcome = tuple[int, str]
 
 
 @pytest.fixture
-def loader(bpf_loaded: None) -> Path:  # noqa: ARG001
-    """The loader of this build; a machine on which it cannot load skips."""
-    return built("build", "kmod/bpf/cosy-bpf-load")
-
-
-@pytest.fixture
-def object_file(loader: Path) -> Path:
-    """The programs of this build."""
+def object_file(loader: Path, programs: dict[str, int]) -> Path:
+    """The programs of this build, which this kernel takes."""
+    assert programs
     return loader.with_name("cosy_dirscan.bpf.o")
 
 
@@ -33,12 +28,6 @@ def run(loader: Path, *words: str | Path) -> Outcome:
     done = subprocess.run([loader, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or len(done.stderr.splitlines()) == 1, done.stderr
     return done.returncode, done.stdout + done.stderr
-
-
-def fresh_bpffs() -> None:
-    """A mount namespace with an empty bpffs."""
-    unshare(CLONE_NEWNS)
-    mount("bpf", "/sys/fs/bpf", "bpf", 0)
 
 
 def pins() -> dict[str, int]:
@@ -79,6 +68,8 @@ def test_without_root(loader: Path, object_file: Path) -> None:
     """Loading is root's; checking is anyone's."""
 
     def work() -> list[int]:
+        fresh_bpffs()
+        assert run(loader) == (0, "")
         become(NOBODY)
         lines: list[list[str | Path]] = [[], [object_file], ["--unload"], ["--check"]]
         return [run(loader, *line)[0] for line in lines]
