@@ -49,7 +49,8 @@ class Job:
     @property
     def title(self) -> str:
         """The command as one would type it, cut to fit a table."""
-        text = " ".join(self.command)
+        text = " ".join([Path(self.command[0]).name, *self.command[1:]])
+        text = " ".join(text.split())
         return text if len(text) <= 40 else text[:37] + "..."
 
 

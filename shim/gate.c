@@ -28,7 +28,7 @@
 #define MAX_AREAS 8
 #define CACHE_MAGIC "COSYTXT\x01"
 // Bump when stubs or entry change: cached text calls into this library.
-#define CACHE_VERSION 1
+#define CACHE_VERSION 2
 
 // A library's text and where its stubs belong.
 struct target {
@@ -145,8 +145,10 @@ static const u8 *branch_target(const u8 *p)
 }
 
 /*
- * Drop sites of form B into whose bytes something might branch. Every byte
- * is taken for a possible instruction start, so this errs on the safe side.
+ * Drop sites of form B whose second instruction something might branch to.
+ * Every byte is taken for a possible start of the branch, so this errs on the
+ * safe side; only a real instruction start is taken for its target, or noise
+ * would cost sites that matter (glibc 2.36: read(2) of a program with threads).
  */
 static void drop_branched_into(const u8 *text, size_t len)
 {
@@ -168,8 +170,7 @@ static void drop_branched_into(const u8 *text, size_t len)
 			else
 				hi = mid;
 		}
-		if (lo && sites[lo - 1].moved &&
-		    off < (u64)sites[lo - 1].off + 2 + sites[lo - 1].moved)
+		if (lo && sites[lo - 1].moved && off == (u64)sites[lo - 1].off + 2)
 			sites[lo - 1].moved = 0xff;
 	}
 	for (u32 i = 0; i < n_sites; i++)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +19,14 @@ import pytest
 from tests.conftest import Compiler, Runner
 
 OLD_NS = 1_000_000_000 * 1_000_000_000
+FUTURE_NS = 3600 * 1_000_000_000
 NEVER_MS = "1000000"  # so that max_age does not hide another fence that is missing
 
-# kind of the victim -> the fences, all of which must be out before it errs
+# kind of the victim -> the fence; where two stand behind one call, both must be out before it errs
 NEWS = {
     "pipe": "read_sync",
     "pipe-readv": "read_sync",
-    "pipe-splice": "read_sync",
+    "pipe-splice": "process+mutate",
     "eventfd": "read_sync",
     "terminal": "read_sync",
     "inotify": "read_sync",
@@ -45,12 +47,12 @@ NEWS = {
     "sigsuspend": "signal",
     "futex": "futex",
     "condition": "futex",
-    "lock": "lock",
-    "try-lock": "lock",
-    "ofd-lock": "lock",
+    "lock": "lock+mutate",
+    "try-lock": "lock+mutate",
+    "ofd-lock": "lock+mutate",
     "flock": "lock",
     "queue": "recv",
-    "semaphore": "lock",
+    "semaphore": "recv",
     "nanosleep": "sleep",
     "clock-nanosleep": "sleep",
     "fifo": "open_fifo",
@@ -81,10 +83,10 @@ OWN = {
     "open-write": "write_inode",
     "pwrite": "write_inode",
     "writev": "write_inode",
-    "copy-range": "write_inode",
-    "sendfile": "write_inode",
-    "splice": "write_inode+read_sync",
-    "fallocate": "write_inode",
+    "copy-range": "process+mutate",
+    "sendfile": "process+mutate",
+    "splice": "process+mutate",
+    "fallocate": "mutate",
     "store": "mmap_write",
     "map-and-store": "mmap_write",
     "protect-and-store": "mmap_write",
@@ -93,7 +95,6 @@ OWN = {
     "open-read": "atime",
     "map-and-load": "atime",
     "readlink": "atime",
-    "through-link": "atime",
     "read-folder": "atime",
     "receive": "close_fd+recv",
     "dup2": "dup_fd",
@@ -102,7 +103,7 @@ OWN = {
     "thread-write": "write_inode",
     "thread-dup2": "dup_fd",
     "fork": "process",
-    "become-nobody": "process",
+    "become-nobody": "process+mutate",
 }
 # Two mechanisms stand behind each of these: no single fence's absence shows.
 TRUTH_ONLY = [
@@ -126,39 +127,42 @@ class Stage:
         self.runner, self.victim, self.image, self.folder = runner, victim, image, folder
         self.numbers: Iterator[int] = itertools.count()
 
-    def fresh(self) -> tuple[Path, Path]:
-        """Two directories with the same names; files of one kind in each."""
+    def fresh(self, kind: str) -> tuple[Path, Path]:
+        """Two directories with the same names; files of one size in each."""
+        # With relatime, reading moves an access time only when it is older than the last change.
+        moves = OWN.get(kind) == "atime" or kind == "through-link"
+        atime = OLD_NS if moves else time.time_ns() + FUTURE_NS
         number = next(self.numbers)
         pair = self.folder / f"{number}", self.folder / f"{number}-other"
         for size, top in zip((10, 77), pair, strict=True):
             top.mkdir(mode=0o755)
             for name in ["target", *(f"child{i}" for i in range(10))]:
-                self._file(top / name, size)
+                self._file(top / name, size, atime)
             (top / "sub").mkdir()
             (top / "link").symlink_to("nowhere")
             for name in ("sub", "link"):
-                os.utime(top / name, ns=(OLD_NS, OLD_NS), follow_symlinks=False)
+                os.utime(top / name, ns=(atime, OLD_NS), follow_symlinks=False)
                 os.lstat(top / name)
         return pair
 
     @staticmethod
-    def _file(path: Path, size: int) -> None:
+    def _file(path: Path, size: int, atime: int) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         # Blocks allocated now: with delayed allocation the executor would rightly decline.
         os.posix_fallocate(fd, 0, size)
         os.write(fd, bytes(size))
         os.close(fd)
-        os.utime(path, ns=(OLD_NS, OLD_NS))
+        os.utime(path, ns=(atime, OLD_NS))
         # Asked for once: a change time that nobody saw yet is declined, too (multigrain).
         path.stat()
 
     def native(self, kind: str) -> str:
-        return self._line(self.runner.native([self.victim, kind, *self.fresh()]))
+        return self._line(self.runner.native([self.victim, kind, *self.fresh(kind)]))
 
     def cosy(self, kind: str, **orders: str) -> str:
         orders = {"image": str(self.image), "max_age_ms": NEVER_MS, **orders}
         return self._line(
-            self.runner.cosy([self.victim, kind, *self.fresh()], mode="exec", orders=orders)
+            self.runner.cosy([self.victim, kind, *self.fresh(kind)], mode="exec", orders=orders)
         )
 
     @staticmethod
@@ -220,12 +224,16 @@ def test_the_truth_is_seen(stage: Stage, kind: str, fences: str) -> None:
     assert stage.cosy(kind, nofence=fences) == stale
 
 
+@pytest.mark.xfail(strict=True, reason="documented limit: docs/consistency.md")
+def test_a_link_that_was_followed(stage: Stage) -> None:
+    assert stage.cosy("through-link") == stage.native("through-link")
+
+
 # Kinds that end with another question than for the target: what it looks like unchanged.
 ASKED_FOR = {
     "mkdir": "nothing-sub",
     "read-folder": "nothing-sub",
     "readlink": "nothing-link",
-    "through-link": "nothing-link",
 }
 
 

@@ -99,9 +99,9 @@ static void scan(struct scene *s)
 		check(fstatat(s->dirfd, names[i], &st, AT_SYMLINK_NOFOLLOW), names[i]);
 }
 
-static const char *age(time_t seconds)
+static const char *age(struct timespec now, struct timespec before)
 {
-	return seconds == OLD_SECONDS ? "old" : "new";
+	return now.tv_sec == before.tv_sec && now.tv_nsec == before.tv_nsec ? "old" : "new";
 }
 
 static void report(const struct scene *s, const char *name, const struct stat *before)
@@ -112,15 +112,13 @@ static void report(const struct scene *s, const char *name, const struct stat *b
 		printf("%s\n", strerror(errno));
 		return;
 	}
-	printf("mode %o links %lu uid %u size %ld mtime %s atime %s ", st.st_mode,
-	       (unsigned long)st.st_nlink, st.st_uid, (long)st.st_size, age(st.st_mtime),
-	       age(st.st_atime));
+	printf("mode %o links %lu uid %u size %ld ", st.st_mode, (unsigned long)st.st_nlink,
+	       st.st_uid, (long)st.st_size);
 	if (st.st_ino != before->st_ino)
 		puts("another file");
-	else if (memcmp(&st.st_ctim, &before->st_ctim, sizeof(st.st_ctim)) != 0)
-		puts("ctime new");
 	else
-		puts("ctime old");
+		printf("mtime %s atime %s ctime %s\n", age(st.st_mtim, before->st_mtim),
+		       age(st.st_atim, before->st_atim), age(st.st_ctim, before->st_ctim));
 }
 
 static const struct kind *find(const struct kind *kinds, const char *name)

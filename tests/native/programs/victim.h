@@ -12,7 +12,6 @@
 #include <sys/types.h>
 
 #define TARGET "target"
-#define OLD_SECONDS 1000000000 /* the access and modification time that files start with */
 
 /* Shared between the victim, its threads and its helper process. */
 struct shared {

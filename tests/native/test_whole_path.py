@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""From the trace of a program to a profile that runs it: the commands, as a user types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.harness import script
+from tests.conftest import DEADLINE_S, plain_environment
+
+FILES = 400
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A home of its own, so that no profile of this user's is used or changed."""
+    home = tmp_path_factory.mktemp("home")
+    home.chmod(0o700)
+    kept = plain_environment()
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        kept.pop(name, None)
+    return {**kept, "HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directories with files of many sizes, links and a FIFO."""
+    top = tmp_path_factory.mktemp("tree")
+    for i in range(FILES):
+        folder = top / f"folder{i % 8}" / f"deeper{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file{i}").write_bytes(b"x" * (i * 37))
+    (top / "link").symlink_to("folder0")
+    os.mkfifo(top / "fifo")
+    os.sync()
+    return top
+
+
+def call(env: dict[str, str], *words: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """One of our commands; a hang is a failure."""
+    command = [script(str(words[0])), *map(str, words[1:])]
+    return subprocess.run(command, env=env, capture_output=True, timeout=DEADLINE_S, check=False)
+
+
+PROGRAMS = [
+    ("du", "-a"),
+    ("ls", "-lRa"),
+    ("find",),
+    ("tar", "cf", "-"),
+    (
+        "python3",
+        "-c",
+        "import os, sys; print(sum(e.stat().st_size for e in os.scandir(sys.argv[1])))",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def profile(env: dict[str, str], tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is learnt from a trace of du and one of ls."""
+    folder = tmp_path_factory.mktemp("profile")
+    traces = []
+    for command in PROGRAMS[:2]:
+        traces.append(folder / f"{command[0]}.cosytrace")
+        done = call(env, "cosy-trace", "-o", traces[-1], *command, tree)
+        assert done.returncode == 0, done.stderr
+    motifs, image = folder / "both.motifs.json", folder / "both.img"
+    done = call(env, "cosy-mine", *traces, "-o", motifs)
+    assert done.returncode == 0, done.stderr
+    done = call(env, "cosy-synth", motifs, "-o", image)
+    assert done.returncode == 0, done.stderr
+    return image
+
+
+@pytest.mark.usefixtures("native_dir")
+def test_the_profile_holds_the_loop_over_entries(env: dict[str, str], profile: Path) -> None:
+    text = call(env, "cosy-synth", "show", profile).stdout.decode()
+    assert "each e in entries(D)" in text
+    assert "newfstatat(D, e.name" in text
+
+
+@pytest.mark.usefixtures("native_dir")
+def test_tracing_changes_nothing(env: dict[str, str], tree: Path, tmp_path: Path) -> None:
+    native = subprocess.run(["ls", "-lRa", tree], env=env, capture_output=True, check=True)
+    traced = call(env, "cosy-trace", "-o", tmp_path / "x.cosytrace", "ls", "-lRa", tree)
+    assert (traced.stdout, traced.returncode) == (native.stdout, 0)
+
+
+@pytest.mark.usefixtures("native_dir")
+@pytest.mark.parametrize("command", PROGRAMS, ids=lambda command: command[0])
+def test_outputs_are_identical(
+    env: dict[str, str], tree: Path, profile: Path, command: tuple[str, ...]
+) -> None:
+    native = subprocess.run([*command, tree], env=env, capture_output=True, check=False)
+    for options in ((), ("--profile", str(profile)), ("--executor", "none")):
+        under = call(env, "cosy-auto", *options, *command, tree)
+        assert (under.stdout, under.stderr, under.returncode) == (
+            native.stdout,
+            native.stderr,
+            native.returncode,
+        )
+
+
+@pytest.mark.usefixtures("executor")
+def test_compounds_answer_most_questions(env: dict[str, str], tree: Path, profile: Path) -> None:
+    done = call(env, "cosy-auto", "--stats", "--profile", profile, "ls", "-lRa", tree)
+    assert b"served" in done.stderr
+    numbers = [int(word) for word in done.stderr.replace(b",", b"").split() if word.isdigit()]
+    assert max(numbers) >= FILES
