@@ -18,6 +18,14 @@ static u32 oldest, n_live;
 static u8 *staging, *ring;
 static u32 ring_head;
 
+// Directories that came along with another, by inode number.
+#define KNOWN_DIRS 4096u
+#define KNOWN_TRIES 8
+static struct known_dir {
+	u64 ino;
+	struct block_ref ref;
+} known_dirs[KNOWN_DIRS];
+
 static u64 tsc_start, ns_start;
 static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
 
@@ -206,6 +214,46 @@ static bool index_all(struct chunk *c)
 	return true;
 }
 
+struct chunk *results_chunk(struct block_ref ref)
+{
+	struct chunk *c;
+
+	if (!ref.chunk)
+		return NULL;
+	c = &chunks[ref.chunk - 1];
+	return c->generation == ref.generation ? c : NULL;
+}
+
+static struct known_dir *known_place(u64 ino, u32 i)
+{
+	return &known_dirs[((ino * 0x9e3779b97f4a7c15ul >> 32) + i) % KNOWN_DIRS];
+}
+
+// Every directory of a new chunk but the first, which was asked for by name.
+static void know_dirs(const struct chunk *c)
+{
+	const struct cosy_bpf_run *run = c->run;
+	u32 block = ((const struct cosy_bpf_dir *)run->data)->bytes;
+
+	for (; block < run->used; block += ((const struct cosy_bpf_dir *)(run->data + block))->bytes) {
+		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
+		struct known_dir *k = NULL;
+
+		// A free place or a dead chunk's; else the first gives way.
+		for (u32 i = 0; i < KNOWN_TRIES; i++) {
+			k = known_place(dir->ino, i);
+			if (k->ino == dir->ino || !results_chunk(k->ref))
+				break;
+		}
+		if (k->ino != dir->ino && results_chunk(k->ref))
+			k = known_place(dir->ino, 0);
+		k->ino = dir->ino;
+		k->ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1),
+					     .generation = c->generation,
+					     .block = block };
+	}
+}
+
 bool results_keep(const struct run_start *start, u32 size, u16 compound, struct block_ref *ref)
 {
 	const struct cosy_bpf_run *run = results_staging();
@@ -229,18 +277,9 @@ bool results_keep(const struct run_start *start, u32 size, u16 compound, struct 
 		c->generation++;
 		return false;
 	}
+	know_dirs(c);
 	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1), .generation = c->generation };
 	return true;
-}
-
-struct chunk *results_chunk(struct block_ref ref)
-{
-	struct chunk *c;
-
-	if (!ref.chunk)
-		return NULL;
-	c = &chunks[ref.chunk - 1];
-	return c->generation == ref.generation ? c : NULL;
 }
 
 enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, struct record *to)
@@ -267,18 +306,15 @@ enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, 
 
 bool results_below(const struct record *r, struct block_ref *to)
 {
-	u32 child = (u32)((const u8 *)r->child - r->run->data);
+	for (u32 i = 0; i < KNOWN_TRIES; i++) {
+		const struct known_dir *k = known_place(r->child->ino, i);
+		const struct chunk *c = results_chunk(k->ref);
 
-	for (u32 block = 0; block < r->run->used;) {
-		const struct cosy_bpf_dir *dir = (const void *)(r->run->data + block);
-
-		if (dir->parent == child) {
-			*to = (struct block_ref){ .chunk = (u16)(r->chunk - chunks + 1),
-						  .generation = r->chunk->generation,
-						  .block = block };
-			return true;
-		}
-		block += dir->bytes;
+		if (k->ino != r->child->ino || !c || c->run->dev != r->run->dev ||
+		    c->run->mnt_id != r->run->mnt_id || results_fresh(c) != COSY_DECLINES)
+			continue;
+		*to = k->ref;
+		return true;
 	}
 	return false;
 }

@@ -57,7 +57,7 @@ HIDDEN struct chunk *results_chunk(struct block_ref ref);
 /* COSY_DECLINES: found. */
 HIDDEN enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len,
 				      struct record *to);
-/* The block of a subdirectory that came along; false: it did not. */
+/* The block of the directory that a record is about, if it came along in some chunk. */
 HIDDEN bool results_below(const struct record *r, struct block_ref *to);
 /* Is it still of this epoch and young enough? COSY_DECLINES: yes. */
 HIDDEN enum cosy_decline results_fresh(const struct chunk *c);

@@ -28,8 +28,9 @@ char LICENSE[] SEC("license") = "GPL";
 struct queued {
 	__u64 dentry;
 	__u32 seq;
-	__u32 parent; /* offset of its record in data[] */
-	__u64 depth; /* levels left below it */
+	__u32 parent; /* offset of its record in data[], or NONE */
+	__u32 depth; /* levels left below it */
+	__u32 index; /* among the root's children, or NONE */
 };
 
 struct queue {
@@ -46,6 +47,8 @@ struct {
 } queues SEC(".maps");
 
 #define NO_QUEUE QUEUE_SLOTS
+#define NONE (~0u)
+#define MISFITS 4 /* subdirectories that may be too large before the rest is given up */
 
 /*
  * The state of one run. It crosses global functions, which the verifier looks
@@ -54,6 +57,7 @@ struct {
 struct scan {
 	struct view view;
 	__u64 dir; /* struct dentry *, the directory in work */
+	__u64 ino; /* its own */
 	__u32 start, end; /* of its block in data[] */
 	__u32 parent; /* of the block, see struct cosy_bpf_dir */
 	__u32 depth; /* levels below it that may ride along */
@@ -64,8 +68,10 @@ struct scan {
 	__u32 queue; /* slot, or NO_QUEUE */
 	__u32 head, tail; /* of the queue */
 	__u32 n_dirs, n_children;
+	__u32 index; /* of the directory in work, see struct queued */
 	__u32 zero; /* 0, but the verifier does not know */
 	_Bool complete;
+	_Bool below; /* the root's children are not put themselves */
 };
 
 /* A directory whose children can be told, and is the caller certain to be let in? */
@@ -145,18 +151,21 @@ static __always_inline void release_queue(__u32 slot)
 		queue->taken = 0;
 }
 
-static __always_inline void enqueue(struct scan *scan, const struct dentry *dentry, __u32 seq)
+/* False: the queue is full. */
+static __always_inline _Bool enqueue(struct scan *scan, const struct dentry *dentry, __u32 seq)
 {
 	struct queue *queue = bpf_map_lookup_elem(&queues, &scan->queue);
 	__u32 tail = scan->tail;
 
 	if (!queue || tail >= QUEUE_LENGTH)
-		return;
+		return 0;
 	queue->entries[tail].dentry = (__u64)dentry;
 	queue->entries[tail].seq = seq;
-	queue->entries[tail].parent = scan->end;
+	queue->entries[tail].parent = scan->below ? NONE : scan->end;
 	queue->entries[tail].depth = scan->depth - 1;
+	queue->entries[tail].index = scan->below ? scan->seen : NONE;
 	scan->tail = tail + 1;
+	return 1;
 }
 
 /* Makes the next subdirectory that may be told the one in work. False: there is none. */
@@ -167,15 +176,18 @@ static __always_inline _Bool dequeue(struct scan *scan, const struct cred *cred)
 	while (queue && scan->head < scan->tail && CAN_LOOP) {
 		__u32 head = scan->head++;
 		struct dentry *dentry;
+		struct inode *inode;
 
 		if (head >= QUEUE_LENGTH)
 			break;
 		dentry = CAST(struct dentry, queue->entries[head].dentry);
+		inode = CAST(struct inode, dentry->d_inode);
 		if (READ_ONCE(dentry->d_seq.seqcount.sequence) != queue->entries[head].seq ||
-		    check_directory(CAST(struct inode, dentry->d_inode), cred, &scan->view) !=
-			    COSY_BPF_OK)
+		    check_directory(inode, cred, &scan->view) != COSY_BPF_OK)
 			continue;
 		scan->dir = (__u64)dentry;
+		scan->ino = inode->i_ino;
+		scan->index = queue->entries[head].index;
 		scan->parent = queue->entries[head].parent;
 		scan->depth = queue->entries[head].depth;
 		return 1;
@@ -196,8 +208,7 @@ static __always_inline __u32 begin(struct cosy_bpf_run *run, struct task_struct 
 	__u32 status;
 
 	run->seen = 0;
-	run->reserved = 0;
-	if (run->abi != COSY_BPF_ABI)
+	if (run->abi != COSY_BPF_ABI || run->flags & ~COSY_BPF_BELOW)
 		return COSY_BPF_ABI_MISMATCH;
 	if (is_watched(task))
 		return COSY_BPF_WATCHED;
@@ -220,9 +231,12 @@ static __always_inline __u32 begin(struct cosy_bpf_run *run, struct task_struct 
 	if (sb->s_flags & SB_NOATIME)
 		return COSY_BPF_FS; /* its atime is a dummy */
 	scan->dir = (__u64)dentry;
-	scan->parent = ~0u;
+	scan->ino = inode->i_ino;
+	scan->parent = NONE;
+	scan->index = NONE;
 	scan->skip = run->skip;
 	scan->depth = run->depth;
+	scan->below = run->flags & COSY_BPF_BELOW && scan->depth;
 	scan->queue = scan->depth ? take_queue() : NO_QUEUE;
 	return COSY_BPF_OK;
 }
@@ -291,6 +305,18 @@ static __always_inline _Bool put_child(struct scan *scan, __u8 *data, const __u3
 	return 1;
 }
 
+/* A child that is not told itself, but may be a directory to tell. False: no room. */
+static __always_inline _Bool queue_child(struct scan *scan, struct dentry *dentry, __u32 seq,
+					 __u32 special)
+{
+	struct inode *inode = READ_ONCE(dentry->d_inode);
+
+	if (!inode || (seq & 1) || (dentry->d_flags & special) || !dentry->d_hash.pprev ||
+	    (CAST(struct inode, inode)->i_mode & S_IFMT) != S_IFDIR)
+		return 1;
+	return enqueue(scan, dentry, seq);
+}
+
 /* Puts the children of the directory in work, from scan->end on. */
 static __always_inline __u32 put_children(struct scan *scan, __u8 *data, const __u32 capacity)
 {
@@ -298,7 +324,7 @@ static __always_inline __u32 put_children(struct scan *scan, __u8 *data, const _
 	struct dentry *dir = CAST(struct dentry, scan->dir);
 	struct hlist_node *first = READ_ONCE(dir->d_children.first), *next = first;
 
-	scan->complete = !scan->skip;
+	scan->complete = !scan->skip && !scan->below;
 	while (next) {
 		struct dentry *dentry = CONTAINER_OF(struct dentry, d_sib, next);
 		__u32 seq = READ_ONCE(dentry->d_seq.seqcount.sequence);
@@ -311,7 +337,10 @@ static __always_inline __u32 put_children(struct scan *scan, __u8 *data, const _
 			return COSY_BPF_MOVED;
 		if (scan->skip)
 			scan->skip--;
-		else if (!put_child(scan, data, capacity, dentry, seq, special))
+		else if (scan->below) {
+			if (!queue_child(scan, dentry, seq, special))
+				return COSY_BPF_FULL;
+		} else if (!put_child(scan, data, capacity, dentry, seq, special))
 			return COSY_BPF_FULL;
 		scan->seen++;
 	}
@@ -341,10 +370,27 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 	block->n = scan->n;
 	block->bytes = scan->end - scan->start;
 	block->parent = scan->parent;
+	block->ino = scan->ino;
 	block->flags = status == COSY_BPF_OK && scan->complete ? COSY_BPF_DIR_COMPLETE : 0;
 	scan->n_dirs++;
 	scan->n_children += scan->n;
+	scan->below = 0;
 	return status;
+}
+
+/*
+ * A subdirectory did not fit. One of the root's, when those are what was asked
+ * for: the next run begins with it, unless it will never fit. True: go on with
+ * others.
+ */
+static __always_inline _Bool pass_over(struct scan *scan, struct cosy_bpf_run *run, __u32 *misfits)
+{
+	if (scan->index != NONE && scan->n_dirs > 1) {
+		run->seen = scan->index;
+		run->status = COSY_BPF_FULL;
+		return 0;
+	}
+	return ++*misfits < MISFITS;
 }
 
 #define DIRSCAN(name, size)                                                                        \
@@ -365,6 +411,7 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 	{                                                                                          \
 		struct cosy_bpf_run *run = (void *)context;                                        \
 		struct scan scan = {};                                                             \
+		__u32 misfits = 0;                                                                 \
 		const struct cred *cred;                                                           \
 		struct task_struct *task = bpf_get_current_task_btf();                             \
                                                                                                    \
@@ -376,8 +423,10 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 		if (run->status == COSY_BPF_OK) {                                                  \
 			run->status = name##_directory(context, &scan);                            \
 			run->seen = scan.seen;                                                     \
-			while (run->status == COSY_BPF_OK && dequeue(&scan, cred) && CAN_LOOP)     \
-				if (name##_directory(context, &scan) != COSY_BPF_OK)               \
+			while ((run->status == COSY_BPF_OK || run->flags & COSY_BPF_BELOW) &&      \
+			       dequeue(&scan, cred) && CAN_LOOP)                                   \
+				if (name##_directory(context, &scan) != COSY_BPF_OK &&             \
+				    !pass_over(&scan, run, &misfits))                              \
 					break;                                                     \
 			release_queue(scan.queue);                                                 \
 		}                                                                                  \

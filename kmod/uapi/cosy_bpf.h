@@ -6,7 +6,8 @@
  *
  * data[] holds directory blocks, one behind the other: a struct cosy_bpf_dir,
  * then n struct cosy_bpf_child, each followed by its name, padded with NULs
- * to 8 bytes. The first block is the directory that was asked for.
+ * to 8 bytes. The first block is the directory that was asked for, the others
+ * are directories below it, each whole.
  */
 #ifndef COSY_BPF_H
 #define COSY_BPF_H
@@ -15,7 +16,7 @@
 #include <linux/types.h>
 #endif
 
-#define COSY_BPF_ABI 1
+#define COSY_BPF_ABI 2
 #define COSY_BPF_PIN_DIR "/sys/fs/bpf/cosy"
 /* One program per context size; the kernel wants at least the size it was verified for. */
 #define COSY_BPF_SMALL 4096
@@ -31,7 +32,7 @@ enum cosy_bpf_status {
 	COSY_BPF_IDMAP, /* idmapped mount */
 	COSY_BPF_USERNS, /* not the initial user namespace */
 	COSY_BPF_PERM, /* search permission is not certain */
-	COSY_BPF_FULL, /* root block cut: resume with skip = seen */
+	COSY_BPF_FULL, /* cut: resume with skip = seen */
 	COSY_BPF_MOVED, /* the list of children changed under us */
 	COSY_BPF_LIMIT, /* too many children, negative ones included */
 	COSY_BPF_WATCHED, /* ptrace, seccomp or audit on the caller */
@@ -42,9 +43,10 @@ enum cosy_bpf_status {
 struct cosy_bpf_dir {
 	__u32 n; /* children that follow */
 	__u32 bytes; /* of the whole block, this header included */
-	__u32 parent; /* offset in data[] of the child record it belongs to; ~0: the root */
+	__u32 parent; /* offset in data[] of the child record it belongs to; ~0: none */
 	__u32 flags;
-}; /* 16 bytes */
+	__u64 ino; /* of the directory */
+}; /* 24 bytes */
 #define COSY_BPF_DIR_COMPLETE 0x1 /* every cached child was visited */
 
 /* struct cosy_bpf_child.flags */
@@ -68,11 +70,14 @@ struct cosy_bpf_child {
 	/* name follows */
 }; /* 80 bytes */
 
+/* struct cosy_bpf_run.flags */
+#define COSY_BPF_BELOW 0x1 /* no children of the root: the blocks of its subdirectories, in order */
+
 struct cosy_bpf_run {
 	/* in */
 	__u32 abi;
 	__s32 dirfd;
-	__u32 skip; /* children of the root to pass over (after COSY_BPF_FULL) */
+	__u32 skip; /* children of the root to pass over (after COSY_BPF_FULL): their seen */
 	__u32 depth; /* levels of subdirectories to add while there is room */
 	/* out */
 	__u32 status; /* enum cosy_bpf_status */
@@ -84,7 +89,7 @@ struct cosy_bpf_run {
 	__u32 blksize;
 	__u32 mnt_id; /* as statx's stx_mnt_id */
 	__u32 sb_flags; /* COSY_BPF_SB_* */
-	__u32 reserved;
+	__u32 flags; /* in: COSY_BPF_BELOW or 0 */
 	__u64 dir_ino; /* of the root */
 	__u8 data[];
 }; /* 64 bytes */

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 SYS_BPF = 321
 BPF_OBJ_GET = 7
 BPF_PROG_RUN = 10
-ABI = 1
+ABI = 2
 SIZES = {"dirscan_small": 4096, "dirscan_large": 65528}
 PIN_DIR = "/sys/fs/bpf/cosy"
 
@@ -21,10 +21,11 @@ OK, BADFD, NOTDIR, FS, IDMAP, USERNS, PERM, FULL, MOVED, LIMIT, WATCHED, BUSY, A
 DIR_COMPLETE = 0x1
 DECLINE, XATTR_NONE, ATIME_STABLE, ATTR_PLAIN = 0x1, 0x2, 0x4, 0x8
 SB_ACL = 0x1
+BELOW = 1
 NO_PARENT = 0xFFFFFFFF
 
 RUN = struct.Struct("<IiII IIII IIIIII Q")
-DIR = struct.Struct("<IIII")
+DIR = struct.Struct("<IIIIQ")
 CHILD = struct.Struct("<QQQqqqIIIIIIIHBB")
 assert (RUN.size, DIR.size, CHILD.size) == (64, 16, 80)
 
@@ -57,6 +58,7 @@ class Block:
 
     parent: int
     flags: int
+    ino: int
     children: list[Child]
 
     @property
@@ -114,9 +116,11 @@ class Program:
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
-    def run_raw(self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI) -> bytes:
+    def run_raw(
+        self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI, flags: int = 0
+    ) -> bytes:
         """The whole context behind one run. What was there before stays where nothing is put."""
-        RUN.pack_into(self.context, 0, abi, fd, skip, depth, *[0xDEADBEEF] * 10, 0)
+        RUN.pack_into(self.context, 0, abi, fd, skip, depth, *[0xDEADBEEF] * 9, flags, 0)
         # prog_fd, retval, data sizes, data, repeat, duration, ctx sizes, ctx_in, ctx_out, ...
         attr = struct.pack(
             "<IIIIQQIIIIQQIIII",
@@ -126,9 +130,11 @@ class Program:
         bpf(BPF_PROG_RUN, attr)
         return self.context.raw
 
-    def run(self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI) -> Result:
+    def run(
+        self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI, flags: int = 0
+    ) -> Result:
         """One run, parsed; asserts that the blocks are well-formed."""
-        return parse(self.run_raw(fd, skip=skip, depth=depth, abi=abi))
+        return parse(self.run_raw(fd, skip=skip, depth=depth, abi=abi, flags=flags))
 
     def run_all(self, fd: int) -> Result:
         """The whole directory, resumed as often as it takes."""
@@ -140,7 +146,7 @@ class Program:
             assert more.seen > seen
             children += more.root.children
             status, seen = more.status, more.seen
-        blocks = [Block(NO_PARENT, 0, children)] if result.blocks else []
+        blocks = [Block(NO_PARENT, 0, result.dir_ino, children)] if result.blocks else []
         return Result(**{**vars(result), "status": status, "seen": seen, "blocks": blocks})
 
 
@@ -148,18 +154,17 @@ def parse(context: bytes) -> Result:
     """Context bytes to Python, every length checked against every other."""
     fields = RUN.unpack_from(context)
     status, used, n_dirs, n_children, seen = fields[4:9]
-    dev, blksize, mnt_id, sb_flags, reserved, dir_ino = fields[9:15]
+    dev, blksize, mnt_id, sb_flags, flags, dir_ino = fields[9:15]
     if status == ABI_MISMATCH or n_dirs == 0:
         assert used == 0
         return Result(status, seen, dev, blksize, mnt_id, sb_flags, dir_ino)
-    assert reserved == 0
     data = context[RUN.size : RUN.size + used]
     assert len(data) == used
     blocks: list[Block] = []
     offsets: dict[int, Child] = {}
     at = 0
     for _ in range(n_dirs):
-        n, length, parent, flags = DIR.unpack_from(data, at)
+        n, length, parent, block_flags, ino = DIR.unpack_from(data, at)
         end, at = at + length, at + DIR.size
         children = []
         for _ in range(n):
@@ -168,9 +173,13 @@ def parse(context: bytes) -> Result:
             children.append(child)
             at += CHILD.size + (len(child.name) + 7) // 8 * 8
         assert at == end
-        assert (parent == NO_PARENT) == (not blocks)
+        if flags & BELOW:
+            assert parent == NO_PARENT and (blocks or not children)
+        else:
+            assert (parent == NO_PARENT) == (not blocks)
         assert parent == NO_PARENT or offsets[parent].mode & 0o170000 == 0o040000
-        blocks.append(Block(parent, flags, children))
+        assert parent == NO_PARENT or offsets[parent].ino == ino
+        blocks.append(Block(parent, block_flags, ino, children))
     assert at == used
     assert sum(len(block.children) for block in blocks) == n_children
     return Result(status, seen, dev, blksize, mnt_id, sb_flags, dir_ino, blocks)
