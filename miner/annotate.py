@@ -13,11 +13,13 @@ from enum import IntEnum
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from miner.descriptors import Descriptors, last_before, numbers
 from miner.events import Bools, Events, Ints
-from miner.paths import Arguments, Paths
+from miner.joins import last_before, numbers
+from miner.paths import Arguments, Directories, arguments
+from tracer.dataset import path_bytes
 
 FNV_BASIS, FNV_PRIME = np.uint32(2166136261), np.uint32(16777619)  # cosy_trace.h
 
@@ -65,7 +67,7 @@ class Annotated:
     """A trace with its provenance. Arrays over events unless said otherwise."""
 
     events: Events
-    descriptors: Descriptors
+    root: Ints  # event that opened what the descriptor argument means, -1: none or unknown
     arguments: Arguments
     directories: list[str]  # paths, by directory number
     scans: Scans
@@ -78,6 +80,8 @@ class Annotated:
 
 def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:
     """FNV-1a of each name with the lowest 4 bits clear, as the dataset keeps it."""
+    if pc.any(pc.match_substring(names, "%")).as_py():  # the percent form of odd names
+        names = pa.array([path_bytes(name) for name in names.to_pylist()], pa.binary())
     offsets = np.frombuffer(names.buffers()[1], dtype=np.int32)[: len(names) + 1].astype(np.int64)
     data = names.buffers()[2]
     octets = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
@@ -103,19 +107,19 @@ def _images(events: Events) -> Ints:
     if not len(pid):
         return found
     # A backend may stamp a process a little after its first call.
-    first = {int(p): i for i, p in reversed(list(enumerate(pid)))}
-    for p in np.unique(events.pid[found < 0]).tolist():
-        found[(found < 0) & (events.pid == p)] = first.get(p, -1)
+    known, first = np.unique(pid, return_index=True)
+    early = np.flatnonzero(found < 0)
+    at = np.minimum(np.searchsorted(known, events.pid[early]), len(known) - 1)
+    found[early] = np.where(known[at] == events.pid[early], first[at], -1)
     return found
 
 
-def _scans(events: Events, descriptors: Descriptors, paths: Paths, image: Ints) -> Scans:
+def _scans(events: Events, folders: Directories, image: Ints) -> Scans:
     rows = np.flatnonzero(np.isin(events.nr, numbers("getdents64", "getdents")) & (events.ret >= 0))
-    root = descriptors.root[rows]
-    orphan = -2 - ((events.pid[rows] << 20) | (events.fd_arg(0)[rows] & 0xFFFFF))
-    key = np.where(root >= 0, root, orphan)
+    rows = rows[events.object[rows] >= 0]
+    key = events.object[rows]
     order = np.argsort(key, kind="stable")
-    rows, key, root = rows[order], key[order], root[order]
+    rows, key = rows[order], key[order]
     more = events.ret[rows] > 0
     new = np.ones(len(rows), dtype=bool)
     # Entries after the end: the program rewound the directory, this is another scan.
@@ -136,12 +140,13 @@ def _scans(events: Events, descriptors: Descriptors, paths: Paths, image: Ints) 
     within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
     values = events.names[np.repeat(events.names_start[rows], length) + within]
     entries = np.bincount(scan_of_row, weights=length, minlength=count).astype(np.int64)
-    first, last, opened = first[by_time], last[by_time], root[begin][by_time]
+    first, last, what = first[by_time], last[by_time], key[begin][by_time].tolist()
+    folder = [folders.of_object(events.objects, number) for number in what]
     return Scans(
         pid=events.pid[first],
         image=image[first],
-        folder=np.where(opened >= 0, paths.dir_of_def[np.maximum(opened, 0)], -1),
-        opened=opened,
+        folder=np.array(folder, dtype=np.int64),
+        opened=events.objects.event[what] if what else first,
         first=first,
         last=last,
         entries=entries,
@@ -153,20 +158,20 @@ def _scans(events: Events, descriptors: Descriptors, paths: Paths, image: Ints) 
     )
 
 
-def _match(events: Events, scans: Scans, arguments: Arguments) -> tuple[Ints, Ints]:
+def _match(events: Events, scans: Scans, named: Arguments) -> tuple[Ints, Ints]:
     """Scan and entry that each path argument names, -1: none."""
     scan = np.full(len(events), -1, dtype=np.int64)
     entry = np.full(len(events), -1, dtype=np.int64)
     known = np.flatnonzero(scans.folder >= 0)
-    rows = np.flatnonzero(arguments.has & (arguments.folder >= 0) & (arguments.name >= 0))
+    rows = np.flatnonzero(named.has & (named.folder >= 0) & (named.name >= 0))
     if not len(known) or not len(rows):
         return scan, entry
     # A directory number fits 31 bits, a process number 22.
     scan_key = (scans.pid[known] << 32) | scans.folder[known]
-    use_key = (events.pid[rows] << 32) | arguments.folder[rows]
+    use_key = (events.pid[rows] << 32) | named.folder[rows]
     candidate = last_before(scan_key, events.end_ns[scans.first[known]], use_key, events.t_ns[rows])
     rows, candidate = rows[candidate >= 0], known[candidate[candidate >= 0]]
-    hashes = fnv_hashes(arguments.names)[arguments.name[rows]].astype(np.uint64) >> np.uint64(4)
+    hashes = fnv_hashes(named.names)[named.name[rows]].astype(np.uint64) >> np.uint64(4)
     wanted = (candidate.astype(np.uint64) << np.uint64(28)) | hashes
     entry_hash = scans.entry_hash.astype(np.uint64) >> np.uint64(4)
     have = (scans.entry_scan.astype(np.uint64) << np.uint64(28)) | entry_hash
@@ -192,24 +197,23 @@ def _fill_types(events: Events, scans: Scans, entry: Ints) -> None:
 
 def annotate(events: Events) -> Annotated:
     """Work out the provenance of every call of a trace."""
-    descriptors = Descriptors(events)
-    paths = Paths(events, descriptors)
-    arguments = paths.arguments()
+    folders = Directories()
+    named = arguments(events, folders)
     image = _images(events)
-    scans = _scans(events, descriptors, paths, image)
-    scan, entry = _match(events, scans, arguments)
+    scans = _scans(events, folders, image)
+    scan, entry = _match(events, scans, named)
     via = np.full(len(events), -1, dtype=np.int64)
     child = scan >= 0
-    via[child & arguments.relative_to_fd] = Via.OTHER
-    via[child & arguments.relative_to_fd & arguments.plain] = Via.NAME
-    via[child & ~arguments.relative_to_fd] = Via.PATH
-    via[child & ~arguments.relative_to_fd & arguments.plain] = Via.CWD
+    via[child & named.relative_to_fd] = Via.OTHER
+    via[child & named.relative_to_fd & named.plain] = Via.NAME
+    via[child & ~named.relative_to_fd] = Via.PATH
+    via[child & ~named.relative_to_fd & named.plain] = Via.CWD
     scanned = np.zeros(len(events), dtype=bool)
     scanned[scans.opened[scans.opened >= 0]] = True
     has_opened = scans.opened >= 0
     scans.parent[has_opened] = scan[scans.opened[has_opened]]
     # Work on a descriptor of an entry that was opened; a sub-directory's scan is its own loop.
-    root = descriptors.root
+    root = events.root
     on_child = (root >= 0) & (scan < 0)
     on_child &= (scan[np.maximum(root, 0)] >= 0) & ~scanned[np.maximum(root, 0)]
     scan[on_child], entry[on_child] = scan[root[on_child]], entry[root[on_child]]
@@ -217,9 +221,9 @@ def annotate(events: Events) -> Annotated:
     _fill_types(events, scans, entry)
     return Annotated(
         events=events,
-        descriptors=descriptors,
-        arguments=arguments,
-        directories=paths.directories.paths,
+        root=root,
+        arguments=named,
+        directories=folders.paths,
         scans=scans,
         image=image,
         scan=scan,

@@ -12,8 +12,8 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
-from miner.descriptors import AT_FDCWD
 from miner.events import Events, Ints
+from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind
 from miner.tokens import BodyKey
 from tracer import syscalls
@@ -22,6 +22,7 @@ CONST_SHARE = 0.99  # of the observations that a value or a relation must explai
 OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
 _VALUES_KEPT = 64
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
+_ADDRESSES = (1 << 32, 1 << 47)  # of user memory: what looks constant is a stack or a buffer
 _STAT_BYTES, _STATX_BYTES = 144, 256
 
 _K = syscalls.ArgKind
@@ -137,7 +138,7 @@ class CallStats:
     def _plain(self, i: int, stat_call: int | None) -> Arg:
         """Provenance of a number: constant, size of the file, or not explained."""
         value, share = self._most(i)
-        if share >= CONST_SHARE:
+        if share >= CONST_SHARE and not _ADDRESSES[0] <= value < _ADDRESSES[1]:
             return Arg(ArgKind.CONST, value=value, share=share)
         for addend in (0, 1):
             hits = self._share(self.size_of[i, addend])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from tracer.dataset import Dataset
+from tracer.target import DatasetError
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-SCHEMA = 1
 NO_RET = np.iinfo(np.int64).min
 """`Events.ret` where the call does not return or its end was not seen."""
-
-
-class TraceError(Exception):
-    """A trace dataset that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,17 @@ class Process:
     ppid: int
     exe: str
     build_id: str
-    argv: tuple[str, ...]
     cwd: str
     start_ns: int
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Open file descriptions and working directories, by object number."""
+
+    kind: list[str]
+    path: list[str]  # empty: not known
+    event: Ints  # that opened it, -1: open before; one more element, for object -1
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class Events:
     names_known: Bools  # the event carries the list of entries
     st_mode: Ints  # -1 where the call returned no attributes
     st_size: Ints
-    object_id: Ints  # -1: none
-    object_kinds: dict[int, str]
+    object: Ints  # of the first descriptor argument, into `objects`; -1: none
+    objects: Objects
     processes: list[Process]
     meta: dict[str, Any]
     source: str
@@ -78,13 +82,18 @@ class Events:
         return len(self.t_ns)
 
     @property
+    def root(self) -> Ints:
+        """The event that opened what each event's first descriptor argument means, or -1."""
+        return self.objects.event[self.object]
+
+    @property
     def end_ns(self) -> Ints:
         """When each call returned."""
         return self.t_ns + self.dur_ns
 
-    def fd_arg(self, index: int) -> Ints:
-        """Argument `index` of every event as the int that the kernel takes it for."""
-        return self.args[:, index].astype(np.uint32).astype(np.int32).astype(np.int64)
+    def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
+        """Argument `index` of the events as the int that the kernel takes it for."""
+        return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
 _COLUMNS = [
@@ -127,39 +136,49 @@ def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32], Bools]:
     return np.where(known, start, 0), np.where(known, end, 0), values, known
 
 
-def _processes(path: Path) -> list[Process]:
-    rows = pq.read_table(path).to_pylist()
-    rows.sort(key=lambda r: int(r["start_ns"] or 0))
+def _processes(table: pa.Table) -> list[Process]:
+    rows = table.to_pylist()
+    rows.sort(key=lambda r: int(r["start_ns"]))
     return [
         Process(
             pid=int(r["pid"]),
-            ppid=int(r["ppid"] or 0),
+            ppid=int(r["ppid"]),
             exe=r["exe"] or "?",
             build_id=r["build_id"] or "",
-            argv=tuple(r["argv"] or ()),
             cwd=r["cwd"] or "",
-            start_ns=int(r["start_ns"] or 0),
+            start_ns=int(r["start_ns"]),
         )
         for r in rows
     ]
 
 
+def _objects(table: pa.Table, n_events: int) -> Objects:
+    ids = table.column("object_id").to_numpy().astype(np.int64)
+    size = int(ids.max(initial=-1)) + 1
+    event = np.full(size + 1, -1, dtype=np.int64)
+    event[ids] = _ints(table, "event", -1)
+    event[(event < -1) | (event >= n_events)] = -1
+    kind, path = [""] * size, [""] * size
+    rows = zip(
+        ids.tolist(),
+        table.column("kind").to_pylist(),
+        table.column("path").to_pylist(),
+        strict=True,
+    )
+    for i, k, p in rows:
+        kind[i], path[i] = k, p or ""
+    return Objects(kind, path, event)
+
+
 def read(path: str | Path) -> Events:
-    """Read the dataset `path`; raises TraceError when it is none."""
-    folder = Path(path)
+    """Read the dataset `path`; raises `tracer.target.DatasetError` when it is none."""
+    dataset = Dataset(path)
     try:
-        meta = json.loads((folder / "meta.json").read_bytes())
-        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-            raise TraceError(f"schema of meta.json is not {SCHEMA}: record the trace again")
-        table = pq.read_table(
-            folder / "events.parquet", columns=_COLUMNS, read_dictionary=["path", "path2"]
-        )
-        objects = pq.read_table(folder / "objects.parquet", columns=["object_id", "kind"])
-        processes = _processes(folder / "processes.parquet")
-    except FileNotFoundError as error:
-        raise TraceError(f"no trace dataset: {error.filename or error} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise TraceError(f"no readable trace dataset: {str(error).splitlines()[0]}") from None
+        table = dataset.events(_COLUMNS)
+        processes = _processes(dataset.processes())
+        objects = _objects(dataset.objects(), len(dataset))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DatasetError(f"cannot read: {path}: {str(error).splitlines()[0]}") from error
     names_start, names_end, names, known = _names(table)
     args = np.stack([table.column(f"a{i}").to_numpy().astype(np.uint64) for i in range(6)], axis=1)
     events = Events(
@@ -180,18 +199,12 @@ def read(path: str | Path) -> Events:
         names_known=known,
         st_mode=_ints(table, "st_mode", -1),
         st_size=_ints(table, "st_size", -1),
-        object_id=_ints(table, "object_id", -1),
-        object_kinds=dict(
-            zip(
-                objects.column("object_id").to_pylist(),
-                objects.column("kind").to_pylist(),
-                strict=True,
-            )
-        ),
+        object=np.minimum(_ints(table, "object_id", -1), len(objects.kind) - 1),
+        objects=objects,
         processes=processes,
-        meta=meta,
+        meta=dataset.meta,
         source=str(path),
     )
     if len(events) > 1 and bool(np.any(np.diff(events.t_ns) < 0)):
-        raise TraceError("events are not sorted by t_ns: the dataset is damaged")
+        raise DatasetError(f"events are not sorted by t_ns: {path}: record it again")
     return events

@@ -107,6 +107,8 @@ def entry_loops(annotated: Annotated) -> EntryLoops:
     covered, first = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int64)
     loops: list[EntryLoop] = []
     body = np.flatnonzero(tokens.codes >= 0)
+    if not len(body):
+        return EntryLoops(loops, covered, first)
     image = annotated.scans.image[annotated.scan[body]]
     order = np.argsort(image, kind="stable")
     images, start = np.unique(image[order], return_index=True)

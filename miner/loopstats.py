@@ -281,7 +281,7 @@ def _add_calls(
         loop.hits[key, "dir"] += dirs
         loop.hits[key, "leaf"] += len(distinct) - dirs
         if key.via == Via.RESULT:
-            opener = tokens.codes[annotated.descriptors.root[rows[at]]]
+            opener = tokens.codes[annotated.root[rows[at]]]
             opener = opener[opener >= 0]
             if len(opener):
                 stats.opener = tokens.keys[int(np.bincount(opener).argmax())]

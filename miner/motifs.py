@@ -188,6 +188,13 @@ class Motif:
     predicted: dict[str, int]  # executor -> ns saved in these traces; absent: cannot run it
     members: list[str]  # names of the variants that the cluster holds, this one first
 
+    @property
+    def only_directories(self) -> bool:
+        """A loop over entries that asks for sub-directories only, as walking a tree does."""
+        coverage = self.loop.coverage if self.loop else {}
+        others = [share for kind, share in coverage.items() if kind != "dir"]
+        return bool(others) and max(others) < 0.05 and coverage.get("dir", 0.0) > 0.0
+
 
 @dataclass
 class TraceInfo:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from miner.descriptors import AT_FDCWD
 from miner.events import NO_RET, Events
+from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind, Call
 from tracer import syscalls
 
@@ -39,6 +39,7 @@ _OPEN_FLAGS = {
     0o10000000: "O_PATH",
 }
 _ACCESS_MODES = ["O_RDONLY", "O_WRONLY", "O_RDWR"]
+_FLAGS_SHOWN = 0.02  # of the calls that a value must make up to be shown
 _OUTPUTS = {_K.BUF_OUT, _K.IOV_OUT, _K.STAT_OUT, _K.STATX_OUT, _K.DIRENTS_OUT}
 
 
@@ -111,7 +112,7 @@ def _argument(arg: Arg, kind: syscalls.ArgKind) -> str:
         ArgKind.OUT: "&out",
         ArgKind.RESULT: f"r{arg.call}",
         ArgKind.FIELD: f"r{arg.call}.{arg.field}" + (f"+{arg.value}" if arg.value else ""),
-        ArgKind.SAME: f"{arg.field}{arg.call}",
+        ArgKind.SAME: f"r{arg.call}.{arg.field}",
     }
     return words.get(arg.kind, "?")
 
@@ -128,6 +129,11 @@ def body_line(call: Call) -> str:
         if kind in _OUTPUTS or arg.kind is ArgKind.NONE:
             continue
         if kind is _K.SIZE and any(k in _OUTPUTS for k in kinds) and arg.kind is not ArgKind.FIELD:
+            continue
+        if kind in (_K.AT_FLAGS, _K.OPEN_FLAGS) and len(call.flags) > 1:
+            often = [f.value for f in call.flags if f.count >= _FLAGS_SHOWN * call.count]
+            often = often or [call.flags[0].value]
+            shown.append(" or ".join(flag_names(kind, value) for value in often[:3]))
             continue
         shown.append(_argument(arg, kind))
     return f"{call.syscall}({', '.join(shown)})"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from miner.annotate import Annotated
-from miner.descriptors import argument_index, by_number
 from miner.events import NO_RET, Bools, Events, Ints
+from miner.joins import argument_index, by_number, fd_index
 from tracer import syscalls
 
 
@@ -39,16 +39,16 @@ def by_class(nr: Ints, *classes: syscalls.SyscallClass) -> Bools:
     return by_number(flags, nr) > 0
 
 
-def xattr_codes(events: Events) -> Ints:
-    """Per event the code of its attribute's name in `events.path2` (fgetxattr: `path`), -1: none.
+def xattr_codes(events: Events, rows: Ints) -> Ints:
+    """Code of the attribute's name in `events.path2` of each of the events `rows`, -1: none.
 
     A backend stores strings in the order of the arguments, so a call whose only string is the
-    attribute's name has it as its first.
+    attribute's name (fgetxattr) has it as its first.
     """
     kinds = syscalls.ArgKind
-    has_name = by_number(argument_index(kinds.NAME), events.nr) >= 0
-    has_path = by_number(argument_index(kinds.PATH), events.nr) >= 0
-    return np.where(has_name & has_path, events.path2.codes, -1)
+    has_name = by_number(argument_index(kinds.NAME), events.nr[rows]) >= 0
+    has_path = by_number(argument_index(kinds.PATH), events.nr[rows]) >= 0
+    return np.where(has_name & has_path, events.path2.codes[rows], -1)
 
 
 def body_tokens(annotated: Annotated) -> BodyTokens:
@@ -56,7 +56,7 @@ def body_tokens(annotated: Annotated) -> BodyTokens:
     events = annotated.events
     codes = np.full(len(events), -1, dtype=np.int64)
     rows = np.flatnonzero((annotated.via >= 0) & ~annotated.descends & (events.ret != NO_RET))
-    xattr = xattr_codes(events)[rows] + 1
+    xattr = xattr_codes(events, rows) + 1
     packed = (xattr << 16) | (events.nr[rows] << 3) | annotated.via[rows]
     unique, inverse = np.unique(packed, return_inverse=True)
     codes[rows] = inverse
@@ -65,40 +65,40 @@ def body_tokens(annotated: Annotated) -> BodyTokens:
     return BodyTokens(codes, keys)
 
 
-def outcome(events: Events) -> Ints:
+def outcome(events: Events, rows: Ints) -> Ints:
     """Class of each outcome: 0 success, 1 zero where a count was possible, else errno + 1."""
     counts = np.zeros(max(syscalls.by_nr()) + 2, dtype=np.int64)
     for number, call in syscalls.by_nr().items():
         kinds = syscalls.ArgKind
         counts[number] = call.index(kinds.BUF_OUT, kinds.IOV_OUT, kinds.DIRENTS_OUT) is not None
-    ret = events.ret
+    ret = events.ret[rows]
     failed = (ret < 0) & (ret >= -4095)
-    empty = (ret == 0) & (by_number(counts, events.nr) > 0)
+    empty = (ret == 0) & (by_number(counts, events.nr[rows]) > 0)
     return np.where(failed, 1 - ret, np.where(empty, 1, 0))
 
 
-def flag_values(events: Events) -> Ints:
-    """Each call's flags argument (32 bits), 0 where it has none."""
+def flag_values(events: Events, rows: Ints) -> Ints:
+    """The flags argument of each call (32 bits), 0 where it has none."""
     kinds = syscalls.ArgKind
     index = by_number(
-        argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD), events.nr
+        argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD), events.nr[rows]
     )
-    value = events.args[np.arange(len(events)), np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)
+    value = events.args[rows, np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)
     return np.where(index >= 0, value.astype(np.int64), 0)
 
 
-def stream_tokens(annotated: Annotated) -> Ints:
-    """Per event a token of (call, provenance, flags, outcome), dense from 0.
+def stream_tokens(annotated: Annotated, rows: Ints) -> Ints:
+    """For each of the events `rows` a token of (call, provenance, flags, outcome), from 0.
 
     Provenance of a descriptor: the call that made it (0: none, 1: inherited). Provenance of a path:
     how it names an entry of a directory that was read, or that it does not.
     """
-    events, root = annotated.events, annotated.descriptors.root
+    events, root = annotated.events, annotated.root[rows]
     maker = np.where(root >= 0, events.nr[np.maximum(root, 0)] + 2, 1)
-    maker = np.where(annotated.descriptors.fd_index >= 0, maker, 0)
-    _, flags = np.unique(flag_values(events), return_inverse=True)
-    columns = [events.nr + 1, maker, annotated.via + 1, flags, outcome(events)]
-    token = np.zeros(len(events), dtype=np.int64)
+    maker = np.where(fd_index(events.nr[rows]) >= 0, maker, 0)
+    _, flags = np.unique(flag_values(events, rows), return_inverse=True)
+    columns = [events.nr[rows] + 1, maker, annotated.via[rows] + 1, flags, outcome(events, rows)]
+    token = np.zeros(len(rows), dtype=np.int64)
     for column in columns:
         # Kept dense, so that the product never overflows.
         combined = token * (int(column.max(initial=0)) + 1) + column

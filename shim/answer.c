@@ -193,7 +193,7 @@ static bool atime_moved(const struct record *rec)
 
 	if (rec->child->flags & COSY_BPF_ATIME_STABLE || !fence_on(FENCE_ATIME))
 		return false;
-	return touched(kind) != rec->chunk->touches[kind] ||
+	return touched(kind) != rec->chunk->start.touches[kind] ||
 	       (kind == TOUCH_FILE && was_read(dev_encode(rec->run->dev), rec->child->ino));
 }
 

@@ -20,9 +20,9 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define RESULTS_PER_DIR (32 * COSY_BPF_LARGE) // half of all there is room for
-// The account's bounds, in ticks: about 50 µs of loss, and credit for no more than 1 ms.
-#define LOSS_LIMIT (-150 * 1000)
+#define RESULTS_PER_DIR (1u << 20) // bytes: half of all there is room for
+// The account's bounds, in ticks: about 300 µs of loss, and credit for no more than 1 ms.
+#define LOSS_LIMIT (-900 * 1000)
 #define CREDIT_LIMIT (3 * 1000 * 1000)
 #define FIRST_PAUSE 1024 // calls that a losing compound sits out
 #define LONGEST_PAUSE (1u << 20)
@@ -38,8 +38,10 @@
 #define USUAL_SMALL_COST (30 * 1000)
 #define USUAL_LARGE_COST (180 * 1000)
 #define USUAL_DEEP_RECORDS 256
-#define USUAL_HITS 192
-#define CHUNKS_AT_ONCE 4 // of a large directory, before the first have paid for more
+#define USUAL_RECORDS 64
+#define USUAL_ANSWERS 48
+#define LATE_RECORDS 16384 // when so many have come, the older count half
+#define CHUNKS_AT_ONCE 2 // of a large directory, before the first have paid for more
 
 struct dirent64 {
 	u64 ino;
@@ -55,7 +57,7 @@ struct account {
 	// records that come of one that may descend.
 	s64 cost[2];
 	s64 deep_records;
-	s64 hits; // calls answered per record, in 1/256, running mean
+	u32 records, answers; // of late: how many calls a record answers
 	u32 pause, next_pause;
 	bool leaf_seen; // a matching call met something else than a directory
 	bool usable;
@@ -121,7 +123,8 @@ u32 compounds_start(void)
 		accounts[i].cost[false] = USUAL_SMALL_COST;
 		accounts[i].cost[true] = USUAL_LARGE_COST;
 		accounts[i].deep_records = USUAL_DEEP_RECORDS;
-		accounts[i].hits = USUAL_HITS;
+		accounts[i].records = USUAL_RECORDS;
+		accounts[i].answers = USUAL_ANSWERS;
 		want(c->first_trigger, c->n_triggers);
 		want(c->first_serve, c->n_serve);
 		n++;
@@ -146,13 +149,6 @@ static void learn(s64 *mean, s64 value)
 static s64 saving(s64 calls)
 {
 	return calls * (s64)native_ticks * 3 / 4;
-}
-
-// A chunk goes: how well did it do?
-static void retire(const struct chunk *c)
-{
-	if (c->n)
-		learn(&accounts[c->compound].hits, (s64)c->answers * 256 / c->n);
 }
 
 static void credit(struct account *a, s64 ticks)
@@ -212,11 +208,9 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		return false;
 	}
 	// A signal handler or another thread may have ended the epoch meanwhile.
-	if (rec.chunk->epoch != epoch_now())
+	if (rec.chunk->start.epoch != epoch_now())
 		return false;
-	if (*rec.served >> SERVED_SHIFT == 0 && rec.chunk->unserved)
-		rec.chunk->unserved--;
-	rec.chunk->answers++;
+	accounts[rec.chunk->compound].answers++;
 	*rec.served |= bit;
 	credit(&accounts[rec.chunk->compound], saving(1));
 	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
@@ -278,7 +272,7 @@ struct firing {
 	u32 ci;
 	struct dir_slot *dir;
 	int fd;
-	u64 epoch, tsc;
+	struct run_start start;
 	u32 depth;
 };
 
@@ -310,41 +304,45 @@ static u32 buffer_size(const struct dir_slot *d, bool deep)
 	return deep || d->record_bytes > room ? COSY_BPF_LARGE : COSY_BPF_SMALL;
 }
 
+static void count_records(const struct firing *f, u32 n)
+{
+	struct account *a = f->account;
+
+	a->records += n;
+	if (a->records > LATE_RECORDS) {
+		a->records /= 2;
+		a->answers /= 2;
+	}
+	if (f->depth)
+		learn(&a->deep_records, n);
+	stats_add(records, n);
+	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, n);
+}
+
 // One run; false: there will be no more.
 static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_ref *ref)
 {
+	struct cosy_bpf_run *run = results_staging();
 	u64 start = rdtsc();
-	struct chunk *c = results_oldest(f->epoch);
-	struct cosy_bpf_run *run = results_buffer(c);
 	long ret;
+	bool kept;
 
-	retire(c);
-	results_take(c, f->epoch, f->tsc);
 	memset(run, 0, sizeof(*run));
 	run->abi = COSY_BPF_ABI;
 	run->dirfd = f->fd;
 	run->skip = skip;
 	run->depth = f->depth;
-	c->compound = (u16)f->ci;
-	c->size = (u16)size;
 	ret = bpf_run(run, size);
-	debit(f->account, start, size);
 	stats_add(runs, 1);
-	if (ret < 0) {
-		c->unserved = 0;
-		// Out of descriptors or memory comes and goes; the rest is for good.
-		if (ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ && ret != -12 /* ENOMEM */)
-			exec_disarm(COSY_NATIVE_NO_EXECUTOR);
+	// Out of descriptors or memory comes and goes; the rest is for good.
+	if (ret < 0 && ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ && ret != -12 /* ENOMEM */)
+		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
+	kept = ret >= 0 && status_usable(f->dir, run) &&
+	       results_keep(&f->start, size, (u16)f->ci, ref);
+	debit(f->account, start, size);
+	if (!kept)
 		return false;
-	}
-	if (!status_usable(f->dir, run) || !results_keep(c, ref)) {
-		c->unserved = 0;
-		return false;
-	}
-	if (f->depth)
-		learn(&f->account->deep_records, run->n_children);
-	stats_add(records, run->n_children);
-	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, run->n_children);
+	count_records(f, run->n_children);
 	return run->status == COSY_BPF_FULL && run->seen > skip;
 }
 
@@ -357,7 +355,7 @@ static void run_all(const struct firing *f, u32 skip)
 	u64 bytes = 0;
 
 	for (struct chunk *c; (c = results_chunk(*to)); to = &c->next)
-		bytes += c->size;
+		bytes += c->bytes;
 	d->next_skip = 0;
 	do {
 		struct chunk *c;
@@ -366,9 +364,9 @@ static void run_all(const struct firing *f, u32 skip)
 		c = results_chunk(*to);
 		if (!c || !more)
 			return;
-		skip = results_buffer(c)->seen;
-		records += results_buffer(c)->n_children;
-		bytes += size;
+		skip = c->run->seen;
+		records += c->run->n_children;
+		bytes += c->bytes;
 		to = &c->next;
 		size = COSY_BPF_LARGE;
 		if (records >= f->compound->limit_ops || bytes >= f->compound->limit_bytes ||
@@ -385,16 +383,16 @@ static void fire(u32 ci, const struct child *child, u32 skip)
 		.account = &accounts[ci],
 		.ci = ci,
 		.dir = child->dir,
-		.epoch = epoch_now(),
-		.tsc = rdtsc(),
 	};
 	struct dir_slot *d = child->dir;
-	bool ours, now = opened_now(d, f.epoch, f.tsc);
+	bool ours, now;
 
+	results_begin(&f.start);
 	if (mutation_in_flight())
 		return;
+	now = opened_now(d, f.start.epoch, f.start.tsc);
 	exec_arm();
-	f.fd = run_fd(child, f.epoch, f.tsc, &ours);
+	f.fd = run_fd(child, f.start.epoch, f.start.tsc, &ours);
 	if (f.fd < 0) {
 		d->refused = true;
 		return;
@@ -470,7 +468,7 @@ static bool worth_it(const struct account *a, const struct cosy_compound *c,
 
 	if (deep && records < a->deep_records)
 		records = a->deep_records;
-	return saving(records * a->hits / 256) > a->cost[buffer_size(d, deep) == COSY_BPF_LARGE];
+	return saving(records * a->answers / a->records) > a->cost[buffer_size(d, deep) == COSY_BPF_LARGE];
 }
 
 static bool due(u32 ci, const struct dir_slot *d)
@@ -510,7 +508,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	ticks = rdtsc() - tsc;
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
-	if (ticks < 16 * USUAL_TICKS)
+	// A child that was looked at already is warm: its price says nothing of the others'.
+	if (ticks < 16 * USUAL_TICKS && !has_results(child))
 		native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
 	if (child->dir->generation == generation)
 		count(call, child, (u32)ci);
@@ -612,7 +611,7 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 		    S_ISDIR(rec.child->mode)) {
 			descents++;
 			directory = true;
-			if (rec.chunk->epoch == epoch && !results_below(&rec, &below))
+			if (rec.chunk->start.epoch == epoch && !results_below(&rec, &below))
 				below.chunk = 0;
 		}
 	}

@@ -6,30 +6,33 @@
 
 #include "fence.h"
 
-#define CHUNKS 64
-#define STRIDE 65536ul
-#define INDEX 2048u // places per chunk; a chunk holds at most 744 records
-#define FEWEST_PLACES 16u
+#define CHUNKS 256u
+#define RING (2u << 20) // bytes of results and indexes; the oldest make room
+#define PLACES_FEWEST 16u
+#define PLACES_MOST 2048u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
 
+// First in, first out: chunks [oldest, oldest + n_live) of the array, as a circle.
 static struct chunk chunks[CHUNKS];
-static u32 (*index_of)[INDEX]; // record offset / 8 + 1 in the low half, served bits above
-static u8 *buffers;
+static u32 oldest, n_live;
+static u8 *staging, *ring;
+static u32 ring_head;
 
 static u64 tsc_start, ns_start;
 static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
 
 bool results_start(void)
 {
-	size_t size = CHUNKS * (STRIDE + sizeof(index_of[0]));
+	size_t size = PAGE_UP(COSY_BPF_LARGE) + RING;
 
-	_Static_assert((COSY_BPF_LARGE - sizeof(struct cosy_bpf_run)) / MIN_RECORD < INDEX / 2,
+	_Static_assert((COSY_BPF_LARGE - sizeof(struct cosy_bpf_run)) / MIN_RECORD <
+			       PLACES_MOST / 2,
 		       "the index must stay sparse");
-	buffers = (u8 *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
+	staging = (u8 *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (sys_failed((long)buffers))
+	if (sys_failed((long)staging))
 		return false;
-	index_of = (void *)(buffers + CHUNKS * STRIDE);
+	ring = staging + PAGE_UP(COSY_BPF_LARGE);
 	tsc_start = rdtsc();
 	ns_start = now_ns(1 /* CLOCK_MONOTONIC */);
 	return true;
@@ -53,49 +56,58 @@ u64 max_age_ticks(void)
 	return cosy_config.max_age_ms * ticks_per_ms;
 }
 
-struct cosy_bpf_run *results_buffer(const struct chunk *c)
+struct cosy_bpf_run *results_staging(void)
 {
-	return (void *)(buffers + (u64)(c - chunks) * STRIDE);
+	return (void *)staging;
+}
+
+void results_begin(struct run_start *start)
+{
+	start->epoch = epoch_now();
+	for (u32 i = 0; i < TOUCHES; i++)
+		start->touches[i] = touched(i);
+	start->tsc = rdtsc();
+	calibrate(start->tsc);
 }
 
 enum cosy_decline results_fresh(const struct chunk *c)
 {
-	if (c->epoch != epoch_now())
+	if (c->start.epoch != epoch_now())
 		return COSY_DECLINE_EPOCH;
-	if (rdtsc() - c->tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE))
+	if (rdtsc() - c->start.tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE))
 		return COSY_DECLINE_AGE;
 	return COSY_DECLINES;
 }
 
-/*
- * The first that nobody needs, so that few pages stay warm; else the oldest.
- */
-struct chunk *results_oldest(u64 epoch)
+static bool overlap(const struct chunk *c, const u8 *from, u32 bytes)
 {
-	struct chunk *c = chunks;
-
-	for (u32 i = 0; i < CHUNKS; i++) {
-		if (chunks[i].epoch != epoch || !chunks[i].unserved) {
-			c = &chunks[i];
-			break;
-		}
-		if (chunks[i].tsc < c->tsc)
-			c = &chunks[i];
-	}
-	return c;
+	return (const u8 *)c->run < from + bytes && from < (const u8 *)c->run + c->bytes;
 }
 
-void results_take(struct chunk *c, u64 epoch, u64 tsc)
+static void drop_oldest(void)
 {
-	calibrate(tsc);
-	c->generation++;
-	c->epoch = epoch;
-	c->tsc = tsc;
-	memcpy(c->touches, touches, sizeof(c->touches));
-	c->unserved = ~0u;
-	c->n = 0;
-	c->answers = 0;
+	chunks[oldest].generation++;
+	oldest = (oldest + 1) % CHUNKS;
+	n_live--;
+}
+
+// A new chunk of so many bytes, in place of the oldest.
+static struct chunk *chunk_new(u32 bytes)
+{
+	struct chunk *c;
+	u8 *at;
+
+	if (ring_head + bytes > RING)
+		ring_head = 0;
+	at = ring + ring_head;
+	while (n_live == CHUNKS || (n_live && overlap(&chunks[oldest], at, bytes)))
+		drop_oldest();
+	c = &chunks[(oldest + n_live++) % CHUNKS];
+	c->run = (void *)at;
+	c->bytes = bytes;
 	c->next = (struct block_ref){ 0 };
+	ring_head += bytes;
+	return c;
 }
 
 // The last bytes of a name: as many as a word holds, or all of them.
@@ -139,12 +151,11 @@ static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 
 // The place of a name in the index, or the free one where it would be.
 static u32 *place(const struct chunk *c, u32 block, const char *name, u32 len)
 {
-	const u8 *data = results_buffer(c)->data;
+	const u8 *data = c->run->data;
 	const struct cosy_bpf_dir *dir = (const void *)(data + block);
-	u32 *index = index_of[c - chunks];
 
 	for (u32 i = hash_name(block, name, len);; i++) {
-		u32 *at = &index[i & c->mask];
+		u32 *at = &c->index[i & c->mask];
 		u32 offset = ((*at & 0xffff) - 1) * 8;
 
 		if (!*at)
@@ -155,50 +166,69 @@ static u32 *place(const struct chunk *c, u32 block, const char *name, u32 len)
 	}
 }
 
-bool results_keep(struct chunk *c, struct block_ref *ref)
+// One block's children into the index. False: they are not where they should be.
+static bool index_block(struct chunk *c, u32 block, u32 *room)
 {
-	const struct cosy_bpf_run *run = results_buffer(c);
-	u32 room = c->size - (u32)sizeof(*run), n = 0;
+	const struct cosy_bpf_dir *dir = (const void *)(c->run->data + block);
+	u32 end = block + dir->bytes;
 
-	c->unserved = 0;
-	if (run->used > room || run->used < sizeof(struct cosy_bpf_dir))
-		return false;
-	if (run->n_children >= INDEX / 2)
-		return false;
-	c->mask = FEWEST_PLACES - 1;
-	while (c->mask < 2 * run->n_children)
-		c->mask = (u16)(c->mask * 2 + 1);
-	memset(index_of[c - chunks], 0, (c->mask + 1) * sizeof(u32));
+	for (u32 at = block + (u32)sizeof(*dir), size; at < end; at += size) {
+		const struct cosy_bpf_child *child = (const void *)(c->run->data + at);
+		u32 *free;
+
+		if (end - at < MIN_RECORD || !child->namelen || !*room)
+			return false;
+		size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
+		if (size > end - at)
+			return false;
+		--*room;
+		free = place(c, block, name_of(child), child->namelen);
+		// The same name twice: a list that moved while it was read. The first counts.
+		if (!*free)
+			*free = at / 8 + 1;
+	}
+	return true;
+}
+
+static bool index_all(struct chunk *c)
+{
+	const struct cosy_bpf_run *run = c->run;
+	u32 room = run->n_children;
+
 	for (u32 block = 0; block < run->used;) {
 		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
-		u32 at = block + (u32)sizeof(*dir), end;
 
 		if (run->used - block < sizeof(*dir) || dir->bytes > run->used - block ||
-		    dir->bytes < sizeof(*dir) || dir->bytes % 8)
+		    dir->bytes < sizeof(*dir) || dir->bytes % 8 || !index_block(c, block, &room))
 			return false;
-		end = block + dir->bytes;
-		while (at < end) {
-			const struct cosy_bpf_child *child = (const void *)(run->data + at);
-			u32 size;
-			u32 *free;
-
-			if (end - at < MIN_RECORD)
-				return false;
-			size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
-			if (!child->namelen || size > end - at || n == run->n_children)
-				return false;
-			free = place(c, block, name_of(child), child->namelen);
-			// The same name twice: a list that moved while it was read. The first counts.
-			if (!*free) {
-				*free = at / 8 + 1;
-				n++;
-			}
-			at += size;
-		}
-		block = end;
+		block += dir->bytes;
 	}
-	c->n = n;
-	c->unserved = n;
+	return true;
+}
+
+bool results_keep(const struct run_start *start, u32 size, u16 compound, struct block_ref *ref)
+{
+	const struct cosy_bpf_run *run = results_staging();
+	u32 places = PLACES_FEWEST, bytes;
+	struct chunk *c;
+
+	if (run->used > size - sizeof(*run) || run->used < sizeof(struct cosy_bpf_dir) ||
+	    run->used % 8 || run->n_children > PLACES_MOST / 2)
+		return false;
+	while (places < 2 * run->n_children)
+		places *= 2;
+	bytes = (u32)sizeof(*run) + run->used;
+	c = chunk_new(bytes + places * (u32)sizeof(u32));
+	c->start = *start;
+	c->compound = compound;
+	c->mask = (u16)(places - 1);
+	c->index = (u32 *)((u8 *)c->run + bytes);
+	memcpy(c->run, run, bytes);
+	memset(c->index, 0, places * sizeof(u32));
+	if (!index_all(c)) {
+		c->generation++;
+		return false;
+	}
 	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1), .generation = c->generation };
 	return true;
 }
@@ -227,7 +257,7 @@ enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, 
 		if (!*at)
 			continue;
 		to->chunk = c;
-		to->run = results_buffer(c);
+		to->run = c->run;
 		to->child = (const void *)(to->run->data + ((*at & 0xffff) - 1) * 8);
 		to->served = at;
 		return COSY_DECLINES;

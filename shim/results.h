@@ -18,16 +18,20 @@ struct block_ref {
 	u32 block; /* offset in data[] */
 };
 
+/* What counts as the moment of a run: taken before it. */
+struct run_start {
+	u64 epoch, tsc;
+	u64 touches[3]; /* by enum touch */
+};
+
 struct chunk {
 	u32 generation;
 	u16 compound; /* that this came from */
-	u16 size; /* of the buffer handed to the executor */
-	u16 mask; /* places of the index in use, minus 1 */
-	u64 epoch, tsc; /* before the run */
-	u64 touches[3]; /* before the run; by enum touch */
-	u32 n; /* children */
-	u32 unserved; /* of them never answered yet */
-	u32 answers; /* calls answered */
+	u16 mask; /* places of the index, minus 1 */
+	struct run_start start;
+	struct cosy_bpf_run *run;
+	u32 *index;
+	u32 bytes; /* of both */
 	struct block_ref next; /* the rest of a large directory */
 };
 
@@ -40,13 +44,15 @@ struct record {
 };
 
 HIDDEN bool results_start(void);
-/* The chunk that will be missed least. */
-HIDDEN struct chunk *results_oldest(u64 epoch);
-/* Make it new, to be filled by a run that starts now. */
-HIDDEN void results_take(struct chunk *c, u64 epoch, u64 tsc);
-HIDDEN struct cosy_bpf_run *results_buffer(const struct chunk *c);
-/* The run is done: check every offset, build the index. False: nonsense. */
-HIDDEN bool results_keep(struct chunk *c, struct block_ref *ref);
+HIDDEN void results_begin(struct run_start *start);
+/* Where the executor writes: COSY_BPF_LARGE bytes, used again by the next run. */
+HIDDEN struct cosy_bpf_run *results_staging(void);
+/*
+ * The run is done, in a buffer of `size` bytes: check every offset, keep a
+ * copy, build the index. False: nonsense.
+ */
+HIDDEN bool results_keep(const struct run_start *start, u32 size, u16 compound,
+			 struct block_ref *ref);
 HIDDEN struct chunk *results_chunk(struct block_ref ref);
 /* COSY_DECLINES: found. */
 HIDDEN enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len,

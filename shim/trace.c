@@ -56,7 +56,8 @@ static bool announced; // this process has told who it is
 // By call number: which arguments hold what is worth keeping.
 struct kept {
 	u8 path, path2, out; // argument index + 1; 0: none
-	u8 out_type; // COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT
+	// COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT; PTR: two descriptors
+	u8 out_type;
 };
 static struct kept kept[COSY_NR_MAX];
 
@@ -112,8 +113,8 @@ static struct cosy_trace_header *file_create(void)
 		return NULL;
 	// Allocated, not sparse: a full disk must not become a bus error.
 	if (!sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE))
-		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE,
-				  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE, PROT_READ | PROT_WRITE,
+				  MAP_SHARED, fd, 0);
 	sys(__NR_close, fd);
 	if (!map || sys_failed((long)map)) {
 		sys(__NR_unlink, buf);
@@ -251,6 +252,17 @@ static void put_names(const u8 *buf, u8 *to, size_t len)
 	}
 }
 
+// Most payloads are a name or 32 bytes: "rep movsb" takes longer to start than these to copy.
+static inline void put(u8 *to, const void *from, size_t n)
+{
+	const u8 *p = from;
+
+	for (; n >= 8; n -= 8, p += 8, to += 8)
+		__builtin_memcpy(to, p, 8);
+	for (; n; n--)
+		*to++ = *p++;
+}
+
 static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const struct payload *p)
 {
 	struct cosy_trace_header *file = self.file;
@@ -283,17 +295,17 @@ static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const 
 	to = (struct cosy_trace_event *)(b + 1) + i;
 	to->flags = 0;
 	at = (u8 *)b + LIVE_HEAP + heap;
-	memcpy(at, p->path, p->path_len);
-	memcpy(at + p->path_len, p->path2, p->path2_len);
+	put(at, p->path, p->path_len);
+	put(at + p->path_len, p->path2, p->path2_len);
 	at += p->path_len + p->path2_len;
 	if (p->names)
 		put_names(p->out, at, p->out_len);
 	else
-		memcpy(at, p->out, p->out_len);
+		put(at, p->out, p->out_len);
 	to->tsc = ev->tsc;
 	to->dur = ev->dur;
 	to->ret = ev->ret;
-	memcpy(to->args, ev->args, sizeof(to->args));
+	__builtin_memcpy(to->args, ev->args, sizeof(to->args));
 	to->site = ev->site;
 	to->nr = ev->nr;
 	to->heap = heap;
@@ -469,7 +481,8 @@ static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_
 
 	if (path_was_read(ret)) {
 		if (k->path)
-			keep_string((const char *)r->a[k->path - 1], &p->path, &p->path_len, &p->cut);
+			keep_string((const char *)r->a[k->path - 1], &p->path, &p->path_len,
+				    &p->cut);
 		if (k->path2)
 			keep_string((const char *)r->a[k->path2 - 1], &p->path2, &p->path2_len,
 				    &p->cut);
@@ -482,6 +495,9 @@ static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_
 		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
 		p->cut = p->cut || p->out_len > MAX_OUT;
 		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
+	} else if (k->out_type == COSY_ARGT_PTR) {
+		p->out = (const void *)r->a[k->out - 1];
+		p->out_len = 2 * sizeof(s32);
 	} else {
 		p->out = st;
 		p->out_len = keep_stat(k, r, st);
@@ -490,11 +506,11 @@ static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_
 
 // --- hooks ---------------------------------------------------------------
 
-static struct cosy_trace_event event_of(const struct regs *r, u64 tsc)
+static inline struct cosy_trace_event event_of(const struct regs *r, u64 tsc)
 {
 	struct cosy_trace_event ev = { .tsc = tsc, .nr = (u16)r->nr, .site = regs_site(r) };
 
-	memcpy(ev.args, r->a, sizeof(ev.args));
+	__builtin_memcpy(ev.args, r->a, sizeof(ev.args));
 	return ev;
 }
 
@@ -612,6 +628,8 @@ static void find_kept(void)
 			}
 		}
 	}
+	kept[__NR_pipe] = kept[__NR_pipe2] = (struct kept){ .out = 1, .out_type = COSY_ARGT_PTR };
+	kept[__NR_socketpair] = (struct kept){ .out = 4, .out_type = COSY_ARGT_PTR };
 }
 
 void trace_start(void)

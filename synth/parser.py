@@ -85,7 +85,7 @@ class _Line:
                 raise self.error(f"unexpected {text[position]!r}", position + 1)
             kind = match.lastgroup or ""
             if kind == "comment":
-                self.comment = match.group()[1:].strip()
+                self.comment = match.group()[1:].removeprefix(" ").rstrip()
             elif kind != "space":
                 self.tokens.append(_Token(kind, match.group(), position + 1))
             position = match.end()

@@ -22,8 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracer.target import DatasetError, check_target
+
 SCHEMA_VERSION = 1
-SUFFIX = ".cosytrace"
 ROW_GROUP = 1 << 20  # events
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -85,10 +86,6 @@ META_KEYS = frozenset(
 )
 # Columns with few distinct values, where Parquet's own dictionaries help.
 _FEW_VALUES = ["pid", "tid", "nr", "path", "path2", "site", "a0", "a2", "a3", "st_mode"]
-
-
-class DatasetError(Exception):
-    """A folder is no dataset, or cannot become one; one line says why and what to do."""
 
 
 _ESCAPE = re.compile("[%\udc80-\udcff]")
@@ -163,20 +160,6 @@ class Writer:
             self.path.rename(old)
         self._tmp.rename(self.path)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def check_target(path: Path, force: bool) -> None:
-    """Raise DatasetError when no dataset can be written at `path`."""
-    if path.exists() or path.is_symlink():
-        if not force:
-            raise DatasetError(f"exists already: {path}: use --force to replace it, or -o NAME")
-        if not (path / "meta.json").is_file():
-            raise DatasetError(f"is no trace dataset: {path}: not replaced, use another name")
-    parent = path.absolute().parent
-    if not parent.is_dir():
-        raise DatasetError(f"no such folder: {parent}: make it, or use -o NAME")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise DatasetError(f"cannot write to folder: {parent}: use -o NAME")
 
 
 class Dataset:

@@ -15,13 +15,14 @@ The working directory of a process is kept like a descriptor, as AT_FDCWD.
 from __future__ import annotations
 
 import posixpath
-import stat
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from tracer.descriptors import Object, kind_of_mode
 from tracer.processes import Image, Processes
 from tracer.raw import NO_RETURN, NR_PROCESS, OUT_STAT, Chunk, Ints, RawTrace
 from tracer.syscalls import ArgKind, by_name, by_nr
@@ -37,22 +38,9 @@ F_DUPFD, F_SETFD, F_DUPFD_CLOEXEC = 0, 2, 1030
 FD_CLOEXEC = 1
 FIONCLEX, FIOCLEX = 0x5450, 0x5451
 CLOSE_RANGE_CLOEXEC = 4
+_PAIR = struct.Struct("<ii")
 NOTHING = -1
 NO_FD = 255
-
-
-@dataclass(slots=True)
-class Object:
-    """One open file description, or a working directory."""
-
-    kind: str = "other"
-    """file, directory, pipe, socket, tty, device or other."""
-    path: bytes | None = None
-    """Absolute where that is known; joined, not resolved: symbolic links stay."""
-    dev: int | None = None
-    ino: int | None = None
-    event: int | None = None
-    """Row of the call that made it; None: it was there before."""
 
 
 @dataclass
@@ -141,8 +129,9 @@ class _Interpreter:
         self.dups = {self.nr[n] for n in ("dup", "dup2", "dup3")}
         self.sockets = {self.nr[n] for n in ("socket", "accept", "accept4")}
         self.returns_fd = {call.nr for call in calls.values() if call.returns_fd}
+        self.pairs = {self.nr[n] for n in ("pipe", "pipe2", "socketpair")}
         others = ("close", "close_range", "fcntl", "ioctl", "chdir", "fchdir", "execve", "execveat")
-        self.watched = self.returns_fd | {self.nr[name] for name in others}
+        self.watched = self.returns_fd | self.pairs | {self.nr[name] for name in others}
         # Where each call has its flags with O_CLOEXEC among them.
         self.flags_at = {
             call.nr: index
@@ -154,7 +143,8 @@ class _Interpreter:
 
     def effective(self, chunk: Chunk) -> Ints:
         """When each call takes effect, as TSC."""
-        at_end = np.isin(chunk.events["nr"], list(self.returns_fd | {self.nr["fcntl"]}))
+        late = self.returns_fd | self.pairs | {self.nr["fcntl"]}
+        at_end = np.isin(chunk.events["nr"], list(late))
         tsc = chunk.events["tsc"].astype(np.int64)
         return tsc + np.where(at_end, chunk.events["dur"].astype(np.int64), 0)
 
@@ -201,6 +191,16 @@ class _Interpreter:
             cloexec = True  # struct open_how is not recorded: nearly all callers set it
         opened = self.replay.new(Object(kind, where, event=row))
         self.replay.set(table, ret, opened, cloexec, tsc)
+
+    def pair(self, table: int, nr: int, args: list[int], fds: bytes, tsc: int, row: int) -> None:
+        """Apply a call that made two descriptors."""
+        if len(fds) != _PAIR.size:
+            return
+        socket = nr == self.nr["socketpair"]
+        flags = args[1] if nr != self.nr["pipe"] else 0
+        for fd in _PAIR.unpack(fds):
+            made = self.replay.new(Object("socket" if socket else "pipe", event=row))
+            self.replay.set(table, fd, made, bool(flags & O_CLOEXEC), tsc)
 
     def _dup(self, table: int, old: int, new: int, cloexec: bool, tsc: int) -> None:
         known = self.replay.tables[table].get(old)
@@ -250,6 +250,7 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
     execs = {interpreter.nr["execve"], interpreter.nr["execveat"]}
     events = chunk.events
     when = interpreter.effective(chunk)
+    paths = chunk.texts()
     row_of = raw.rows(interpreter.watched)
     order = np.argsort(when, kind="stable")
     lists = (
@@ -260,16 +261,18 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
         events["flags"][order].tolist(),
         [processes.of_file[i].table for i in chunk.file[order].tolist()],
         row_of[order].tolist(),
+        [paths[at] for at in order.tolist()],
         order.tolist(),
     )
-    for tsc, nr, ret, args, flags, table, row, at in zip(*lists, strict=True):
+    for tsc, nr, ret, args, flags, table, row, path, at in zip(*lists, strict=True):
         if images:
             start_until(tsc)
         if nr in execs:
             if flags & NO_RETURN:
                 replay.exec(table, tsc)
+        elif ret >= 0 and nr in interpreter.pairs:
+            interpreter.pair(table, nr, args, chunk.out(at), tsc, row)
         elif ret >= 0:
-            path = chunk.text(at) if events["path_len"][at] else b""
             interpreter.apply(table, nr, args, ret, tsc, path, row)
     start_until(1 << 63)
     return replay
@@ -332,12 +335,16 @@ def _learn_from_stat(raw: RawTrace, found: Objects) -> None:
     empty = (events["path_len"] == 0) & (events["out_len"] == OUT_STAT.itemsize) & (ids >= 0)
     candidates = np.flatnonzero(empty)
     # The first answer for each object is enough.
-    _, first = np.unique(ids[candidates], return_index=True)
-    for at in candidates[first].tolist():
-        st = np.frombuffer(chunk.out(at), OUT_STAT)[0]
-        what = found.objects[ids[at]]
-        what.dev, what.ino = int(st["dev"]), int(st["ino"])
-        what.kind = kind_of_mode(int(st["mode"]), what.path)
+    known, first = np.unique(ids[candidates], return_index=True)
+    size = np.zeros(len(events), np.int64)
+    size[candidates[first]] = OUT_STAT.itemsize
+    # No path, so what the call returned is all of the payload, but in the order of time.
+    joined, _ = chunk.payload(events["path2_len"].astype(np.int64), size)
+    answers = joined.view(OUT_STAT)[np.argsort(np.argsort(candidates[first]))]
+    modes, devs, inos = (answers[name].tolist() for name in ("mode", "dev", "ino"))
+    for object_id, mode, dev, ino in zip(known.tolist(), modes, devs, inos, strict=True):
+        what = found.objects[object_id]
+        what.dev, what.ino, what.kind = dev, ino, kind_of_mode(mode, what.path)
 
 
 def _learn_from_calls(raw: RawTrace, found: Objects) -> None:
@@ -348,21 +355,6 @@ def _learn_from_calls(raw: RawTrace, found: Objects) -> None:
     for object_id in np.unique(found.of_call[raw.rows(nrs)[good]]).tolist():
         if object_id >= 0:
             found.objects[object_id].kind = "directory"
-
-
-def kind_of_mode(mode: int, path: bytes | None = None) -> str:
-    """Return the kind of an object from st_mode, and from its path whether it is a terminal."""
-    if stat.S_ISCHR(mode):
-        tty = path is not None and path.startswith((b"/dev/pts/", b"/dev/tty", b"/dev/console"))
-        return "tty" if tty else "device"
-    kinds = {
-        stat.S_IFREG: "file",
-        stat.S_IFDIR: "directory",
-        stat.S_IFIFO: "pipe",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFBLK: "device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "other")
 
 
 def replay(

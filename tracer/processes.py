@@ -41,6 +41,8 @@ class Image:
     """An exec of this image succeeded."""
     exit: int | None = None
     """As wait(2) tells it, or None: not known."""
+    unseen: bytes = b""
+    """The program that replaced this image, when that one could not be recorded."""
 
 
 @dataclass
@@ -60,6 +62,7 @@ class _Forks:
     clone3_tsc: list[int] = field(default_factory=list)
     """Those of tsc that may as well have been threads."""
     exec_tsc: list[int] = field(default_factory=list)
+    exec_path: bytes = b""
     exit_code: int | None = None
 
     def was_thread(self, start_tsc: int) -> None:
@@ -89,12 +92,13 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
     execs = {calls[name].nr for name in ("execve", "execveat")}
     found: dict[int, _Forks] = defaultdict(_Forks)
     chunk = raw.select(forks | execs | {calls["exit_group"].nr})
-    for file, event in zip(chunk.file.tolist(), chunk.events, strict=True):
+    for row, (file, event) in enumerate(zip(chunk.file.tolist(), chunk.events, strict=True)):
         of, nr, tsc = found[raw.files[file].pid], int(event["nr"]), int(event["tsc"])
         first = int(event["args"][0])
         if nr in execs:
             if event["flags"] & NO_RETURN:
                 of.exec_tsc.append(tsc)
+                of.exec_path = chunk.text(row)
         elif nr not in forks:
             of.exit_code = (first & 0xFF) << 8
         elif nr != calls["clone"].nr or not first & CLONE_THREAD:
@@ -159,7 +163,10 @@ def find(raw: RawTrace) -> Processes:
     for ppid, born in children.items():
         _fork_times(born, forks[ppid].tsc)
     for pid, image in current.items():
-        image.exit = forks[pid].exit_code if pid in forks else None
+        of = forks.get(pid, _Forks())
+        image.exit = of.exit_code
+        if of.exec_tsc and of.exec_tsc[-1] > image.start_tsc:
+            image.unseen, image.exit = of.exec_path, None
     return Processes(images, of_file)
 
 

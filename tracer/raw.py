@@ -8,10 +8,12 @@ What is not whole is left out and, where it can be told, counted as lost.
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy.typing as npt
 MAGIC = b"COSYRAW\x01"
 PAGE = 4096
 MAX_LIVE_SIZE = 1 << 26
+MAX_TIME = 1 << 61  # TSC ticks or ns: centuries
 
 DONE = 0x1
 NO_RETURN = 0x2
@@ -86,7 +89,9 @@ class RawFile:
     """
 
     name: str
+    mapped: mmap.mmap
     data: Bytes
+    """The same bytes as an array."""
     pid: int
     tid: int
     ppid: int
@@ -140,7 +145,7 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     head = data[at : at + BLOCK.itemsize].view(BLOCK)[0]
     first = at + BLOCK.itemsize
     claimed = int(head["n_events"])
-    n = min(claimed, max(0, events_end - first) // EVENT.itemsize)
+    n = min(claimed, max(0, min(events_end, len(data)) - first) // EVENT.itemsize)
     heap_base = first + claimed * EVENT.itemsize if heap_at is None else heap_at
     heap_end = min(heap_base + int(head["heap_bytes"]), len(data))
     events = data[first : first + n * EVENT.itemsize].view(EVENT)
@@ -148,9 +153,10 @@ def _read_block(data: Bytes, at: int, events_end: int, heap_at: int | None) -> _
     size = events["path_len"].astype(np.int64) + events["path2_len"] + events["out_len"]
     begun = events["tsc"] != 0
     whole = (events["flags"] & DONE).astype(bool) & ((heap + size <= heap_end) | (size == 0))
+    whole &= (events["tsc"] <= MAX_TIME) & (events["dur"] <= MAX_TIME)
     offsets = first + np.arange(n, dtype=np.int64) * EVENT.itemsize
-    lost = int((begun & ~whole).sum()) if heap_at is None else 0
-    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost + claimed - n)
+    lost = int((begun & ~whole).sum())
+    block = _Block(int(head["seq"]), offsets, heap, events["tsc"], events["nr"], lost)
     block.keep(whole)
     return block
 
@@ -184,15 +190,20 @@ def read_file(path: Path) -> RawFile:
     name = _NAME.fullmatch(path.name)
     if path.stat().st_size < PAGE:
         raise RawError(f"{path}: shorter than its header")
-    data: Bytes = np.memmap(path, np.uint8, "r")
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    data: Bytes = np.frombuffer(mapped, np.uint8)
     h = data[: HEADER.itemsize].view(HEADER)[0]
     live_size, live_heap = int(h["live_size"]), int(h["live_heap"])
     if h["magic"] != MAGIC:
         raise RawError(f"{path}: not a raw trace file")
     if not BLOCK.itemsize <= live_heap <= live_size <= MAX_LIVE_SIZE:
         raise RawError(f"{path}: sizes in its header make no sense")
+    if max(int(h[name]) for name in ("start_tsc", "start_ns", "now_tsc", "now_ns")) > MAX_TIME:
+        raise RawError(f"{path}: times in its header make no sense")
     raw = RawFile(
         name=name.group(0) if name else path.name,
+        mapped=mapped,
         data=data,
         pid=int(h["pid"]),
         tid=int(h["tid"]),
@@ -236,30 +247,36 @@ class Chunk:
         """
         ends = np.zeros(len(size) + 1, np.int64)
         np.cumsum(size, out=ends[1:])
-        joined = np.empty(ends[-1], np.uint8)
-        for index in np.unique(self.file):
-            rows = np.flatnonzero((self.file == index) & (size > 0))
-            if not len(rows):
-                continue
-            n = size[rows]
-            within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
-            source = np.repeat(self.heap[rows] + at[rows], n) + within
-            joined[np.repeat(ends[rows], n) + within] = self.trace.files[index].data[source]
-        return joined, ends
+        rows = np.flatnonzero(size)
+        first = self.heap[rows] + at[rows]
+        maps = [file.mapped for file in self.trace.files]
+        # Slices of bytes: five times as fast as gathering single bytes by their positions.
+        parts = zip(
+            self.file[rows].tolist(), first.tolist(), (first + size[rows]).tolist(), strict=True
+        )
+        joined = b"".join([maps[file][begin:end] for file, begin, end in parts])
+        return np.frombuffer(joined, np.uint8), ends
+
+    def texts(self) -> list[bytes]:
+        """Return the path of every event."""
+        joined, ends = self.payload(
+            np.zeros(len(self.heap), np.int64), self.events["path_len"].astype(np.int64)
+        )
+        whole, bounds = joined.tobytes(), ends.tolist()
+        return [whole[begin:end] for begin, end in pairwise(bounds)]
 
     def text(self, row: int, second: bool = False) -> bytes:
         """Return the path (or the second path) of one event."""
         event = self.events[row]
         at = int(self.heap[row]) + (int(event["path_len"]) if second else 0)
         size = int(event["path2_len"] if second else event["path_len"])
-        return bytes(self.trace.files[self.file[row]].data[at : at + size])
+        return bytes(self.trace.files[self.file[row]].mapped[at : at + size])
 
     def out(self, row: int) -> bytes:
         """Return what the call of one event returned, as far as it was kept."""
         event = self.events[row]
         at = int(self.heap[row]) + int(event["path_len"]) + int(event["path2_len"])
-        data = self.trace.files[self.file[row]].data
-        return bytes(data[at : at + int(event["out_len"])])
+        return bytes(self.trace.files[self.file[row]].mapped[at : at + int(event["out_len"])])
 
 
 @dataclass

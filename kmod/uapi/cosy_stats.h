@@ -2,7 +2,7 @@
 /*
  * Counters that the shim keeps in a shared file when it was given one
  * (`cosy-auto --stats`). All processes of one run add to the same page with
- * atomic operations. synth/stats.py reads it.
+ * atomic operations. shim/launcher/report.c prints them.
  */
 #ifndef COSY_STATS_H
 #define COSY_STATS_H

@@ -77,6 +77,8 @@ struct cosy_trace_event {
  *   stat family     struct cosy_out_stat
  *   getdents64      one __u32 per entry but "." and "..": FNV-1a of the name
  *                   with the directory entry type (DT_*) in the lowest 4 bits
+ *   pipe, pipe2,    the two new descriptors, a __s32 each
+ *   socketpair
  */
 struct cosy_out_stat {
 	__u64 dev; /* as st_dev */

@@ -24,6 +24,8 @@ struct plan {
 	char orders[MAX_ORDERS];
 };
 
+static const char profile_refused[] = "its profile is refused";
+
 static const char *library_trouble(const char *library)
 {
 	if (!library[0])
@@ -49,7 +51,7 @@ static void plan_execution(struct plan *p)
 	if (p->native)
 		return;
 	if (p->profile.refused)
-		p->native = "its profile is refused";
+		p->native = profile_refused;
 	else if (p->executor && p->opt.executors)
 		p->native = p->executor;
 	else if (strchr(p->profile.path, ';'))
@@ -76,6 +78,8 @@ static void plan_orders(struct plan *p)
 		ADD(";cache=%s", p->places.text);
 	if (p->opt.max_age_ms)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
+	if (p->opt.strict)
+		ADD(";strict=1");
 	if (p->stats[0])
 		ADD(";stats=%s", p->stats);
 #undef ADD
@@ -87,7 +91,7 @@ static void say_native(const struct plan *p)
 {
 	const char *what = p->opt.command[0];
 
-	if (p->profile.refused)
+	if (p->native == profile_refused)
 		fprintf(stderr, "cosy-auto: %s ran native: profile %s is refused: %s\n", what,
 			p->profile.path, p->profile.refused);
 	else

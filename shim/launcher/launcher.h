@@ -29,6 +29,7 @@ struct options {
 	bool stats;
 	bool learn;
 	bool explain;
+	bool strict;
 	uint32_t executors; /* COSY_EXECUTOR_*, those that may be used */
 	const char *profile; /* NULL: by the program's build-id */
 	unsigned int max_age_ms; /* 0: the shim's default */

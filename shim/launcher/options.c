@@ -17,6 +17,8 @@ static const char help[] =
 	"  --executor LIST  use only these: bpf,module,ahead,inline; none: only watch\n"
 	"  --profile FILE   use this profile image instead of the program's own\n"
 	"  --max-age MS     answers older than this are never used [100]\n"
+	"  --strict         let every read of a file end what is known: slower, and safe\n"
+	"                   even for processes that signal each other through file contents\n"
 	"  --help, --version\n"
 	"\n"
 	"Exit code: COMMAND's own; 126 it cannot be executed, 127 it was not found,\n"
@@ -124,6 +126,8 @@ void options_parse(struct options *to, int argc, char **argv)
 		}
 		if (!strcmp(*at, "--stats"))
 			to->stats = true;
+		else if (!strcmp(*at, "--strict"))
+			to->strict = true;
 		else if (!strcmp(*at, "--learn"))
 			to->learn = true;
 		else if (!strcmp(*at, "--explain"))

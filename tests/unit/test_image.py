@@ -165,8 +165,7 @@ def test_2000_mutations_with_a_right_checksum_mean_what_they_say_or_are_refused(
         try:
             read = image.read(image.seal(bytes(data)))
             verify.check(read, "mutation")
-        except SynthError as error:
-            assert "\n" not in str(error)
+        except SynthError:
             refused += 1
             continue
         # Accepted: then it is a profile that could have been written as text.

@@ -6,17 +6,17 @@ The sequences follow coreutils 9.1, findutils 4.9 and tar 1.34 on Debian 12.
 
 from __future__ import annotations
 
-import json
+import posixpath
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tracer import syscalls
+from tracer.dataset import EVENTS, OBJECTS, PROCESSES, Writer
+from tracer.syscalls import ArgKind
 
 AT_FDCWD = 2**64 - 100
 NOFOLLOW, EMPTY_PATH = 0x100, 0x1000
@@ -24,6 +24,7 @@ DIR, REG, LNK = 4, 8, 10
 MODES = {DIR: 0o040755, REG: 0o100644, LNK: 0o120777}
 F_GETFL, F_SETFD, F_DUPFD_CLOEXEC = 3, 2, 1030
 ENODATA = 61
+START_NS = 1_000_000_000
 
 Tree = dict[str, Any]
 """Name to Tree (directory), None (file) or str (symbolic link)."""
@@ -50,7 +51,7 @@ def random_tree(rng: random.Random, depth: int = 3, width: int = 8) -> Tree:
     for i in range(rng.randrange(3)):
         tree[f"link{i}"] = "file0"
     if depth:
-        for i in range(rng.randrange(4)):
+        for i in range(rng.randrange(4) or 1):
             tree[f"dir{i}"] = random_tree(rng, depth - 1, width)
     names = list(tree)
     rng.shuffle(names)
@@ -66,28 +67,46 @@ def count(tree: Tree, *kinds: int) -> int:
 class Program:
     """One process that makes calls; each method is a generator that yields between calls."""
 
-    def __init__(self, builder: TraceBuilder, pid: int, exe: str, tid: int | None = None) -> None:
-        self.builder, self.pid, self.tid, self.exe = builder, pid, tid or pid, exe
-        self.fds: set[int] = {0, 1, 2}
+    def __init__(self, builder: TraceBuilder, pid: int, cwd: str, tid: int | None = None) -> None:
+        self.builder, self.pid, self.tid = builder, pid, tid or pid
+        self.fds: dict[int, int] = {}  # descriptor to object
+        self.cwd = builder.new_object("directory", cwd)
 
-    def free_fd(self, lowest: int = 3) -> int:
-        fd = next(i for i in range(lowest, 4096) if i not in self.fds)
-        self.fds.add(fd)
-        return fd
+    def thread(self, tid: int) -> Program:
+        """Another thread: the same descriptors."""
+        other = Program(self.builder, self.pid, "/", tid)
+        other.fds, other.cwd = self.fds, self.cwd
+        return other
+
+    def object_of(self, fd: int) -> int | None:
+        return self.cwd if fd == AT_FDCWD else self.fds.get(fd)
+
+    def free_fd(self) -> int:
+        return next(i for i in range(3, 4096) if i not in self.fds)
 
     def call(self, name: str, *args: int, ret: int = 0, **more: Any) -> int:
+        kinds = syscalls.by_name()[name].args
+        fds = [i for i, k in enumerate(kinds) if k in (ArgKind.FD, ArgKind.DIRFD)]
+        if fds and "object_id" not in more:
+            more["object_id"] = self.object_of(args[fds[0]])
         self.builder.add(self, name, args, ret, **more)
         return ret
 
-    def open(self, dirfd: int, path: str, flags: int = 0) -> int:
-        return self.call("openat", dirfd, 0, flags, path=path, ret=self.free_fd())
+    def open(self, dirfd: int, path: str, flags: int = 0, kind: str = "directory") -> int:
+        fd = self.call("openat", dirfd, 0, flags, path=path, ret=self.free_fd())
+        base = self.builder.objects[self.object_of(dirfd) or 0]["path"]
+        row = len(self.builder.rows) - 1
+        self.fds[fd] = self.builder.new_object(kind, posixpath.join(base, path), row)
+        return fd
 
     def close(self, fd: int) -> None:
         self.call("close", fd)
-        self.fds.discard(fd)
+        self.fds.pop(fd, None)
 
     def dup(self, fd: int) -> int:
-        return self.call("fcntl", fd, F_DUPFD_CLOEXEC, 3, ret=self.free_fd())
+        new = self.call("fcntl", fd, F_DUPFD_CLOEXEC, 3, ret=self.free_fd())
+        self.fds[new] = self.fds[fd]
+        return new
 
     def stat(self, dirfd: int, path: str, kind: int, flags: int = NOFOLLOW) -> None:
         out = {"st_mode": MODES[kind], "st_size": 4 if kind == LNK else 100, "st_ino": 1}
@@ -191,7 +210,7 @@ class Program:
             if isinstance(node, dict):
                 yield from self.grep(fd, child, node)
             elif node is None:
-                file = self.open(fd, child, 0x20900)
+                file = self.open(fd, child, 0x20900, "file")
                 self.fstat(file, REG)
                 self.call("read", file, 0x8000, 98304, ret=100, bytes_out=100)
                 self.call("read", file, 0x8000, 98304, ret=0)
@@ -217,7 +236,8 @@ class TraceBuilder:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.processes: list[dict[str, Any]] = []
-        self.now_ns = 1_000_000_000
+        self.objects: list[dict[str, Any]] = []
+        self.now_ns = START_NS
         self.lost_events = 0
 
     def program(self, exe: str, cwd: str = "/home/user", pid: int | None = None) -> Program:
@@ -234,7 +254,11 @@ class TraceBuilder:
                 "exit": 0,
             }
         )
-        return Program(self, pid, exe)
+        return Program(self, pid, cwd)
+
+    def new_object(self, kind: str, path: str, event: int | None = None) -> int:
+        self.objects.append({"kind": kind, "path": path, "event": event})
+        return len(self.objects) - 1
 
     def add(
         self,
@@ -270,53 +294,26 @@ class TraceBuilder:
 
     def write(self, path: Path) -> Path:
         """Write the dataset, return its path."""
-        path.mkdir()
-        text = pa.dictionary(pa.int32(), pa.string())
-        uint, wide = pa.uint64(), pa.int64()
-        types = {
-            "t_ns": wide,
-            "dur_ns": wide,
-            "pid": pa.int32(),
-            "tid": pa.int32(),
-            "nr": pa.int16(),
-            **{f"a{i}": uint for i in range(6)},
-            "ret": wide,
-            "path": text,
-            "path2": text,
-            "bytes_in": wide,
-            "bytes_out": wide,
-            "site": text,
-            "object_id": pa.int32(),
-            "names": pa.list_(pa.uint32()),
-            "st_mode": pa.uint32(),
-            "st_size": wide,
-            "st_ino": wide,
-        }
-        table = pa.table(
-            {k: pa.array([r[k] for r in self.rows], t) for k, t in types.items()},
-        )
-        pq.write_table(table, path / "events.parquet")
-        process_types = {"pid": pa.int32(), "ppid": pa.int32(), "exe": pa.string()}
-        process_types |= {"build_id": pa.string(), "argv": pa.list_(pa.string())}
-        process_types |= {"cwd": pa.string(), "start_ns": wide, "exit": pa.int32()}
-        columns = {k: [p[k] for p in self.processes] for k in process_types}
-        processes = pa.table({k: pa.array(columns[k], t) for k, t in process_types.items()})
-        pq.write_table(processes, path / "processes.parquet")
-        objects = {"object_id": pa.array([], pa.int32()), "kind": pa.array([], pa.string())}
-        objects |= {"dev": pa.array([], uint), "ino": pa.array([], uint)}
-        pq.write_table(pa.table(objects | {"path": pa.array([], text)}), path / "objects.parquet")
+        path.parent.mkdir(exist_ok=True)
+        known = [
+            {"object_id": i, "dev": None, "ino": None, **o} for i, o in enumerate(self.objects)
+        ]
+        events = pa.Table.from_pylist(self.rows, EVENTS)
+        processes = pa.Table.from_pylist(self.processes, PROCESSES)
+        objects = pa.Table.from_pylist(known, OBJECTS)
         meta = {
-            "schema": 1,
             "backend": "shim",
             "kernel": "6.1",
             "clock": "CLOCK_MONOTONIC",
             "lost_events": self.lost_events,
             "command": ["test"],
             "recorded": "2026-01-01T00:00:00Z",
-            "wall_ns": int(np.ptp([r["t_ns"] for r in self.rows])) if self.rows else 0,
+            "wall_ns": self.now_ns - START_NS,
             "tool_version": "0",
         }
-        (path / "meta.json").write_text(json.dumps(meta))
+        with Writer(path) as writer:
+            writer.write_events(events)
+            writer.finish(processes, objects, meta)
         return path
 
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""The cost model: what a motif would save on each executor.
+
+Native cost is what the trace measured. Executor costs are the calibration; its defaults are medians
+of measurements on one machine (Linux 6.18, ext4, warm cache), `cosy-doctor --calibrate` replaces
+them. Everything that predicts a saving, here or in the synthesizer, asks this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from miner.motifs import Call, Continuation, Motif, Over
+
+EXECUTORS = ("inline", "ahead", "bpf", "module")
+
+STAT_CALLS = frozenset({"stat", "lstat", "newfstatat", "statx"})
+XATTR_CALLS = frozenset({"getxattr", "lgetxattr"})
+
+# Time in these is waiting for someone else, not the cost of crossing the boundary.
+WAITING_CALLS = frozenset(
+    (
+        *("wait4", "waitid", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"),
+        *("epoll_pwait2", "futex", "nanosleep", "clock_nanosleep", "pause", "rt_sigsuspend"),
+        *("rt_sigtimedwait", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg"),
+        *("semop", "semtimedop", "msgrcv", "io_getevents", "io_uring_enter", "flock"),
+    )
+)
+
+
+class CalibrationError(Exception):
+    """A calibration file that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Costs in ns unless the name says otherwise."""
+
+    serve_ns: float = 60.0  # the shim answers a call from its result table
+    bpf_run_ns: float = 1100.0  # one BPF_PROG_RUN on an empty directory
+    bpf_child_ns: float = 330.0  # per child of the directory, asked for or not
+    module_run_ns: float = 400.0
+    module_child_ratio: float = 1 / 2.3  # of the native stat, fused against the VFS
+    module_slurp_ratio: float = 1 / 1.65  # of native open, fstat, read, close
+    ahead_gate_ns: float = 40_000.0  # calls that are faster on average are cached: no gain
+    ahead_ratio: float = 0.35  # of the native time, cold, with helper threads
+    inline_ns: float = 10.0  # an answer that follows from what is known
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration; costs that it does not name keep their defaults."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CalibrationError(f"cannot read calibration: {path}: {error}") from None
+    return calibration_from(value, str(path))
+
+
+def calibration_from(value: object, where: str) -> Calibration:
+    """A calibration from plain JSON values; raises CalibrationError that names `where`."""
+    if not isinstance(value, Mapping):
+        raise CalibrationError(f"is no calibration: {where}: expected a JSON object")
+    known = {f.name for f in dataclasses.fields(Calibration)}
+    for name, number in value.items():
+        if name not in known:
+            raise CalibrationError(f"unknown cost {name!r}: {where}: run cosy-doctor --calibrate")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+            raise CalibrationError(f"cost {name} is no positive number: {where}")
+    return Calibration(**{name: float(number) for name, number in value.items()})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a compound for a loop over entries should fire, and what that would have saved."""
+
+    saved_ns: int
+    nth: int  # at the nth matching call within one directory
+    min_entries: int  # and only in directories of at least so many entries
+    leaf: bool  # nth counts calls on children that are no directories
+
+
+def answerable(call: Call, executor: str) -> float:
+    """Share of the observed calls whose answer the executor could have had ready."""
+    if call.sclass != "pure" or not call.count:
+        return 0.0
+    if executor == "bpf":
+        if call.syscall in STAT_CALLS:
+            return 1.0 - call.errors / call.count
+        if call.syscall in XATTR_CALLS:
+            return sum(x.missing for x in call.xattrs) / call.count
+        return 0.0
+    return 1.0
+
+
+def _by_name(call: Call) -> bool:
+    """The call names the child: not one on a descriptor that opening it gave."""
+    return any(arg.kind in ("name", "path") for arg in call.args)
+
+
+def saved_per_child_ns(motif: Motif, executor: str, c: Calibration) -> float:
+    """Mean saving on one child whose answers are ready: each is given once."""
+    saved = 0.0
+    for call in motif.calls:
+        if _by_name(call):
+            native_ns = call.time_ns / max(call.count, 1)
+            saved += call.share * answerable(call, executor) * (native_ns - c.serve_ns)
+    return saved
+
+
+def _cost_ns(motif: Motif, executor: str, c: Calibration) -> tuple[float, float]:
+    """Cost of one run and of one child in it."""
+    if executor == "bpf":
+        return c.bpf_run_ns, c.bpf_child_ns
+    native = sum(
+        call.share * call.time_ns / max(call.count, 1)
+        for call in motif.calls
+        if _by_name(call) and answerable(call, executor)
+    )
+    return c.module_run_ns, c.module_child_ratio * native
+
+
+def placement(motif: Motif, executor: str, c: Calibration) -> Placement | None:
+    """The best place for the trigger of a loop over entries; None: it never pays.
+
+    Expected saving against expected waste, summed over what the traces did: firing costs one run
+    and every entry of the directory, and saves only on the children that were still asked for.
+    A walk that asks for sub-directories only has no place: where they are all that a directory
+    holds it would gain a little, but it looks like that everywhere.
+    """
+    if not motif.loop or motif.loop.over is not Over.ENTRIES or executor not in ("bpf", "module"):
+        return None
+    if motif.only_directories:
+        return None
+    per_child = saved_per_child_ns(motif, executor, c)
+    run_ns, child_ns = _cost_ns(motif, executor, c)
+    best: Placement | None = None
+    for leaf, table in ((False, motif.continuation), (True, motif.continuation_files)):
+        for nth, rows in _by_n(table).items():
+            total = 0.0
+            # From the largest directories down: each step lets smaller ones in.
+            for row in sorted(rows, key=lambda r: -r.min_entries):
+                total += row.children * per_child - row.reached * run_ns - row.entries * child_ns
+                if total > (best.saved_ns if best else 0):
+                    best = Placement(int(total), nth, row.min_entries, leaf)
+    return best
+
+
+def _by_n(table: Iterable[Continuation]) -> dict[int, list[Continuation]]:
+    out: dict[int, list[Continuation]] = {}
+    for row in table:
+        if row.n > 0:
+            out.setdefault(row.n, []).append(row)
+    return out
+
+
+def predict(
+    motif: Motif, c: Calibration, known_ends: int = 0, known_ends_ns: int = 0
+) -> dict[str, int]:
+    """Saving in ns on each executor that can run the motif at a gain.
+
+    known_ends: reads of the motif that could only return 0, as the one before them fell short, and
+    the time that they took.
+    """
+    saved: dict[str, int] = {}
+    for executor in ("bpf", "module"):
+        best = placement(motif, executor, c)
+        if best:
+            saved[executor] = best.saved_ns
+    names = {call.syscall for call in motif.calls}
+    if names & {"open", "openat"} and names & {"read", "pread64"}:
+        slurp_ns = sum(call.time_ns for call in motif.calls if _is_slurp(call))
+        saved["module"] = max(saved.get("module", 0), int(slurp_ns * (1 - c.module_slurp_ratio)))
+    slow_ns = sum(
+        call.time_ns
+        for call in motif.calls
+        if call.sclass == "pure" and call.time_ns > c.ahead_gate_ns * call.count
+    )
+    if slow_ns and motif.loop and motif.loop.over is Over.ENTRIES:
+        saved["ahead"] = int(slow_ns * (1 - c.ahead_ratio))
+    if known_ends:
+        saved["inline"] = int(known_ends_ns - known_ends * c.inline_ns)
+    return {executor: saved[executor] for executor in EXECUTORS if saved.get(executor, 0) > 0}
+
+
+def _is_slurp(call: Call) -> bool:
+    if call.syscall in STAT_CALLS or call.syscall == "fstat":
+        return not _by_name(call)
+    return call.syscall in ("open", "openat", "read", "pread64", "close")

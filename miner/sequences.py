@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""Motifs that are no loop over entries: reads until the end, tandem loops, plain repeats."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from miner import motifs
+from miner.annotate import Annotated, Via
+from miner.callstats import CallStats, table_entry
+from miner.events import NO_RET, Events, Ints
+from miner.joins import argument_index, by_number, fd_index, numbers
+from miner.loops import EntryLoops, tandems
+from miner.loopstats import quantiles
+from miner.motifs import Arg, ArgKind
+from miner.render import call_line
+from miner.repeats import maximal_repeats
+from miner.tokens import BodyKey, stream_tokens, xattr_codes
+from tracer import syscalls
+
+_READS = ("read", "pread64", "readv", "preadv", "preadv2", "getdents64", "getdents")
+_MIN_OCCURRENCES = 3
+_CANDIDATES = 400  # repeats tried, best first
+_K = syscalls.ArgKind
+_DESCRIPTORS = (_K.FD, _K.DIRFD)
+
+SequenceKey = tuple[object, ...]
+"""What makes two sequences of different traces the same: calls and their provenance."""
+
+
+@dataclass
+class Sequence:
+    """A motif of calls in a fixed order; additive over traces."""
+
+    over: motifs.Over | None  # None: a repeat
+    calls: list[CallStats]
+    where: list[dict[str, Arg]]  # per call: provenance of its descriptor and path, by kind
+    per_instance: list[Ints] = field(default_factory=list)
+    instances: int = 0
+    programs: Counter[str] = field(default_factory=Counter)
+    build_ids: dict[str, str] = field(default_factory=dict)
+    example: list[str] = field(default_factory=list)
+    known_ends: int = 0  # reads that could only return 0: the one before fell short
+    known_ends_ns: int = 0  # time in these
+
+    def key(self) -> SequenceKey:
+        """Identity across traces."""
+        args = tuple(
+            tuple((k, a.kind, a.call, a.text) for k, a in sorted(w.items())) for w in self.where
+        )
+        return (self.over, tuple(c.key for c in self.calls), args)
+
+    def merge(self, other: Sequence) -> None:
+        """Add what another trace or program says of the same sequence."""
+        for mine, theirs in zip(self.calls, other.calls, strict=True):
+            mine.merge(theirs)
+        self.per_instance += other.per_instance
+        self.instances += other.instances
+        self.programs.update(other.programs)
+        self.build_ids.update(other.build_ids)
+        self.known_ends += other.known_ends
+        self.known_ends_ns += other.known_ends_ns
+
+    @property
+    def crossings(self) -> int:
+        """All calls of all instances."""
+        return sum(c.count for c in self.calls)
+
+    def to_motif(self, name: str, boundary_ns: int) -> motifs.Motif:
+        """The sequence as a motif."""
+        iterations = max((c.iterations for c in self.calls), default=0)
+        calls = []
+        for stats, where in zip(self.calls, self.where, strict=True):
+            calls.append(stats.to_call(iterations, {}, None, _explain(where)))
+        time_ns = sum(c.time_ns for c in calls)
+        loop = None
+        if self.over:
+            per_instance = np.concatenate(self.per_instance)
+            total = int(per_instance.sum())
+            loop = motifs.Loop(self.over, self.instances, total, quantiles(per_instance))
+        return motifs.Motif(
+            name=name,
+            kind=motifs.Kind.LOOP if loop else motifs.Kind.REPEAT,
+            loop=loop,
+            calls=calls,
+            pure=all(c.sclass == syscalls.SyscallClass.PURE for c in calls),
+            crossings=self.crossings,
+            time_ns=time_ns,
+            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
+            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+            instances_by_program=dict(self.programs.most_common()),
+            build_ids=self.build_ids,
+            continuation=[],
+            continuation_files=[],
+            example=self.example,
+            predicted={},
+            members=[name],
+        )
+
+
+def _explain(where: dict[str, Arg]) -> Callable[[syscalls.ArgKind], Arg]:
+    return lambda kind: where.get(str(kind), Arg(ArgKind.UNKNOWN))
+
+
+def _programs(sequence: Sequence, events: Events, images: Ints) -> None:
+    unique, counts = np.unique(images, return_counts=True)
+    for image, count in zip(unique.tolist(), counts.tolist(), strict=True):
+        exe = events.processes[image].exe if image >= 0 else "?"
+        sequence.programs[exe] += count
+        if image >= 0 and events.processes[image].build_id:
+            sequence.build_ids[exe] = events.processes[image].build_id
+
+
+def read_loops(annotated: Annotated) -> list[Sequence]:
+    """Reads of one open file, or of one directory, until the call that returns 0."""
+    events, of = annotated.events, annotated.events.object
+    found = []
+    for nr in numbers(*_READS).tolist():
+        rows = np.flatnonzero((events.nr == nr) & (of >= 0) & (events.ret >= 0))
+        rows = rows[np.argsort(of[rows], kind="stable")]
+        if not len(rows):
+            continue
+        start = np.flatnonzero(np.diff(of[rows], prepend=-1))
+        size = np.diff(np.append(start, len(rows)))
+        ends = np.add.reduceat((events.ret[rows] == 0).astype(np.int64), start) > 0
+        instance = (size >= 2) & ends
+        image = annotated.image[rows[start]]
+        for number in np.unique(image[instance]).tolist():
+            mine = instance & (image == number)
+            chosen = rows[np.repeat(mine, size)]
+            found.append(_read_loop(annotated, nr, chosen, size[mine], image[mine]))
+    return found
+
+
+def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Ints) -> Sequence:
+    events = annotated.events
+    stats = CallStats(BodyKey(nr, Via.FILE, ""))
+    stats.add(events, rows)
+    stats.iterations = len(rows)
+    where = {str(k): Arg(ArgKind.FILE) for k in _DESCRIPTORS}
+    loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], [size], len(size))
+    _programs(loop, events, image)
+    first = rows[: int(size[0])]
+    loop.example = [call_line(events, int(i)) for i in first[:4]]
+    index = int(by_number(argument_index(_K.SIZE), np.array([nr]))[0])
+    if index >= 0 and nr not in numbers("getdents64", "getdents"):
+        wanted = events.args[rows, index].astype(np.int64)
+        short = (events.ret[rows] > 0) & (events.ret[rows] < wanted)
+        regular = np.array([k == "file" for k in events.objects.kind], dtype=bool)
+        short &= regular[events.object[rows]]
+        same = events.object[rows][1:] == events.object[rows][:-1]
+        known = rows[1:][short[:-1] & (events.ret[rows][1:] == 0) & same]
+        loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
+    return loop
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """Token streams of all threads, loops folded: one element per call that is left."""
+
+    token: Ints  # below 0: between threads and for loops, so that no repeat crosses them
+    row: Ints  # event, -1 between threads
+    count: Ints  # calls that the element stands for
+    time_ns: Ints
+
+
+def _streams(annotated: Annotated, entry: EntryLoops) -> tuple[Ints, Ints]:
+    """Tokens of the calls outside of loops over entries, thread by thread, and their events."""
+    events = annotated.events
+    stays = ~entry.covered & (events.ret != NO_RET)
+    # A whole loop is one token, at the place of its first call, and equals no other.
+    head = entry.covered & (entry.first == np.arange(len(events)))
+    rows = np.flatnonzero(stays | head)
+    rows = rows[np.lexsort((rows, events.tid[rows], events.pid[rows]))]
+    token = stream_tokens(annotated, rows)
+    is_head = head[rows]
+    token[is_head] = -1 - np.arange(int(is_head.sum()))
+    return token, rows
+
+
+def _fold(annotated: Annotated, entry: EntryLoops) -> tuple[_Folded, list[Sequence]]:
+    events = annotated.events
+    token, rows = _streams(annotated, entry)
+    thread = (events.pid[rows] << 32) | events.tid[rows]
+    cut = np.flatnonzero(thread[1:] != thread[:-1]) + 1
+    # Each thread ends in a token of its own.
+    token = np.insert(token, cut, int(token.min(initial=0)) - 1 - np.arange(len(cut)))
+    rows = np.insert(rows, cut, -1)
+    count = np.ones(len(token), dtype=np.int64)
+    time_ns = np.where(rows >= 0, events.dur_ns[rows], 0)
+    keep = np.ones(len(token), dtype=bool)
+    bodies: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    top = int(token.max(initial=0)) + 1
+    shown = token.copy()
+    for run in tandems(token):
+        stop = run.start + run.period * run.repeats
+        body = tuple(token[run.start : run.start + run.period].tolist())
+        bodies.setdefault(body, []).append((run.start, run.repeats))
+        grid = time_ns[run.start : stop].reshape(run.repeats, run.period)
+        head = slice(run.start, run.start + run.period)
+        time_ns[head], count[head] = grid.sum(axis=0), run.repeats
+        shown[head] += top
+        keep[run.start + run.period : stop] = False
+    found = []
+    for body, runs in bodies.items():
+        period = len(body)
+        grid = np.concatenate([rows[s : s + r * period].reshape(r, period) for s, r in runs])
+        repeats = np.array([r for _, r in runs], dtype=np.int64)
+        sequence = _sequence(annotated, grid, motifs.Over.TANDEM)
+        sequence.instances, sequence.per_instance = len(runs), [repeats]
+        _programs(sequence, events, annotated.image[rows[[s for s, _ in runs]]])
+        found.append(sequence)
+    return _Folded(shown[keep], rows[keep], count[keep], time_ns[keep]), found
+
+
+def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Sequence:
+    """The sequence whose instances are the rows of `grid`: events, one column per call."""
+    events = annotated.events
+    xattr = xattr_codes(events, grid[0])
+    calls, where = [], []
+    for j in range(grid.shape[1]):
+        column = grid[:, j]
+        code = int(xattr[j])
+        name = events.path2.values[code] if code >= 0 else ""
+        stats = CallStats(BodyKey(int(events.nr[column[0]]), Via.OTHER, name))
+        stats.add(events, column)
+        stats.iterations = len(column)
+        calls.append(stats)
+        where.append(_provenance(annotated, grid, j))
+    sequence = Sequence(over, calls, where, instances=len(grid))
+    sequence.example = [call_line(events, int(i)) for i in grid[0]]
+    return sequence
+
+
+def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
+    """Where the descriptor and the path of column j come from."""
+    events, root, of = annotated.events, annotated.root, annotated.events.object
+    column = grid[:, j]
+    out: dict[str, Arg] = {}
+    index = int(fd_index(events.nr[column[:1]])[0])
+    if index >= 0:
+        arg = Arg(ArgKind.UNKNOWN)
+        numbers_seen = np.unique(events.fd_arg(index, column))
+        if len(numbers_seen) == 1 and (numbers_seen[0] < 0 or (root[column] < 0).all()):
+            arg = Arg(ArgKind.CONST, value=int(numbers_seen[0]))
+        for k in range(j):
+            if (root[column] == grid[:, k]).all():
+                arg = Arg(ArgKind.RESULT, call=k)
+            elif (of[column] == of[grid[:, k]]).all() and (of[column] >= 0).all():
+                other = int(fd_index(events.nr[grid[:1, k]])[0])
+                arg = Arg(ArgKind.SAME, call=k, field=f"arg{other}")
+            else:
+                continue
+            break
+        out |= {str(kind): arg for kind in _DESCRIPTORS}
+    codes = events.path.codes[column]
+    if (codes < 0).all() and table_entry(int(events.nr[column[0]])).index(_K.AT_FLAGS) is not None:
+        out[str(_K.PATH)] = Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
+    elif (codes >= 0).all():
+        arg = Arg(ArgKind.UNKNOWN)
+        if (codes == codes[0]).all():
+            arg = Arg(ArgKind.STRING, text=events.path.values[codes[0]])
+        else:
+            for k in range(j):
+                if (events.path.codes[grid[:, k]] == codes).all():
+                    at = table_entry(int(events.nr[grid[0, k]])).index(_K.PATH)
+                    arg = Arg(ArgKind.SAME, call=k, field=f"arg{at}")
+                    break
+        out[str(_K.PATH)] = arg
+    return out
+
+
+def sequences(annotated: Annotated, entry: EntryLoops) -> list[Sequence]:
+    """Tandem loops, and the repeats that remain when all loops are folded."""
+    folded, found = _fold(annotated, entry)
+    candidates = maximal_repeats(folded.token, 2, _MIN_OCCURRENCES)
+    time_before = np.concatenate([[0], np.cumsum(folded.time_ns)])
+
+    def gain(starts: Ints, length: int) -> int:
+        # All crossings but one of each occurrence, as time.
+        total = time_before[starts + length] - time_before[starts]
+        return int(total.sum()) * (length - 1) // length
+
+    ranked = sorted(candidates, key=lambda r: -gain(r.starts, r.length))[:_CANDIDATES]
+    free = np.ones(len(folded.token), dtype=bool)
+    for repeat in ranked:
+        starts = _disjoint(repeat.starts, repeat.length)
+        window = np.arange(repeat.length)
+        starts = starts[free[starts[:, None] + window].all(axis=1)]
+        if len(starts) < _MIN_OCCURRENCES:
+            continue
+        places = starts[:, None] + window
+        free[places] = False
+        grid = folded.row[places]
+        sequence = _sequence(annotated, grid, None)
+        for j, stats in enumerate(sequence.calls):
+            stats.count = int(folded.count[places[:, j]].sum())
+            stats.time_ns = int(folded.time_ns[places[:, j]].sum())
+        _programs(sequence, annotated.events, annotated.image[grid[:, 0]])
+        found.append(sequence)
+    return found
+
+
+def _disjoint(starts: Ints, length: int) -> Ints:
+    """The starts that are left when occurrences may not overlap, first come first."""
+    if not (np.diff(starts) < length).any():
+        return starts
+    kept, end = [], -1
+    for start in starts.tolist():
+        if start >= end:
+            kept.append(start)
+            end = start + length
+    return np.array(kept, dtype=np.int64)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""`cosy-synth`: motifs to compounds; show, verify and explain profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from miner.motifs import MotifFile
+    from synth.language import Profile
+    from synth.synthesize import Decision
+
+MOTIFS_SUFFIX: Final = ".motifs.json"
+WIDTH: Final = 78
+NAMES: Final = 3  # of motifs that share a reason
+
+
+class _Failure(click.ClickException):
+    """One line on stderr, exit code 1."""
+
+    def show(self, file: object = None) -> None:
+        del file
+        click.echo(f"cosy-synth: {self.message}", err=True)
+
+
+class _Cli(click.Group):
+    """The first word decides: a sub-command, or the first of MOTIFS."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = [arg for arg in args if not arg.startswith("-")]
+        own = [arg for arg in args if arg in ("-h", "--help", "--version")]
+        if args and not own and (not words or args[0] not in self.commands):
+            args = ["synthesize", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_Cli,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="MOTIFS... [-o PROFILE] [--force] [--install] | COMMAND PROFILE",
+    no_args_is_help=True,
+)
+@click.version_option(package_name="cosy", prog_name="cosy-synth")
+def main() -> None:
+    """Make compounds from motif files (see cosy-mine), or look at a profile of compounds.
+
+    `cosy-synth MOTIFS... [-o NAME]` writes NAME.cosy (text, for people) and NAME.img (what
+    cosy-auto uses); without -o the name is that of the first motif file. --force replaces files,
+    --install makes it the profile of the traced program, so that cosy-auto finds it.
+
+    Exit code: 0 done, 1 the input cannot be used or no compound is worth it, 2 wrong usage.
+    """
+
+
+@main.command(hidden=True)
+@click.argument("motifs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="NAME")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--install", is_flag=True, help="Make it the profile of the traced program.")
+def synthesize(motifs: tuple[Path, ...], output: Path | None, force: bool, install: bool) -> None:
+    """Write NAME.cosy and NAME.img from motif files."""
+    from synth.compile import compile_profile, write_whole
+    from synth.errors import SynthError
+    from synth.language import print_profile
+    from synth.synthesize import synthesize as decide
+
+    name = output or Path(motifs[0].name.removesuffix(MOTIFS_SUFFIX).removesuffix(".json"))
+    base = name.with_suffix("") if name.suffix in (".cosy", ".img") else name
+    text, image = base.with_name(base.name + ".cosy"), base.with_name(base.name + ".img")
+    for path in (text, image):
+        if path.exists() and not force:
+            raise _Failure(f"{path} exists: not replaced: use --force, or -o NAME")
+    try:
+        profile, decisions = decide([_load_motifs(path) for path in motifs])
+        _print_decisions(decisions)
+        if not profile.compounds:
+            raise _Failure(f"{motifs[0]}: no motif is worth a compound: nothing written")
+        data = compile_profile(profile, str(text))
+        write_whole(text, print_profile(profile).encode())
+        write_whole(image, data)
+        if install:
+            _install(profile, motifs)
+    except SynthError as error:
+        raise _Failure(str(error)) from None
+    click.echo(f"\nwritten  {text}, {image}")
+    click.echo(f"next     cosy-auto --stats --profile {image} COMMAND")
+
+
+def _load_motifs(path: Path) -> MotifFile:
+    from miner.motifs import MotifFileError, load
+
+    try:
+        return load(path)
+    except OSError as error:
+        raise _Failure(f"cannot read {path}: {error.strerror}: give a file of cosy-mine") from None
+    except MotifFileError as error:
+        raise _Failure(f"{path} is no motif file: {error}") from None
+
+
+def _install(profile: Profile, motifs: tuple[Path, ...]) -> None:
+    from synth.errors import SynthError
+    from synth.store import save
+
+    ids = {
+        build_id
+        for path in motifs
+        for motif in _load_motifs(path).motifs
+        for build_id in motif.build_ids.values()
+    }
+    if len(ids) != 1:
+        raise SynthError(
+            f"cannot install: the motifs come from {len(ids)} known programs, not one: "
+            "use `cosy-auto --profile` instead"
+        )
+    click.echo(f"stored   {save(profile, ids.pop())}")
+
+
+def _print_decisions(decisions: list[Decision]) -> None:
+    """Compounds first, then what gave none, one paragraph per reason."""
+    import textwrap
+
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for decision in decisions:
+        made = f"compound {decision.compound.name}" if decision.compound else "no compound"
+        by_reason.setdefault((made, decision.reason), []).extend(decision.motifs)
+    for (made, reason), motifs in by_reason.items():
+        names = list(dict.fromkeys(motifs))
+        more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+        line = f"{made}: {', '.join(names[:NAMES])}{more}: {reason}"
+        click.echo(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _load_profile(path: Path) -> Profile:
+    from synth.compile import load_profile
+    from synth.errors import SynthError
+
+    try:
+        return load_profile(path)
+    except SynthError as error:
+        raise _Failure(str(error)) from None
+
+
+_PROFILE = click.argument("profile", type=click.Path(path_type=Path))
+
+
+@main.command()
+@_PROFILE
+def show(profile: Path) -> None:
+    """Print a profile, text or image, as canonical text."""
+    from synth.language import print_profile
+
+    # An image holds no comments; the text beside it does, if it means the same.
+    loaded = _load_profile(profile)
+    beside = profile.with_suffix(".cosy")
+    if profile.suffix == ".img" and beside.exists():
+        loaded = _same_meaning(loaded, beside)
+    click.echo(print_profile(loaded), nl=False)
+
+
+def _same_meaning(profile: Profile, text: Path) -> Profile:
+    from synth.compile import load_profile
+    from synth.errors import SynthError
+    from synth.lowering import lower
+
+    try:
+        commented = load_profile(text)
+        return commented if lower(commented) == lower(profile) else profile
+    except SynthError:
+        return profile
+
+
+@main.command()
+@_PROFILE
+def verify(profile: Path) -> None:
+    """Check a profile, text or image, as the shim will; say every problem."""
+    from synth import verify as verifier
+    from synth.errors import SynthError
+    from synth.lowering import lower
+    from synth.store import refusal
+
+    loaded = _load_profile(profile)
+    try:
+        problems = verifier.problems(lower(loaded))
+    except SynthError as error:
+        problems = [str(error)]
+    not_trusted = refusal(profile)
+    if not_trusted and profile.suffix == ".img":
+        problems.append(f"the shim would refuse it: {not_trusted}")
+    for problem in problems:
+        click.echo(f"cosy-synth: {profile}: {problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+    names = ", ".join(compound.name for compound in loaded.compounds) or "no compounds"
+    click.echo(f"{profile}: good: {names}")
+
+
+@main.command()
+@_PROFILE
+def explain(profile: Path) -> None:
+    """Say in words what each compound of a profile does, and when."""
+    import textwrap
+
+    from synth.explain import paragraphs
+
+    for paragraph in paragraphs(_load_profile(profile)):
+        click.echo(textwrap.fill(paragraph, WIDTH, subsequent_indent="  "))
+
+
+if __name__ == "__main__":
+    main()

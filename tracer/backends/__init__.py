@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The ways to record a program: one module each, all with the same result."""

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+"""What a trace says at a glance: a table in the manner of `strace -c`, and sequences."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.dataset import Dataset
+from tracer.syscalls import SyscallClass, by_nr, name_of
+
+WIDTH = 80
+MAX_SEQUENCE = 8
+N_SEQUENCES = 3
+MIN_SHARE = 0.005  # of the time inside calls: less is not worth a line
+MAX_TOKENS = 1 << 20
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system call's share of a trace."""
+
+    call: str
+    calls: int
+    errors: int
+    time_ns: int
+    share: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Calls that one thread makes in a row, again and again; `read+` is a run of reads."""
+
+    calls: list[str]
+    count: int
+    calls_covered: float
+    """Share of all calls that its occurrences hold."""
+    time_covered: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that is printed."""
+
+    command: list[str]
+    calls: int
+    errors: int
+    processes: int
+    threads: int
+    lost_events: int
+    unseen_programs: list[str]
+    """Programs that ran unrecorded: statically linked, set-id, other ABI."""
+    wall_ns: int
+    inside_ns: int
+    """Time inside calls, summed over threads."""
+    waiting_ns: int
+    """The part of inside_ns spent in calls that may wait for somebody else."""
+    rows: list[Row]
+    sequences: list[Sequence]
+    sequences_of: int
+    """How many calls were looked at for the sequences."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON."""
+        return asdict(self)
+
+
+def summarize(data: Dataset) -> Summary:
+    """Read a dataset and sum it up."""
+    columns = ["tid", "nr", "ret", "dur_ns", "bytes_in", "bytes_out"]
+    table = data.events(columns)
+    numbers = {name: _numbers(table[name]) for name in columns}
+    nr, tid, duration = numbers["nr"], numbers["tid"], numbers["dur_ns"]
+    sums = [
+        np.bincount(nr, weights, minlength=1).astype(np.int64)
+        for weights in (
+            None,
+            numbers["ret"] < 0,
+            duration,
+            numbers["bytes_in"],
+            numbers["bytes_out"],
+        )
+    ]
+    inside = int(sums[2].sum())
+    rows = [
+        Row(
+            name_of(number),
+            int(sums[0][number]),
+            int(sums[1][number]),
+            int(sums[2][number]),
+            sums[2][number] / inside if inside else 0.0,
+            int(sums[3][number]),
+            int(sums[4][number]),
+        )
+        for number in np.flatnonzero(sums[0]).tolist()
+    ]
+    rows.sort(key=lambda row: (-row.time_ns, row.call))
+    waits = {call.name for call in by_nr().values() if call.cls == SyscallClass.SYNC} | {
+        "wait4",
+        "waitid",
+    }
+    return Summary(
+        command=data.meta["command"],
+        calls=len(nr),
+        errors=int(sums[1].sum()),
+        processes=len(set(data.processes()["pid"].to_pylist())),
+        threads=len(np.unique(tid)),
+        lost_events=data.meta["lost_events"],
+        unseen_programs=data.meta.get("unseen_programs", []),
+        wall_ns=data.meta["wall_ns"],
+        inside_ns=inside,
+        waiting_ns=sum(row.time_ns for row in rows if row.call in waits),
+        rows=rows,
+        sequences=_sequences(tid, nr, duration),
+        sequences_of=min(len(nr), MAX_TOKENS),
+    )
+
+
+def _numbers(column: pa.ChunkedArray) -> Ints:
+    """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
+
+    def plain(column: pa.ChunkedArray) -> Ints:
+        parts = [
+            np.frombuffer(part.buffers()[1], np.int64, len(part), part.offset * 8)
+            for part in column.cast(pa.int64()).chunks
+            if len(part)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    return plain(column) * plain(column.is_valid()) if column.null_count else plain(column)
+
+
+# --- sequences ---------------------------------------------------------------
+
+
+def _sequences(tid: Ints, nr: Ints, duration: Ints) -> list[Sequence]:
+    """Find the sequences in which the most time passes.
+
+    Runs of one call are folded first. Then all windows of 2 to MAX_SEQUENCE tokens of a
+    thread are counted. A window that begins as it ends (`a b a`) spans more than one
+    turn of a loop and is left out; what remains cannot overlap itself, so counts are exact.
+    Each further sequence is sought in what the ones before it left over.
+    """
+    if len(nr) < 2:
+        return []
+    tid, nr, duration = tid[:MAX_TOKENS], nr[:MAX_TOKENS], duration[:MAX_TOKENS]
+    order = np.argsort(tid, kind="stable")
+    tid, nr, duration = tid[order], nr[order], duration[order]
+    first = np.flatnonzero(np.r_[True, (np.diff(nr) != 0) | (np.diff(tid) != 0)])
+    run = np.diff(np.r_[first, len(nr)])
+    token = nr[first] * 2 + (run > 1)
+    calls = np.r_[0, np.cumsum(run)]
+    time = np.r_[0, np.cumsum(np.add.reduceat(duration, first))]
+    thread = tid[first]
+    free = np.ones(len(token), np.bool_)
+    chosen: list[Sequence] = []
+    total = max(1, int(time[-1]))
+    while len(chosen) < N_SEQUENCES:
+        sizes = range(2, min(MAX_SEQUENCE, len(token)) + 1)
+        best = max((_best_window(token, thread, free, time, n) for n in sizes), default=None)
+        if best is None or best.time < total * MIN_SHARE:
+            break
+        at, n = best.at, best.size
+        names = [name_of(t // 2) + "+" * (t % 2) for t in token[at[0] : at[0] + n].tolist()]
+        n_calls = int((calls[at + n] - calls[at]).sum())
+        chosen.append(Sequence(names, len(at), n_calls / len(nr), best.time / total))
+        for k in range(n):
+            free[at + k] = False
+    return chosen
+
+
+@dataclass(frozen=True, order=True)
+class _Window:
+    """The windows of one kind: where they start, how many tokens each holds."""
+
+    time: int
+    size: int
+    at: Ints = field(compare=False)
+
+
+def _best_window(
+    token: Ints, thread: Ints, free: npt.NDArray[np.bool_], time: Ints, n: int
+) -> _Window:
+    """Return the windows of n free tokens in which the most time passes."""
+    starts = len(token) - n + 1
+    code = np.zeros(starts, np.uint64)
+    good = thread[:starts] == thread[n - 1 :]
+    for k in range(n):
+        code = code * np.uint64(0x9E3779B97F4A7C15) + token[k : k + starts].astype(np.uint64)
+        good &= free[k : k + starts]
+    at = np.flatnonzero(good)
+    none = _Window(0, n, at[:0])
+    if not len(at):
+        return none
+    _, where, inverse, count = np.unique(
+        code[at], return_index=True, return_inverse=True, return_counts=True
+    )
+    covered = np.bincount(inverse, time[at + n] - time[at]).astype(np.int64)
+    for i in np.argsort(-covered).tolist():
+        window = token[at[where[i]] : at[where[i]] + n].tolist()
+        if count[i] > 1 and not any(window[:k] == window[-k:] for k in range(1, n)):
+            return _Window(int(covered[i]), n, at[inverse == i])
+    return none
+
+
+# --- text --------------------------------------------------------------------
+
+
+def _amount(n: int) -> str:
+    """Return a number of bytes in at most 7 characters."""
+    if n < 1000:
+        return f"{n}"
+    value = float(n)
+    for unit in "kMGTPE":
+        value /= 1000
+        if value < 999.5:
+            return f"{value:.1f} {unit}"
+    return f"{value:.0f} E"
+
+
+def _counted(n: int, what: str, plural: str) -> str:
+    return f"{n:,} {what if n == 1 else plural}"
+
+
+def render(summary: Summary, rows: int | None = None) -> str:
+    """Return the text for a terminal; of the table only the first `rows`, if given."""
+    s = summary
+    who = _counted(s.processes, "process", "processes")
+    if s.threads > s.processes:
+        who += f", {s.threads} threads"
+    command = textwrap.shorten(shlex.join(s.command), 50, placeholder=" ...")
+    head = f"{command}: {_counted(s.calls, 'call', 'calls')}, {who}, {s.wall_ns / 1e9:.3f} s"
+    lines = [
+        *textwrap.wrap(head, WIDTH),
+        "",
+        f"{'calls':>11} {'errors':>9} {'time s':>10} {'share':>8} {'in B':>8} {'out B':>8}  call",
+        "-" * 59 + "  " + "-" * 19,
+    ]
+    shown = s.rows[:rows]
+    for row in shown:
+        lines.append(
+            f"{row.calls:>11,} {row.errors or '':>9} {row.time_ns / 1e9:>10.6f} "
+            f"{row.share:>8.1%} {_amount(row.bytes_in):>8} {_amount(row.bytes_out):>8}  {row.call}"
+        )
+    if len(shown) < len(s.rows):
+        lines.append(f"{'':>59}  ... {len(s.rows) - len(shown)} more")
+    lines += [
+        "-" * 59 + "  " + "-" * 19,
+        f"{s.calls:>11,} {s.errors or '':>9} {s.inside_ns / 1e9:>10.6f} {1:>8.1%} "
+        f"{_amount(sum(r.bytes_in for r in s.rows)):>8} "
+        f"{_amount(sum(r.bytes_out for r in s.rows)):>8}  total",
+        "",
+        f"lost events: {s.lost_events:,}",
+        *textwrap.wrap(_time_line(s), WIDTH),
+    ]
+    if s.unseen_programs:
+        names = f"ran unrecorded (static, set-id, ...): {' '.join(s.unseen_programs)}"
+        lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
+    if s.sequences:
+        of = "" if s.sequences_of == s.calls else f" of the first {s.sequences_of:,} calls"
+        lines.append(f"hottest sequences{of}, by thread (+: the call repeats):")
+    for found in s.sequences:
+        lead = f"{found.count:>9,} x  "
+        text = f"{' '.join(found.calls)}  ({found.time_covered:.0%} of the time inside calls)"
+        lines += textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    return "\n".join(lines)
+
+
+def _time_line(s: Summary) -> str:
+    wall = max(s.wall_ns, 1)
+    text = f"wall time {s.wall_ns / 1e9:.3f} s, inside calls {s.inside_ns / 1e9:.3f} s"
+    own = s.inside_ns - s.waiting_ns
+    text += f" ({s.inside_ns / wall:.0%}"
+    text += ", summed over threads)" if s.threads > 1 else ")"
+    if s.waiting_ns > s.inside_ns / 100:
+        text += f"; without calls that may wait for others {own / 1e9:.3f} s ({own / wall:.0%})"
+    return text
