@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import Compiler, Runner
 
 OLD_NS = 1_000_000_000 * 1_000_000_000
+CHILDREN = 24  # enough to be worth a run of the executor, few enough for its small buffer
 FUTURE_NS = 3600 * 1_000_000_000
 NEVER_MS = "1000000"  # so that max_age does not hide another fence that is missing
 
@@ -136,7 +137,7 @@ class Stage:
         pair = self.folder / f"{number}", self.folder / f"{number}-other"
         for size, top in zip((10, 77), pair, strict=True):
             top.mkdir(mode=0o755)
-            for name in ["target", *(f"child{i}" for i in range(10))]:
+            for name in ["target", *(f"child{i}" for i in range(CHILDREN))]:
                 self._file(top / name, size, atime)
             (top / "sub").mkdir()
             (top / "link").symlink_to("nowhere")
