@@ -182,19 +182,18 @@ static enum cosy_decline answer_xattr(const struct attr_call *call, const struct
 	return COSY_DECLINES;
 }
 
-static enum touch touch_of(u32 mode)
-{
-	return S_ISDIR(mode) ? TOUCH_DIR : S_ISLNK(mode) ? TOUCH_LINK : TOUCH_FILE;
-}
-
 static bool atime_moved(const struct record *rec)
 {
-	enum touch kind = touch_of(rec->child->mode);
+	const struct cosy_bpf_child *c = rec->child;
+	enum touch kind = S_ISDIR(c->mode) ? TOUCH_DIR : TOUCH_FILE;
 
-	if (rec->child->flags & COSY_BPF_ATIME_STABLE || !fence_on(FENCE_ATIME))
+	if (c->flags & COSY_BPF_ATIME_STABLE || !fence_on(FENCE_ATIME))
 		return false;
+	// Any path may lead through a symbolic link, and that reads it.
+	if (S_ISLNK(c->mode))
+		return true;
 	return touched(kind) != rec->chunk->start.touches[kind] ||
-	       (kind == TOUCH_FILE && was_read(dev_encode(rec->run->dev), rec->child->ino));
+	       (kind == TOUCH_FILE && was_read(dev_encode(rec->run->dev), c->ino));
 }
 
 enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret)

@@ -252,7 +252,7 @@ static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
 	case COSY_BPF_FULL:
 	case COSY_BPF_LIMIT:
 	case COSY_BPF_MOVED:
-		return run->n_children > 0;
+		return run->n_children > 0 || run->flags;
 	case COSY_BPF_BUSY:
 		return false;
 	case COSY_BPF_WATCHED:
@@ -274,6 +274,7 @@ struct firing {
 	int fd;
 	struct run_start start;
 	u32 depth;
+	u32 flags; // COSY_BPF_BELOW or 0
 };
 
 // What a run took goes off the account.
@@ -332,6 +333,7 @@ static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_re
 	run->dirfd = f->fd;
 	run->skip = skip;
 	run->depth = f->depth;
+	run->flags = f->flags;
 	ret = bpf_run(run, size);
 	stats_add(runs, 1);
 	// Out of descriptors or memory comes and goes; the rest is for good.
@@ -376,40 +378,81 @@ static void run_all(const struct firing *f, u32 skip)
 	d->next_skip = skip;
 }
 
-static void fire(u32 ci, const struct child *child, u32 skip)
+// False: it cannot be, now. `*ours`: a descriptor to close afterwards.
+static bool prepare(struct firing *f, u32 ci, const struct child *child, bool *ours)
 {
-	struct firing f = {
+	*f = (struct firing){
 		.compound = &image.compounds[ci],
 		.account = &accounts[ci],
 		.ci = ci,
 		.dir = child->dir,
 	};
+	results_begin(&f->start);
+	if (mutation_in_flight())
+		return false;
+	exec_arm();
+	f->fd = run_fd(child, f->start.epoch, f->start.tsc, ours);
+	if (f->fd < 0)
+		child->dir->refused = true;
+	return f->fd >= 0;
+}
+
+static void finish(const struct firing *f, bool ours)
+{
+	if (ours)
+		sys(__NR_close, f->fd);
+}
+
+static void fire(u32 ci, const struct child *child, u32 skip)
+{
 	struct dir_slot *d = child->dir;
+	struct firing f;
 	bool ours, now;
 
-	results_begin(&f.start);
-	if (mutation_in_flight())
+	if (!prepare(&f, ci, child, &ours))
 		return;
 	now = opened_now(d, f.start.epoch, f.start.tsc);
-	exec_arm();
-	f.fd = run_fd(child, f.start.epoch, f.start.tsc, &ours);
-	if (f.fd < 0) {
-		d->refused = true;
-		return;
-	}
 	if (may_descend(f.account, d))
 		f.depth = f.compound->depth;
 	if (!skip) {
 		d->results = (struct block_ref){ 0 };
 		d->matched = 0;
 		d->runs++;
+		d->next_below = 0;
 		d->by_fd = child->dirfd != AT_FDCWD || now;
 		d->by_path = child->dirfd == AT_FDCWD || now;
 		stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
 	}
 	run_all(&f, skip);
-	if (ours)
-		sys(__NR_close, f.fd);
+	finish(&f, ours);
+}
+
+/*
+ * One subdirectory after the other is entered: have the next ones' children
+ * ready. True: the one that `rec` is about is among them.
+ */
+static bool fire_below(const struct child *child, const struct record *rec, struct block_ref *below)
+{
+	u32 ci = rec->chunk->compound;
+	struct dir_slot *d = child->dir;
+	struct block_ref first = { 0 };
+	struct firing f;
+	bool ours, found = false;
+
+	if (!image.compounds[ci].depth || d->next_below == ALL_BELOW ||
+	    !may_descend(&accounts[ci], d) || !prepare(&f, ci, child, &ours))
+		return false;
+	f.depth = f.compound->depth;
+	f.flags = COSY_BPF_BELOW;
+	do {
+		bool more = run_once(&f, COSY_BPF_LARGE, d->next_below, &first);
+		const struct chunk *c = results_chunk(first);
+
+		d->next_below = more && c ? c->run->seen : ALL_BELOW;
+		found = results_below(rec, below);
+	} while (!found && d->next_below != ALL_BELOW && can_afford_more(f.account));
+	finish(&f, ours);
+	return found;
 }
 
 // The rest of a large directory, once what is there has paid for it.
@@ -611,7 +654,8 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 		    S_ISDIR(rec.child->mode)) {
 			descents++;
 			directory = true;
-			if (rec.chunk->start.epoch == epoch && !results_below(&rec, &below))
+			if (rec.chunk->start.epoch == epoch && !results_below(&rec, &below) &&
+			    !fire_below(&child, &rec, &below))
 				below.chunk = 0;
 		}
 	}

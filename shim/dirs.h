@@ -12,6 +12,7 @@
 #include "shim.h"
 
 #define DIR_PATH_MAX 448
+#define ALL_BELOW (~0u)
 
 /* A directory that the program opened, kept while it matters. */
 struct dir_slot {
@@ -22,6 +23,7 @@ struct dir_slot {
 	u32 matched; /* triggering calls on children, not answered */
 	u32 runs; /* compounds fired */
 	u32 next_skip; /* children that results so far cover; 0: all that ever will be */
+	u32 next_below; /* children whose own children are covered; ALL_BELOW: all */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;

@@ -24,7 +24,6 @@ enum action {
 	ACTION_CREATE, // creat: always a mutation
 	ACTION_GETDENTS,
 	ACTION_READ,
-	ACTION_READLINK,
 	ACTION_WRITE,
 	ACTION_CLOSE,
 	ACTION_DUP,
@@ -53,8 +52,6 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_creat] = ACTION_CREATE,
 	[__NR_getdents64] = ACTION_GETDENTS,
 	[__NR_getdents] = ACTION_GETDENTS,
-	[__NR_readlink] = ACTION_READLINK,
-	[__NR_readlinkat] = ACTION_READLINK,
 	[__NR_close] = ACTION_CLOSE,
 	[__NR_close_range] = ACTION_CLOSE,
 	[__NR_dup] = ACTION_DUP,
@@ -277,14 +274,6 @@ static long read_call(struct regs *r)
 	return ret;
 }
 
-static long readlink_call(struct regs *r)
-{
-	long ret = sys_regs(r);
-
-	touch(TOUCH_LINK);
-	return ret;
-}
-
 static void note_written(u64 fd)
 {
 	u64 dev, ino;
@@ -434,8 +423,6 @@ static long exec_hook(struct regs *r)
 		return getdents_call(r);
 	case ACTION_READ:
 		return read_call(r);
-	case ACTION_READLINK:
-		return readlink_call(r);
 	case ACTION_WRITE:
 		return write_call(r);
 	case ACTION_CLOSE:

@@ -56,7 +56,7 @@ static inline bool fence_on(enum cosy_fence fence)
 #endif
 
 /* Which attribute times a call may have moved. */
-enum touch { TOUCH_FILE, TOUCH_DIR, TOUCH_LINK, TOUCHES };
+enum touch { TOUCH_FILE, TOUCH_DIR, TOUCHES };
 
 /* Process state that a child of fork must not inherit: wiped there. */
 struct ground {

@@ -21,7 +21,7 @@ struct block_ref {
 /* What counts as the moment of a run: taken before it. */
 struct run_start {
 	u64 epoch, tsc;
-	u64 touches[3]; /* by enum touch */
+	u64 touches[2]; /* by enum touch */
 };
 
 struct chunk {
