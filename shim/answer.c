@@ -240,16 +240,22 @@ static void learn_template(const struct attr_call *call, const struct statx *st)
 	};
 }
 
-u32 answer_mode(const struct attr_call *call)
+u32 answer_mode(const struct regs *r)
 {
-	if (call->nr == __NR_statx)
-		return ((const struct statx *)call->out)->stx_mode;
-	return ((const struct stat *)call->out)->st_mode;
+	switch (r->nr) {
+	case __NR_newfstatat:
+		return ((const struct stat *)r->a[2])->st_mode;
+	case __NR_stat:
+	case __NR_lstat:
+		return ((const struct stat *)r->a[1])->st_mode;
+	case __NR_statx:
+		return ((const struct statx *)r->a[4])->stx_mode;
+	}
+	return 0;
 }
 
-u32 answer_learn(const struct attr_call *call)
+void answer_learn(const struct attr_call *call)
 {
 	if (call->nr == __NR_statx)
 		learn_template(call, call->out);
-	return answer_mode(call);
 }

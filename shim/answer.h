@@ -26,9 +26,9 @@ HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pa
 			      const char *strings);
 /* Fill the caller's buffer. COSY_DECLINES: done, *ret is what the kernel would return. */
 HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret);
-/* The kernel answered: the st_mode that it said, or 0. */
-HIDDEN u32 answer_mode(const struct attr_call *call);
-/* The same, and learn what statx says besides the attributes. */
-HIDDEN u32 answer_learn(const struct attr_call *call);
+/* The kernel answered a call: the st_mode that it said, or 0 if it says none. */
+HIDDEN u32 answer_mode(const struct regs *r);
+/* The kernel answered: learn what statx says besides the attributes. */
+HIDDEN void answer_learn(const struct attr_call *call);
 
 #endif

@@ -528,15 +528,18 @@ static bool due(u32 ci, const struct dir_slot *d)
 // --- calls -----------------------------------------------------------------
 
 // The kernel answered a triggering call about a child that is not answered otherwise.
-static void count(const struct attr_call *call, const struct child *child, u32 ci)
+static void count(const struct regs *r, const struct attr_call *call, const struct child *child,
+		  u32 ci)
 {
 	const struct cosy_compound *c = &image.compounds[ci];
 
 	// What results could not answer, another run could not either.
 	if (!has_results(child))
 		child->dir->matched++;
-	if (!call->xattr && !S_ISDIR(answer_learn(call)))
-		accounts[ci].leaf_seen = true;
+	if (!call->xattr) {
+		answer_learn(call);
+		accounts[ci].leaf_seen = accounts[ci].leaf_seen || !S_ISDIR(answer_mode(r));
+	}
 	if (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF))
 		primed = primed || child->dir->matched + 1 >= c->nth;
 }
@@ -555,7 +558,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (ticks < 16 * USUAL_TICKS && !has_results(child))
 		native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
 	if (child->dir->generation == generation)
-		count(call, child, (u32)ci);
+		count(r, call, child, (u32)ci);
 	ground_unlock();
 	return ret;
 }
@@ -572,13 +575,13 @@ static long watch(struct regs *r)
 	struct child child;
 	int ci;
 
-	if (ret || !dirs_known() || !attr_call_take(r, &call) || call.xattr ||
-	    S_ISDIR(answer_mode(&call)) || !ground_trylock())
+	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)) || !attr_call_take(r, &call) ||
+	    call.xattr || !ground_trylock())
 		return ret;
 	if (dir_child(call.dirfd, call.path, call.len, &child)) {
 		ci = triggered(&call);
 		if (ci >= 0)
-			count(&call, &child, (u32)ci);
+			count(r, &call, &child, (u32)ci);
 	}
 	ground_unlock();
 	return ret;
@@ -646,7 +649,7 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 
 	if (!ground_ours() || !ground_trylock())
 		return;
-	if (dir_child(dirfd, path, len, &child) && child.dir->results.chunk) {
+	if (armed && dir_child(dirfd, path, len, &child) && child.dir->results.chunk) {
 		by_path = child.dirfd == AT_FDCWD;
 		if ((by_path ? child.dir->by_path : child.dir->by_fd) &&
 		    results_find(child.dir->results, child.name, child.len, &rec) ==
