@@ -20,28 +20,30 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define RESULTS_PER_DIR (1u << 20) // bytes: half of all there is room for
-// The account's bounds, in ticks: about 300 µs of loss, and credit for no more than 1 ms.
-#define LOSS_LIMIT (-900 * 1000)
-#define CREDIT_LIMIT (3 * 1000 * 1000)
+#define RESULTS_PER_DIR (3u << 20) // bytes: most of all there is room for
+// The account's bounds, in ticks: about 0.5 ms of loss, and credit for no more than 2 ms.
+#define LOSS_LIMIT (-1500 * 1000)
+#define CREDIT_LIMIT (6 * 1000 * 1000)
 #define FIRST_PAUSE 1024 // calls that a losing compound sits out
 #define LONGEST_PAUSE (1u << 20)
 #define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
 #define SERVED_SHIFT 16
 #define SERVED_KINDS 16
 #define DT_DIR 4
+#define BYTES_PER_RECORD 112 // an estimate: 80 and a padded name
 #define DOTS 2 // "." and ".." are no children
 // A record is longer than the directory entry of the same name by so much, at most.
 #define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
 #define DESCENTS_SEEN 2 // subdirectories entered before results of some are asked for
 // Before any was timed: ticks of a run, records of a deep one.
+#define MOST_TIMES_USUAL 4
 #define USUAL_SMALL_COST (30 * 1000)
 #define USUAL_LARGE_COST (180 * 1000)
 #define USUAL_DEEP_RECORDS 256
+#define USUAL_DIR_RECORDS 8
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 #define LATE_RECORDS 16384 // when so many have come, the older count half
-#define CHUNKS_AT_ONCE 2 // of a large directory, before the first have paid for more
 
 struct dirent64 {
 	u64 ino;
@@ -57,6 +59,7 @@ struct account {
 	// records that come of one that may descend.
 	s64 cost[2];
 	s64 deep_records;
+	s64 dir_records; // of a subdirectory that came along, in 1/16, running mean
 	u32 records, answers; // of late: how many calls a record answers
 	u32 pause, next_pause;
 	bool leaf_seen; // a matching call met something else than a directory
@@ -123,6 +126,7 @@ u32 compounds_start(void)
 		accounts[i].cost[false] = USUAL_SMALL_COST;
 		accounts[i].cost[true] = USUAL_LARGE_COST;
 		accounts[i].deep_records = USUAL_DEEP_RECORDS;
+		accounts[i].dir_records = USUAL_DIR_RECORDS * 16;
 		accounts[i].records = USUAL_RECORDS;
 		accounts[i].answers = USUAL_ANSWERS;
 		want(c->first_trigger, c->n_triggers);
@@ -266,6 +270,12 @@ static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
 	return false;
 }
 
+// What so many records are expected to save, as things went of late.
+static s64 expected(const struct account *a, s64 records)
+{
+	return saving(records * a->answers / a->records);
+}
+
 struct firing {
 	const struct cosy_compound *compound;
 	struct account *account;
@@ -280,10 +290,13 @@ struct firing {
 // What a run took goes off the account.
 static void debit(struct account *a, u64 start, u32 size)
 {
-	s64 ticks = (s64)(rdtsc() - start);
+	s64 ticks = (s64)(rdtsc() - start), *mean = &a->cost[size == COSY_BPF_LARGE];
 
+	// Much more than usual: something else had the processor.
+	if (ticks > MOST_TIMES_USUAL * *mean)
+		ticks = MOST_TIMES_USUAL * *mean;
 	a->balance -= ticks;
-	learn(&a->cost[size == COSY_BPF_LARGE], ticks);
+	learn(mean, ticks);
 }
 
 // Only what was saved before may be risked on more than the directory at hand.
@@ -298,14 +311,14 @@ static bool may_descend(const struct account *a, const struct dir_slot *d)
 	return descents >= DESCENTS_SEEN && d->subdirs > DOTS && can_afford_more(a);
 }
 
-static u32 buffer_size(const struct dir_slot *d, bool deep)
+static u32 buffer_size(u64 record_bytes, bool deep)
 {
 	const u32 room = COSY_BPF_SMALL - sizeof(struct cosy_bpf_run) - sizeof(struct cosy_bpf_dir);
 
-	return deep || d->record_bytes > room ? COSY_BPF_LARGE : COSY_BPF_SMALL;
+	return deep || record_bytes > room ? COSY_BPF_LARGE : COSY_BPF_SMALL;
 }
 
-static void count_records(const struct firing *f, u32 n)
+static void count_records(const struct firing *f, u32 n, u32 n_dirs)
 {
 	struct account *a = f->account;
 
@@ -316,6 +329,8 @@ static void count_records(const struct firing *f, u32 n)
 	}
 	if (f->depth)
 		learn(&a->deep_records, n);
+	if (f->flags && n_dirs > 1)
+		learn(&a->dir_records, (s64)n * 16 / (n_dirs - 1));
 	stats_add(records, n);
 	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, n);
 }
@@ -344,38 +359,33 @@ static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_re
 	debit(f->account, start, size);
 	if (!kept)
 		return false;
-	count_records(f, run->n_children);
+	count_records(f, run->n_children, run->n_dirs);
 	return run->status == COSY_BPF_FULL && run->seen > skip;
 }
 
-// From the child number `skip` on, as far as the limits and the account reach.
-static void run_all(const struct firing *f, u32 skip)
+// The whole directory, as far as the limits reach.
+static void run_all(const struct firing *f)
 {
 	struct dir_slot *d = f->dir;
 	struct block_ref *to = &d->results;
-	u32 size = skip ? COSY_BPF_LARGE : buffer_size(d, f->depth), records = 0, n = 0;
+	u32 size = buffer_size(d->record_bytes, f->depth), skip = 0, records = 0;
 	u64 bytes = 0;
+	bool more;
 
-	for (struct chunk *c; (c = results_chunk(*to)); to = &c->next)
-		bytes += c->bytes;
-	d->next_skip = 0;
 	do {
 		struct chunk *c;
-		bool more = run_once(f, size, skip, to);
 
+		more = run_once(f, size, skip, to);
 		c = results_chunk(*to);
-		if (!c || !more)
+		if (!c)
 			return;
 		skip = c->run->seen;
 		records += c->run->n_children;
 		bytes += c->bytes;
 		to = &c->next;
 		size = COSY_BPF_LARGE;
-		if (records >= f->compound->limit_ops || bytes >= f->compound->limit_bytes ||
-		    bytes >= RESULTS_PER_DIR)
-			return;
-	} while (++n < CHUNKS_AT_ONCE || can_afford_more(f->account));
-	d->next_skip = skip;
+	} while (more && records < f->compound->limit_ops && bytes < f->compound->limit_bytes &&
+		 bytes < RESULTS_PER_DIR);
 }
 
 // False: it cannot be, now. `*ours`: a descriptor to close afterwards.
@@ -403,7 +413,7 @@ static void finish(const struct firing *f, bool ours)
 		sys(__NR_close, f->fd);
 }
 
-static void fire(u32 ci, const struct child *child, u32 skip)
+static void fire(u32 ci, const struct child *child)
 {
 	struct dir_slot *d = child->dir;
 	struct firing f;
@@ -414,16 +424,14 @@ static void fire(u32 ci, const struct child *child, u32 skip)
 	now = opened_now(d, f.start.epoch, f.start.tsc);
 	if (may_descend(f.account, d))
 		f.depth = f.compound->depth;
-	if (!skip) {
-		d->results = (struct block_ref){ 0 };
-		d->matched = 0;
-		d->runs++;
-		d->next_below = 0;
-		d->by_fd = child->dirfd != AT_FDCWD || now;
-		d->by_path = child->dirfd == AT_FDCWD || now;
-		stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
-	}
-	run_all(&f, skip);
+	d->results = (struct block_ref){ 0 };
+	d->matched = 0;
+	d->runs++;
+	d->next_below = 0;
+	d->by_fd = child->dirfd != AT_FDCWD || now;
+	d->by_path = child->dirfd == AT_FDCWD || now;
+	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
+	run_all(&f);
 	finish(&f, ours);
 }
 
@@ -437,15 +445,19 @@ static bool fire_below(const struct child *child, const struct record *rec, stru
 	struct dir_slot *d = child->dir;
 	struct block_ref first = { 0 };
 	struct firing f;
+	struct account *a = &accounts[ci];
+	s64 records = (s64)(d->subdirs - DOTS) * a->dir_records / 16;
+	u32 size = buffer_size((u64)records * BYTES_PER_RECORD, false);
 	bool ours, found = false;
 
-	if (!image.compounds[ci].depth || d->next_below == ALL_BELOW ||
-	    !may_descend(&accounts[ci], d) || !prepare(&f, ci, child, &ours))
+	if (!image.compounds[ci].depth || d->next_below == ALL_BELOW || !may_descend(a, d) ||
+	    expected(a, records) < a->cost[size == COSY_BPF_LARGE] ||
+	    !prepare(&f, ci, child, &ours))
 		return false;
 	f.depth = f.compound->depth;
 	f.flags = COSY_BPF_BELOW;
 	do {
-		bool more = run_once(&f, COSY_BPF_LARGE, d->next_below, &first);
+		bool more = run_once(&f, size, d->next_below, &first);
 		const struct chunk *c = results_chunk(first);
 
 		d->next_below = more && c ? c->run->seen : ALL_BELOW;
@@ -453,21 +465,6 @@ static bool fire_below(const struct child *child, const struct record *rec, stru
 	} while (!found && d->next_below != ALL_BELOW && can_afford_more(f.account));
 	finish(&f, ours);
 	return found;
-}
-
-// The rest of a large directory, once what is there has paid for it.
-static bool fire_again(const struct child *child)
-{
-	struct dir_slot *d = child->dir;
-	u32 ci, skip = d->next_skip;
-
-	if (!skip || !has_results(child))
-		return false;
-	ci = results_chunk(d->results)->compound;
-	if (!can_afford_more(&accounts[ci]))
-		return false;
-	fire(ci, child, skip);
-	return true;
 }
 
 static bool triggers(const struct cosy_compound *c, const struct attr_call *call)
@@ -507,11 +504,12 @@ static bool worth_it(const struct account *a, const struct cosy_compound *c,
 		     const struct dir_slot *d)
 {
 	bool deep = c->depth && may_descend(a, d);
-	s64 records = d->entries - DOTS;
+	s64 records = d->entries - DOTS, runs = 1 + d->record_bytes / COSY_BPF_LARGE;
 
 	if (deep && records < a->deep_records)
 		records = a->deep_records;
-	return saving(records * a->answers / a->records) > a->cost[buffer_size(d, deep) == COSY_BPF_LARGE];
+	return expected(a, records) >
+	       runs * a->cost[buffer_size(d->record_bytes, deep) == COSY_BPF_LARGE];
 }
 
 static bool due(u32 ci, const struct dir_slot *d)
@@ -595,10 +593,9 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	if (serve(call, child, ret))
 		return true;
 	*ci = triggered(call);
-	if (*ci >= 0 && due((u32)*ci, child->dir))
-		fire((u32)*ci, child, 0);
-	else if (*ci < 0 || !fire_again(child))
+	if (*ci < 0 || !due((u32)*ci, child->dir))
 		return false;
+	fire((u32)*ci, child);
 	return serve(call, child, ret);
 }
 

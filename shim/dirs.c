@@ -92,7 +92,6 @@ static struct dir_slot *slot_new(void)
 	oldest->record_bytes = 0;
 	oldest->matched = 0;
 	oldest->runs = 0;
-	oldest->next_skip = 0;
 	oldest->next_below = 0;
 	oldest->fd = -1;
 	oldest->results = (struct block_ref){ 0 };

@@ -22,7 +22,6 @@ struct dir_slot {
 	u32 record_bytes; /* that the executor's records of them take, at most */
 	u32 matched; /* triggering calls on children, not answered */
 	u32 runs; /* compounds fired */
-	u32 next_skip; /* children that results so far cover; 0: all that ever will be */
 	u32 next_below; /* children whose own children are covered; ALL_BELOW: all */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;

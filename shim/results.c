@@ -6,8 +6,8 @@
 
 #include "fence.h"
 
-#define CHUNKS 256u
-#define RING (2u << 20) // bytes of results and indexes; the oldest make room
+#define CHUNKS 512u
+#define RING (4u << 20) // bytes of results and indexes; the oldest make room
 #define PLACES_FEWEST 16u
 #define PLACES_MOST 2048u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)

@@ -57,7 +57,7 @@ struct {
 struct scan {
 	struct view view;
 	__u64 dir; /* struct dentry *, the directory in work */
-	__u64 ino; /* its own */
+	__u64 ino, size; /* its own; the size in bytes hints at the number of children */
 	__u32 start, end; /* of its block in data[] */
 	__u32 parent; /* of the block, see struct cosy_bpf_dir */
 	__u32 depth; /* levels below it that may ride along */
@@ -187,6 +187,7 @@ static __always_inline _Bool dequeue(struct scan *scan, const struct cred *cred)
 			continue;
 		scan->dir = (__u64)dentry;
 		scan->ino = inode->i_ino;
+		scan->size = inode->i_size;
 		scan->index = queue->entries[head].index;
 		scan->parent = queue->entries[head].parent;
 		scan->depth = queue->entries[head].depth;
@@ -375,7 +376,9 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 	__u32 status;
 
 	scan->start = scan->end;
-	if (!place(data, capacity, scan->start, sizeof(*block)))
+	/* Better not begun than thrown away: records take about as much as the directory's blocks. */
+	if (!place(data, capacity, scan->start, sizeof(*block)) ||
+	    (scan->n_dirs && scan->size > capacity - scan->start))
 		return COSY_BPF_FULL;
 	scan->end += sizeof(*block);
 	scan->n = 0;
@@ -404,7 +407,7 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
  */
 static __always_inline _Bool pass_over(struct scan *scan, struct cosy_bpf_run *run, __u32 *misfits)
 {
-	if (scan->index != NONE && scan->n_dirs > 1) {
+	if (scan->index != NONE && scan->n_dirs > 1 && scan->size < COSY_BPF_LARGE / 2) {
 		run->seen = scan->index;
 		run->status = COSY_BPF_FULL;
 		return 0;
