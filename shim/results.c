@@ -157,10 +157,9 @@ static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 
 }
 
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct chunk *c, u32 block, const char *name, u32 len)
+static u32 *place(const struct chunk *c, u32 block, u32 end, const char *name, u32 len)
 {
 	const u8 *data = c->run->data;
-	const struct cosy_bpf_dir *dir = (const void *)(data + block);
 
 	for (u32 i = hash_name(block, name, len);; i++) {
 		u32 *at = &c->index[i & c->mask];
@@ -168,7 +167,7 @@ static u32 *place(const struct chunk *c, u32 block, const char *name, u32 len)
 
 		if (!*at)
 			return at;
-		if (offset >= block && offset < block + dir->bytes &&
+		if (offset >= block && offset < end &&
 		    same_name((const void *)(data + offset), name, len))
 			return at;
 	}
@@ -190,7 +189,7 @@ static bool index_block(struct chunk *c, u32 block, u32 *room)
 		if (size > end - at)
 			return false;
 		--*room;
-		free = place(c, block, name_of(child), child->namelen);
+		free = place(c, block, end, name_of(child), child->namelen);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
 			*free = at / 8 + 1;
@@ -250,7 +249,8 @@ static void know_dirs(const struct chunk *c)
 		k->ino = dir->ino;
 		k->ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1),
 					     .generation = c->generation,
-					     .block = block };
+					     .block = block,
+					     .end = block + dir->bytes };
 	}
 }
 
@@ -278,7 +278,9 @@ bool results_keep(const struct run_start *start, u32 size, u16 compound, struct 
 		return false;
 	}
 	know_dirs(c);
-	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1), .generation = c->generation };
+	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1),
+				   .generation = c->generation,
+				   .end = ((const struct cosy_bpf_dir *)c->run->data)->bytes };
 	return true;
 }
 
@@ -292,7 +294,7 @@ enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, 
 
 		if (why != COSY_DECLINES)
 			return why;
-		at = place(c, ref.block, name, len);
+		at = place(c, ref.block, ref.end, name, len);
 		if (!*at)
 			continue;
 		to->chunk = c;

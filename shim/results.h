@@ -15,7 +15,7 @@
 struct block_ref {
 	u16 chunk; /* index + 1; 0: none */
 	u32 generation;
-	u32 block; /* offset in data[] */
+	u32 block, end; /* offsets in data[] */
 };
 
 /* What counts as the moment of a run: taken before it. */
