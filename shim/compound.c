@@ -24,8 +24,9 @@
 // The account's bounds, in ticks: about 0.5 ms of loss, and credit for no more than 2 ms.
 #define LOSS_LIMIT (-1500 * 1000)
 #define CREDIT_LIMIT (6 * 1000 * 1000)
-#define FIRST_PAUSE 1024 // calls that a losing compound sits out
-#define LONGEST_PAUSE (1u << 20)
+#define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
+#define FIRST_REST 8192 // calls
+#define LONGEST_REST (1u << 22)
 #define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
 #define SERVED_SHIFT 16
 #define SERVED_KINDS 16
@@ -61,7 +62,6 @@ struct account {
 	s64 deep_records;
 	s64 dir_records; // of a subdirectory that came along, in 1/16, running mean
 	u32 records, answers; // of late: how many calls a record answers
-	u32 pause, next_pause;
 	bool leaf_seen; // a matching call met something else than a directory
 	bool usable;
 };
@@ -72,6 +72,8 @@ static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and
 static bool wanted[COSY_NR_MAX];
 static u32 native_ticks = USUAL_TICKS; // of a matching call, running mean
 static u32 descents; // directories opened whose parent had results
+static u32 resting, next_rest = FIRST_REST; // calls to pass without a look
+static u32 fruitless; // calls in a row that a compound could have answered, and did not
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -122,7 +124,6 @@ u32 compounds_start(void)
 		if (!bpf_can_run(&image, c) || !serve_kinds(i, c))
 			continue;
 		accounts[i].usable = true;
-		accounts[i].next_pause = FIRST_PAUSE;
 		accounts[i].cost[false] = USUAL_SMALL_COST;
 		accounts[i].cost[true] = USUAL_LARGE_COST;
 		accounts[i].deep_records = USUAL_DEEP_RECORDS;
@@ -160,6 +161,14 @@ static void credit(struct account *a, s64 ticks)
 	a->balance += ticks;
 	if (a->balance > CREDIT_LIMIT)
 		a->balance = CREDIT_LIMIT;
+}
+
+// Asked again, the kernel does now what it was spared before: nothing was saved.
+static void take_back(struct account *a)
+{
+	a->balance -= saving(1);
+	if (a->answers)
+		a->answers--;
 }
 
 // The kind of answer that the compound gives to this call; -1: none.
@@ -204,6 +213,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	bit = 1u << (SERVED_SHIFT + kind);
 	if (*rec.served & bit && fence_on(FENCE_SERVED_ONCE)) {
 		stats_decline(COSY_DECLINE_USED);
+		take_back(&accounts[rec.chunk->compound]);
 		return false;
 	}
 	why = answer(call, &rec, ret);
@@ -215,6 +225,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	if (rec.chunk->start.epoch != epoch_now())
 		return false;
 	accounts[rec.chunk->compound].answers++;
+	fruitless = 0;
 	*rec.served |= bit;
 	credit(&accounts[rec.chunk->compound], saving(1));
 	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
@@ -484,18 +495,29 @@ static int triggered(const struct attr_call *call)
 	return -1;
 }
 
-static bool losing(struct account *a)
+/*
+ * Nothing is gained here: let calls pass without a look for a while, longer
+ * each time. Afterwards the compounds start with a clean slate.
+ */
+static void rest(void)
 {
-	if (a->pause) {
-		a->pause--;
-		return true;
+	resting = next_rest;
+	if (next_rest < LONGEST_REST)
+		next_rest *= 2;
+	fruitless = 0;
+	for (u32 i = 0; i < image.head->n_compounds; i++) {
+		accounts[i].records = USUAL_RECORDS;
+		accounts[i].answers = USUAL_ANSWERS;
+		if (accounts[i].balance < LOSS_LIMIT / 2)
+			accounts[i].balance = LOSS_LIMIT / 2;
 	}
+}
+
+static bool losing(const struct account *a)
+{
 	if (a->balance > LOSS_LIMIT)
 		return false;
-	a->pause = a->next_pause;
-	if (a->next_pause < LONGEST_PAUSE)
-		a->next_pause *= 2;
-	a->balance = LOSS_LIMIT / 2;
+	rest();
 	return true;
 }
 
@@ -550,6 +572,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	long ret = sys_regs(r);
 
 	ticks = rdtsc() - tsc;
+	if (++fruitless > FRUITLESS)
+		rest();
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	// A child that was looked at already is warm: its price says nothing of the others'.
@@ -609,6 +633,10 @@ long compound_call(struct regs *r)
 	bool done;
 
 	stats_add(calls, 1);
+	if (resting) {
+		resting--;
+		return sys_regs(r);
+	}
 	if (!primed)
 		return watch(r);
 	if (!attr_call_take(r, &call))
