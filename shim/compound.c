@@ -25,11 +25,11 @@
 #define LOSS_LIMIT (-1500 * 1000)
 #define CREDIT_LIMIT (6 * 1000 * 1000)
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
-#define FIRST_REST 8192 // calls
-#define LONGEST_REST (1u << 22)
+#define FIRST_REST 256 // reads of directory entries
+#define LONGEST_REST (1u << 18)
 #define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
-#define SERVED_SHIFT 16
-#define SERVED_KINDS 16
+#define SERVED_SHIFT 24
+#define SERVED_KINDS 8
 #define DT_DIR 4
 #define BYTES_PER_RECORD 112 // an estimate: 80 and a padded name
 #define DOTS 2 // "." and ".." are no children
@@ -72,7 +72,7 @@ static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and
 static bool wanted[COSY_NR_MAX];
 static u32 native_ticks = USUAL_TICKS; // of a matching call, running mean
 static u32 descents; // directories opened whose parent had results
-static u32 resting, next_rest = FIRST_REST; // calls to pass without a look
+static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
 static bool primed; // somewhere the next call could be the one that fires
 
@@ -90,8 +90,8 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 		for (u32 k = 0; p->string && k < i; k++) {
 			const struct cosy_pattern *q = &image.patterns[c->first_serve + k];
 
-			if (q->string && str_equal(image.strings + p->string,
-						   image.strings + q->string))
+			if (q->string &&
+			    str_equal(image.strings + p->string, image.strings + q->string))
 				kind = served_kind[ci][k];
 		}
 		if (kind == next && p->string)
@@ -363,7 +363,8 @@ static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_re
 	ret = bpf_run(run, size);
 	stats_add(runs, 1);
 	// Out of descriptors or memory comes and goes; the rest is for good.
-	if (ret < 0 && ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ && ret != -12 /* ENOMEM */)
+	if (ret < 0 && ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ &&
+	    ret != -12 /* ENOMEM */)
 		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
 	kept = ret >= 0 && status_usable(f->dir, run) &&
 	       results_keep(&f->start, size, (u16)f->ci, ref);
@@ -502,6 +503,7 @@ static int triggered(const struct attr_call *call)
 static void rest(void)
 {
 	resting = next_rest;
+	exec_watch_attributes(false);
 	if (next_rest < LONGEST_REST)
 		next_rest *= 2;
 	fruitless = 0;
@@ -633,10 +635,6 @@ long compound_call(struct regs *r)
 	bool done;
 
 	stats_add(calls, 1);
-	if (resting) {
-		resting--;
-		return sys_regs(r);
-	}
 	if (!primed)
 		return watch(r);
 	if (!attr_call_take(r, &call))
@@ -699,6 +697,8 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 
 	if (!ground_trylock())
 		return;
+	if (resting && !--resting)
+		exec_watch_attributes(true);
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

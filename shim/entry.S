@@ -42,6 +42,7 @@ cosy_entry:
 	cmpb	$0, (%r11,%rax)
 	jne	1f
 	/* Nobody wants to see this call. */
+0:
 	lea	-128(%rsp), %rsp
 	.cfi_def_cfa_offset 128
 	push	%rcx
@@ -55,7 +56,9 @@ cosy_entry:
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
 
-1:	cmp	$__NR_clone, %rax
+1:	cmp	$__NR_fcntl, %rax
+	je	4f
+3:	cmp	$__NR_clone, %rax
 	je	2f
 	cmp	$__NR_vfork, %rax
 	je	2f
@@ -97,6 +100,14 @@ cosy_entry:
 	lea	128(%rsp), %rsp
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
+
+	/* Reading or setting flags, where only other commands matter? */
+4:	cmpb	$COSY_ACTION_FCNTL, (%r11,%rax)
+	jne	3b
+	lea	-1(%rsi), %r11d
+	cmp	$3, %r11d
+	jbe	0b
+	jmp	3b
 
 	/*
 	 * These may return twice or on another stack: look at the registers,

@@ -27,7 +27,7 @@ enum action {
 	ACTION_WRITE,
 	ACTION_CLOSE,
 	ACTION_DUP,
-	ACTION_FCNTL,
+	ACTION_FCNTL = COSY_ACTION_FCNTL,
 	ACTION_IOCTL,
 	ACTION_MMAP,
 	ACTION_MEMORY, // the address space changes
@@ -104,11 +104,11 @@ static const struct {
 	u16 nr;
 	u8 action;
 } when_armed[] = {
-	{ __NR_read, ACTION_READ },	 { __NR_readv, ACTION_READ },
-	{ __NR_pread64, ACTION_READ },	 { __NR_preadv, ACTION_READ },
-	{ __NR_preadv2, ACTION_READ },	 { __NR_write, ACTION_WRITE },
-	{ __NR_writev, ACTION_WRITE },	 { __NR_pwrite64, ACTION_WRITE },
-	{ __NR_pwritev, ACTION_WRITE },	 { __NR_pwritev2, ACTION_WRITE },
+	{ __NR_read, ACTION_READ },	{ __NR_readv, ACTION_READ },
+	{ __NR_pread64, ACTION_READ },	{ __NR_preadv, ACTION_READ },
+	{ __NR_preadv2, ACTION_READ },	{ __NR_write, ACTION_WRITE },
+	{ __NR_writev, ACTION_WRITE },	{ __NR_pwrite64, ACTION_WRITE },
+	{ __NR_pwritev, ACTION_WRITE }, { __NR_pwritev2, ACTION_WRITE },
 };
 
 static bool is_when_armed(u32 nr)
@@ -132,6 +132,13 @@ void exec_arm(void)
 		return;
 	armed = true;
 	watch_reads();
+}
+
+void exec_watch_attributes(bool on)
+{
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		if (compounds_want(nr))
+			cosy_actions[nr] = on ? ACTION_ATTR : ACTION_PASS;
 }
 
 void exec_disarm(int native_reason)
@@ -159,7 +166,8 @@ static long open_call(struct regs *r)
 	if (armed || flags & O_DIRECTORY)
 		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
 				flags & O_DIRECTORY, epoch, tsc);
-	if (armed && !(flags & O_DIRECTORY) && fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
+	if (armed && !(flags & O_DIRECTORY) && results_alive() &&
+	    fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
 		epoch_end(FENCE_OPEN_FIFO);
 	return ret;
 }
@@ -264,7 +272,7 @@ static long read_call(struct regs *r)
 	enum fd_kind kind;
 	u64 dev, ino;
 
-	if (!armed)
+	if (!armed || !results_alive())
 		return ret;
 	kind = fd_kind((u32)r->a[0], &dev, &ino);
 	if (kind == FD_FILE)
@@ -278,7 +286,8 @@ static void note_written(u64 fd)
 {
 	u64 dev, ino;
 
-	if (armed && fence_on(FENCE_WRITE_INODE) && fd_kind(fd, &dev, &ino) == FD_FILE)
+	if (armed && fence_on(FENCE_WRITE_INODE) && results_alive() &&
+	    fd_kind(fd, &dev, &ino) == FD_FILE)
 		written_add(dev, ino);
 }
 
@@ -513,6 +522,7 @@ void exec_start(void)
 		else
 			cosy_actions[nr] = action_of_class(cosy_syscalls[nr].cls);
 	}
+	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;
 	cosy_hook = exec_hook;
 }

@@ -4,6 +4,8 @@
 #define COSY_GATE_H
 
 #define COSY_ACTIONS 512 /* entries of cosy_actions[] */
+/* An action that passes fcntl's commands 1 to 4 (get and set flags) unseen. */
+#define COSY_ACTION_FCNTL 0x80
 
 /*
  * The gate area: 64 MiB of address space inside the library's own mapping. A

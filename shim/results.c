@@ -8,6 +8,7 @@
 
 #define CHUNKS 512u
 #define RING (4u << 20) // bytes of results and indexes; the oldest make room
+#define TAG 0xff0000u // of an index entry: bits of the hash, so that few records are looked at
 #define PLACES_FEWEST 16u
 #define PLACES_MOST 2048u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
@@ -26,6 +27,7 @@ static struct known_dir {
 	struct block_ref ref;
 } known_dirs[KNOWN_DIRS];
 
+static u64 last_epoch, last_tsc; // of the last run
 static u64 tsc_start, ns_start;
 static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
 
@@ -76,6 +78,14 @@ void results_begin(struct run_start *start)
 		start->touches[i] = touched(i);
 	start->tsc = rdtsc();
 	calibrate(start->tsc);
+	__atomic_store_n(&last_tsc, start->tsc, __ATOMIC_RELAXED);
+	__atomic_store_n(&last_epoch, start->epoch, __ATOMIC_RELEASE);
+}
+
+bool results_alive(void)
+{
+	return __atomic_load_n(&last_epoch, __ATOMIC_ACQUIRE) == epoch_now() &&
+	       rdtsc() - __atomic_load_n(&last_tsc, __ATOMIC_RELAXED) <= max_age_ticks();
 }
 
 enum cosy_decline results_fresh(const struct chunk *c)
@@ -157,17 +167,17 @@ static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 
 }
 
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct chunk *c, u32 block, u32 end, const char *name, u32 len)
+static u32 *place(const struct chunk *c, u32 block, u32 end, const char *name, u32 len, u32 hash)
 {
 	const u8 *data = c->run->data;
 
-	for (u32 i = hash_name(block, name, len);; i++) {
+	for (u32 i = hash;; i++) {
 		u32 *at = &c->index[i & c->mask];
 		u32 offset = ((*at & 0xffff) - 1) * 8;
 
 		if (!*at)
 			return at;
-		if (offset >= block && offset < end &&
+		if ((*at & TAG) == (hash & TAG) && offset >= block && offset < end &&
 		    same_name((const void *)(data + offset), name, len))
 			return at;
 	}
@@ -181,7 +191,7 @@ static bool index_block(struct chunk *c, u32 block, u32 *room)
 
 	for (u32 at = block + (u32)sizeof(*dir), size; at < end; at += size) {
 		const struct cosy_bpf_child *child = (const void *)(c->run->data + at);
-		u32 *free;
+		u32 *free, hash;
 
 		if (end - at < MIN_RECORD || !child->namelen || !*room)
 			return false;
@@ -189,10 +199,11 @@ static bool index_block(struct chunk *c, u32 block, u32 *room)
 		if (size > end - at)
 			return false;
 		--*room;
-		free = place(c, block, end, name_of(child), child->namelen);
+		hash = hash_name(block, name_of(child), child->namelen);
+		free = place(c, block, end, name_of(child), child->namelen, hash);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
-			*free = at / 8 + 1;
+			*free = (at / 8 + 1) | (hash & TAG);
 	}
 	return true;
 }
@@ -234,7 +245,8 @@ static void know_dirs(const struct chunk *c)
 	const struct cosy_bpf_run *run = c->run;
 	u32 block = ((const struct cosy_bpf_dir *)run->data)->bytes;
 
-	for (; block < run->used; block += ((const struct cosy_bpf_dir *)(run->data + block))->bytes) {
+	for (; block < run->used;
+	     block += ((const struct cosy_bpf_dir *)(run->data + block))->bytes) {
 		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
 		struct known_dir *k = NULL;
 
@@ -286,15 +298,19 @@ bool results_keep(const struct run_start *start, u32 size, u16 compound, struct 
 
 enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, struct record *to)
 {
-	struct chunk *c;
+	u32 block = ref.block, hash = hash_name(block, name, len);
+	struct chunk *c = results_chunk(ref);
+	enum cosy_decline why = c ? results_fresh(c) : COSY_DECLINE_ABSENT;
 
-	for (; (c = results_chunk(ref)); ref = c->next) {
-		enum cosy_decline why = results_fresh(c);
+	if (why != COSY_DECLINES)
+		return why;
+	// All chunks of a directory are of one moment.
+	for (; c; ref = c->next, c = results_chunk(ref)) {
 		u32 *at;
 
-		if (why != COSY_DECLINES)
-			return why;
-		at = place(c, ref.block, ref.end, name, len);
+		if (ref.block != block)
+			hash = hash_name(block = ref.block, name, len);
+		at = place(c, ref.block, ref.end, name, len, hash);
 		if (!*at)
 			continue;
 		to->chunk = c;

@@ -30,7 +30,7 @@ struct chunk {
 	u16 mask; /* places of the index, minus 1 */
 	struct run_start start;
 	struct cosy_bpf_run *run;
-	u32 *index;
+	u32 *index; /* by hash: record offset / 8 + 1, 8 bits of hash, 8 of `served` */
 	u32 bytes; /* of both */
 	struct block_ref next; /* the rest of a large directory */
 };
@@ -40,11 +40,13 @@ struct record {
 	struct chunk *chunk;
 	const struct cosy_bpf_run *run;
 	const struct cosy_bpf_child *child;
-	u32 *served; /* bits 16..31: kinds of call answered */
+	u32 *served; /* bits 24..31: kinds of call answered */
 };
 
 HIDDEN bool results_start(void);
 HIDDEN void results_begin(struct run_start *start);
+/* Lock-free: may anything be answered from results at this moment? */
+HIDDEN bool results_alive(void);
 /* Where the executor writes: COSY_BPF_LARGE bytes, used again by the next run. */
 HIDDEN struct cosy_bpf_run *results_staging(void);
 /*
