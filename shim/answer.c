@@ -18,11 +18,13 @@
  * What statx says that no inode holds: it depends on the mount, the file
  * system and the request, so the first answer of the kernel is the model.
  */
-static struct template {
+static struct template
+{
 	u32 request, flags;
 	u32 mask, blksize, dev_major, dev_minor;
 	u64 attributes_mask, mnt_id;
-} templates[TEMPLATES];
+}
+templates[TEMPLATES];
 static u32 n_templates;
 
 static bool implies_nofollow(u32 nr)

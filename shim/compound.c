@@ -2,9 +2,8 @@
 /*
  * A compound's life in one process. It fires at the nth matching call within
  * a directory, and each firing in the same directory needs twice as many
- * calls as the one before. An account in ticks of the time stamp counter
- * holds what it saved against what it cost; a compound that loses is switched
- * off, for longer each time, so that the loss is bounded.
+ * calls as the one before. Where nothing is gained (account.h) calls pass
+ * without a look, for longer each time.
  */
 #include "compound.h"
 
@@ -13,38 +12,21 @@
 #include <sys/stat.h>
 
 #include "answer.h"
-#include "dirs.h"
 #include "executor.h"
 #include "fence.h"
+#include "firing.h"
 #include "stats.h"
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-#define RESULTS_PER_DIR (3u << 20) // bytes: most of all there is room for
-// The account's bounds, in ticks: about 0.5 ms of loss, and credit for no more than 2 ms.
-#define LOSS_LIMIT (-1500 * 1000)
-#define CREDIT_LIMIT (6 * 1000 * 1000)
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
-#define USUAL_TICKS 3000 // of a call to the kernel, before any was timed
 #define SERVED_SHIFT 24
 #define SERVED_KINDS 8
 #define DT_DIR 4
-#define BYTES_PER_RECORD 112 // an estimate: 80 and a padded name
-#define DOTS 2 // "." and ".." are no children
 // A record is longer than the directory entry of the same name by so much, at most.
 #define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
-#define DESCENTS_SEEN 2 // subdirectories entered before results of some are asked for
-// Before any was timed: ticks of a run, records of a deep one.
-#define MOST_TIMES_USUAL 4
-#define USUAL_SMALL_COST (30 * 1000)
-#define USUAL_LARGE_COST (180 * 1000)
-#define USUAL_DEEP_RECORDS 256
-#define USUAL_DIR_RECORDS 8
-#define USUAL_RECORDS 64
-#define USUAL_ANSWERS 48
-#define LATE_RECORDS 16384 // when so many have come, the older count half
 
 struct dirent64 {
 	u64 ino;
@@ -54,24 +36,11 @@ struct dirent64 {
 	char name[];
 };
 
-struct account {
-	s64 balance;
-	// Running means: ticks of a run with a small and a large buffer, and the
-	// records that come of one that may descend.
-	s64 cost[2];
-	s64 deep_records;
-	s64 dir_records; // of a subdirectory that came along, in 1/16, running mean
-	u32 records, answers; // of late: how many calls a record answers
-	bool leaf_seen; // a matching call met something else than a directory
-	bool usable;
-};
-
-static struct image image;
-static struct account accounts[COSY_MAX_COMPOUNDS];
+struct image profile;
+struct account accounts[COSY_MAX_COMPOUNDS];
 static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern
 static bool wanted[COSY_NR_MAX];
-static u32 native_ticks = USUAL_TICKS; // of a matching call, running mean
-static u32 descents; // directories opened whose parent had results
+u32 descents; // directories opened whose parent had results
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
 static bool primed; // somewhere the next call could be the one that fires
@@ -84,14 +53,14 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 	u8 next = 1;
 
 	for (u32 i = 0; i < c->n_serve; i++) {
-		const struct cosy_pattern *p = &image.patterns[c->first_serve + i];
+		const struct cosy_pattern *p = &profile.patterns[c->first_serve + i];
 		u8 kind = p->string ? next : 0;
 
 		for (u32 k = 0; p->string && k < i; k++) {
-			const struct cosy_pattern *q = &image.patterns[c->first_serve + k];
+			const struct cosy_pattern *q = &profile.patterns[c->first_serve + k];
 
 			if (q->string &&
-			    str_equal(image.strings + p->string, image.strings + q->string))
+			    str_equal(profile.strings + p->string, profile.strings + q->string))
 				kind = served_kind[ci][k];
 		}
 		if (kind == next && p->string)
@@ -106,30 +75,24 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 static void want(u32 first, u32 n)
 {
 	for (u32 i = first; i < first + n; i++)
-		wanted[image.patterns[i].nr] = true;
+		wanted[profile.patterns[i].nr] = true;
 }
 
 u32 compounds_start(void)
 {
-	enum cosy_native_reason why = image_open(cosy_config.image, &image);
+	enum cosy_native_reason why = image_open(cosy_config.image, &profile);
 	u32 n = 0;
 
 	if (why != COSY_NATIVE_REASONS) {
 		stats_native(why);
 		return 0;
 	}
-	for (u32 i = 0; i < image.head->n_compounds; i++) {
-		const struct cosy_compound *c = &image.compounds[i];
+	for (u32 i = 0; i < profile.head->n_compounds; i++) {
+		const struct cosy_compound *c = &profile.compounds[i];
 
-		if (!bpf_can_run(&image, c) || !serve_kinds(i, c))
+		if (!bpf_can_run(&profile, c) || !serve_kinds(i, c))
 			continue;
-		accounts[i].usable = true;
-		accounts[i].cost[false] = USUAL_SMALL_COST;
-		accounts[i].cost[true] = USUAL_LARGE_COST;
-		accounts[i].deep_records = USUAL_DEEP_RECORDS;
-		accounts[i].dir_records = USUAL_DIR_RECORDS * 16;
-		accounts[i].records = USUAL_RECORDS;
-		accounts[i].answers = USUAL_ANSWERS;
+		account_open(&accounts[i]);
 		want(c->first_trigger, c->n_triggers);
 		want(c->first_serve, c->n_serve);
 		n++;
@@ -146,38 +109,13 @@ bool compounds_want(u32 nr)
 
 // --- answering -------------------------------------------------------------
 
-static void learn(s64 *mean, s64 value)
-{
-	*mean += (value - *mean) / 8;
-}
-
-static s64 saving(s64 calls)
-{
-	return calls * (s64)native_ticks * 3 / 4;
-}
-
-static void credit(struct account *a, s64 ticks)
-{
-	a->balance += ticks;
-	if (a->balance > CREDIT_LIMIT)
-		a->balance = CREDIT_LIMIT;
-}
-
-// Asked again, the kernel does now what it was spared before: nothing was saved.
-static void take_back(struct account *a)
-{
-	a->balance -= saving(1);
-	if (a->answers)
-		a->answers--;
-}
-
 // The kind of answer that the compound gives to this call; -1: none.
 static int kind_served(u32 ci, const struct attr_call *call)
 {
-	const struct cosy_compound *c = &image.compounds[ci];
+	const struct cosy_compound *c = &profile.compounds[ci];
 
 	for (u32 i = 0; i < c->n_serve; i++)
-		if (attr_call_matches(call, &image.patterns[c->first_serve + i], image.strings))
+		if (attr_call_matches(call, &profile.patterns[c->first_serve + i], profile.strings))
 			return served_kind[ci][i];
 	return -1;
 }
@@ -213,7 +151,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	bit = 1u << (SERVED_SHIFT + kind);
 	if (*rec.served & bit && fence_on(FENCE_SERVED_ONCE)) {
 		stats_decline(COSY_DECLINE_USED);
-		take_back(&accounts[rec.chunk->compound]);
+		account_take_back(&accounts[rec.chunk->compound]);
 		return false;
 	}
 	why = answer(call, &rec, ret);
@@ -224,265 +162,20 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	// A signal handler or another thread may have ended the epoch meanwhile.
 	if (rec.chunk->start.epoch != epoch_now())
 		return false;
-	accounts[rec.chunk->compound].answers++;
 	fruitless = 0;
 	*rec.served |= bit;
-	credit(&accounts[rec.chunk->compound], saving(1));
+	account_answer(&accounts[rec.chunk->compound]);
 	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
 	return true;
 }
 
-// --- firing ----------------------------------------------------------------
-
-static bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
-{
-	return d->open_epoch == epoch && tsc - d->open_tsc < max_age_ticks();
-}
-
-/*
- * A descriptor of the directory that the call means. By path it must be the
- * one the path leads to now: the program's own if that was opened in this
- * epoch, else one opened for the moment.
- */
-static int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
-{
-	const struct dir_slot *d = child->dir;
-
-	*ours = false;
-	if (child->dirfd != AT_FDCWD)
-		return child->dirfd;
-	if (dir_of_fd((u32)d->fd) == d && opened_now(d, epoch, tsc))
-		return d->fd;
-	*ours = true;
-	return (int)sys(__NR_openat, AT_FDCWD, d->path,
-			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-}
-
-// False: this directory is nothing for the executor, now or ever.
-static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
-{
-	stats_add(executor_status[run->status % 16], 1);
-	switch (run->status) {
-	case COSY_BPF_OK:
-	case COSY_BPF_FULL:
-	case COSY_BPF_LIMIT:
-	case COSY_BPF_MOVED:
-		return run->n_children > 0 || run->flags;
-	case COSY_BPF_BUSY:
-		return false;
-	case COSY_BPF_WATCHED:
-		exec_disarm(COSY_NATIVE_WATCHED);
-		return false;
-	case COSY_BPF_ABI_MISMATCH:
-		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
-		return false;
-	}
-	d->refused = true;
-	return false;
-}
-
-// What so many records are expected to save, as things went of late.
-static s64 expected(const struct account *a, s64 records)
-{
-	return saving(records * a->answers / a->records);
-}
-
-struct firing {
-	const struct cosy_compound *compound;
-	struct account *account;
-	u32 ci;
-	struct dir_slot *dir;
-	int fd;
-	struct run_start start;
-	u32 depth;
-	u32 flags; // COSY_BPF_BELOW or 0
-};
-
-// What a run took goes off the account.
-static void debit(struct account *a, u64 start, u32 size)
-{
-	s64 ticks = (s64)(rdtsc() - start), *mean = &a->cost[size == COSY_BPF_LARGE];
-
-	// Much more than usual: something else had the processor.
-	if (ticks > MOST_TIMES_USUAL * *mean)
-		ticks = MOST_TIMES_USUAL * *mean;
-	a->balance -= ticks;
-	learn(mean, ticks);
-}
-
-// Only what was saved before may be risked on more than the directory at hand.
-static bool can_afford_more(const struct account *a)
-{
-	return a->balance > a->cost[true];
-}
-
-// May the run take subdirectories along?
-static bool may_descend(const struct account *a, const struct dir_slot *d)
-{
-	return descents >= DESCENTS_SEEN && d->subdirs > DOTS && can_afford_more(a);
-}
-
-static u32 buffer_size(u64 record_bytes, bool deep)
-{
-	const u32 room = COSY_BPF_SMALL - sizeof(struct cosy_bpf_run) - sizeof(struct cosy_bpf_dir);
-
-	return deep || record_bytes > room ? COSY_BPF_LARGE : COSY_BPF_SMALL;
-}
-
-static void count_records(const struct firing *f, u32 n, u32 n_dirs)
-{
-	struct account *a = f->account;
-
-	a->records += n;
-	if (a->records > LATE_RECORDS) {
-		a->records /= 2;
-		a->answers /= 2;
-	}
-	if (f->depth)
-		learn(&a->deep_records, n);
-	if (f->flags && n_dirs > 1)
-		learn(&a->dir_records, (s64)n * 16 / (n_dirs - 1));
-	stats_add(records, n);
-	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, n);
-}
-
-// One run; false: there will be no more.
-static bool run_once(const struct firing *f, u32 size, u32 skip, struct block_ref *ref)
-{
-	struct cosy_bpf_run *run = results_staging();
-	u64 start = rdtsc();
-	long ret;
-	bool kept;
-
-	memset(run, 0, sizeof(*run));
-	run->abi = COSY_BPF_ABI;
-	run->dirfd = f->fd;
-	run->skip = skip;
-	run->depth = f->depth;
-	run->flags = f->flags;
-	ret = bpf_run(run, size);
-	stats_add(runs, 1);
-	// Out of descriptors or memory comes and goes; the rest is for good.
-	if (ret < 0 && ret != -24 /* EMFILE */ && ret != -23 /* ENFILE */ &&
-	    ret != -12 /* ENOMEM */)
-		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
-	kept = ret >= 0 && status_usable(f->dir, run) &&
-	       results_keep(&f->start, size, (u16)f->ci, ref);
-	debit(f->account, start, size);
-	if (!kept)
-		return false;
-	count_records(f, run->n_children, run->n_dirs);
-	return run->status == COSY_BPF_FULL && run->seen > skip;
-}
-
-// The whole directory, as far as the limits reach.
-static void run_all(const struct firing *f)
-{
-	struct dir_slot *d = f->dir;
-	struct block_ref *to = &d->results;
-	u32 size = buffer_size(d->record_bytes, f->depth), skip = 0, records = 0;
-	u64 bytes = 0;
-	bool more;
-
-	do {
-		struct chunk *c;
-
-		more = run_once(f, size, skip, to);
-		c = results_chunk(*to);
-		if (!c)
-			return;
-		skip = c->run->seen;
-		records += c->run->n_children;
-		bytes += c->bytes;
-		to = &c->next;
-		size = COSY_BPF_LARGE;
-	} while (more && records < f->compound->limit_ops && bytes < f->compound->limit_bytes &&
-		 bytes < RESULTS_PER_DIR);
-}
-
-// False: it cannot be, now. `*ours`: a descriptor to close afterwards.
-static bool prepare(struct firing *f, u32 ci, const struct child *child, bool *ours)
-{
-	*f = (struct firing){
-		.compound = &image.compounds[ci],
-		.account = &accounts[ci],
-		.ci = ci,
-		.dir = child->dir,
-	};
-	results_begin(&f->start);
-	if (mutation_in_flight())
-		return false;
-	exec_arm();
-	f->fd = run_fd(child, f->start.epoch, f->start.tsc, ours);
-	if (f->fd < 0)
-		child->dir->refused = true;
-	return f->fd >= 0;
-}
-
-static void finish(const struct firing *f, bool ours)
-{
-	if (ours)
-		sys(__NR_close, f->fd);
-}
-
-static void fire(u32 ci, const struct child *child)
-{
-	struct dir_slot *d = child->dir;
-	struct firing f;
-	bool ours, now;
-
-	if (!prepare(&f, ci, child, &ours))
-		return;
-	now = opened_now(d, f.start.epoch, f.start.tsc);
-	if (may_descend(f.account, d))
-		f.depth = f.compound->depth;
-	d->results = (struct block_ref){ 0 };
-	d->matched = 0;
-	d->runs++;
-	d->next_below = 0;
-	d->by_fd = child->dirfd != AT_FDCWD || now;
-	d->by_path = child->dirfd == AT_FDCWD || now;
-	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
-	run_all(&f);
-	finish(&f, ours);
-}
-
-/*
- * One subdirectory after the other is entered: have the next ones' children
- * ready. True: the one that `rec` is about is among them.
- */
-static bool fire_below(const struct child *child, const struct record *rec, struct block_ref *below)
-{
-	u32 ci = rec->chunk->compound;
-	struct dir_slot *d = child->dir;
-	struct block_ref first = { 0 };
-	struct firing f;
-	struct account *a = &accounts[ci];
-	s64 records = (s64)(d->subdirs - DOTS) * a->dir_records / 16;
-	u32 size = buffer_size((u64)records * BYTES_PER_RECORD, false);
-	bool ours, found = false;
-
-	if (!image.compounds[ci].depth || d->next_below == ALL_BELOW || !may_descend(a, d) ||
-	    expected(a, records) < a->cost[size == COSY_BPF_LARGE] ||
-	    !prepare(&f, ci, child, &ours))
-		return false;
-	f.depth = f.compound->depth;
-	f.flags = COSY_BPF_BELOW;
-	do {
-		bool more = run_once(&f, size, d->next_below, &first);
-		const struct chunk *c = results_chunk(first);
-
-		d->next_below = more && c ? c->run->seen : ALL_BELOW;
-		found = results_below(rec, below);
-	} while (!found && d->next_below != ALL_BELOW && can_afford_more(f.account));
-	finish(&f, ours);
-	return found;
-}
+// --- when to fire ---------------------------------------------------------
 
 static bool triggers(const struct cosy_compound *c, const struct attr_call *call)
 {
 	for (u32 i = 0; i < c->n_triggers; i++)
-		if (attr_call_matches(call, &image.patterns[c->first_trigger + i], image.strings))
+		if (attr_call_matches(call, &profile.patterns[c->first_trigger + i],
+				      profile.strings))
 			return true;
 	return false;
 }
@@ -490,8 +183,8 @@ static bool triggers(const struct cosy_compound *c, const struct attr_call *call
 // The first compound that this call may trigger; -1: none.
 static int triggered(const struct attr_call *call)
 {
-	for (u32 i = 0; i < image.head->n_compounds; i++)
-		if (accounts[i].usable && triggers(&image.compounds[i], call))
+	for (u32 i = 0; i < profile.head->n_compounds; i++)
+		if (accounts[i].usable && triggers(&profile.compounds[i], call))
 			return (int)i;
 	return -1;
 }
@@ -507,17 +200,13 @@ static void rest(void)
 	if (next_rest < LONGEST_REST)
 		next_rest *= 2;
 	fruitless = 0;
-	for (u32 i = 0; i < image.head->n_compounds; i++) {
-		accounts[i].records = USUAL_RECORDS;
-		accounts[i].answers = USUAL_ANSWERS;
-		if (accounts[i].balance < LOSS_LIMIT / 2)
-			accounts[i].balance = LOSS_LIMIT / 2;
-	}
+	for (u32 i = 0; i < profile.head->n_compounds; i++)
+		account_reopen(&accounts[i]);
 }
 
 static bool losing(const struct account *a)
 {
-	if (a->balance > LOSS_LIMIT)
+	if (!account_loses(a))
 		return false;
 	rest();
 	return true;
@@ -532,13 +221,13 @@ static bool worth_it(const struct account *a, const struct cosy_compound *c,
 
 	if (deep && records < a->deep_records)
 		records = a->deep_records;
-	return expected(a, records) >
+	return account_expect(a, records) >
 	       runs * a->cost[buffer_size(d->record_bytes, deep) == COSY_BPF_LARGE];
 }
 
 static bool due(u32 ci, const struct dir_slot *d)
 {
-	const struct cosy_compound *c = &image.compounds[ci];
+	const struct cosy_compound *c = &profile.compounds[ci];
 	u32 doublings = d->runs < MOST_DOUBLINGS ? d->runs : MOST_DOUBLINGS;
 
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
@@ -553,7 +242,7 @@ static bool due(u32 ci, const struct dir_slot *d)
 static void count(const struct regs *r, const struct attr_call *call, const struct child *child,
 		  u32 ci)
 {
-	const struct cosy_compound *c = &image.compounds[ci];
+	const struct cosy_compound *c = &profile.compounds[ci];
 
 	// What results could not answer, another run could not either.
 	if (!has_results(child))
@@ -579,8 +268,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	// A child that was looked at already is warm: its price says nothing of the others'.
-	if (ticks < 16 * USUAL_TICKS && !has_results(child))
-		native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
+	if (!has_results(child))
+		account_native(ticks);
 	if (child->dir->generation == generation)
 		count(r, call, child, (u32)ci);
 	ground_unlock();
@@ -658,7 +347,8 @@ static void adopt(struct dir_slot *d, const struct block_ref *below, bool by_pat
 {
 	d->results = *below;
 	d->by_fd = true;
-	d->by_path = by_path;
+	// The path must have led here in the epoch that the results are of.
+	d->by_path = by_path && results_chunk(*below)->start.epoch == d->open_epoch;
 }
 
 void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch, u64 tsc)

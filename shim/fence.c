@@ -131,8 +131,7 @@ static bool set_add(struct inode_key *set, u32 *counter, u64 dev, u64 ino)
 
 bool written(u64 dev, u64 ino)
 {
-	return in_set(written_set, &n_written, dev, ino) ||
-	       in_set(mapped_set, &n_mapped, dev, ino);
+	return in_set(written_set, &n_written, dev, ino) || in_set(mapped_set, &n_mapped, dev, ino);
 }
 
 bool mapped_add(u64 dev, u64 ino)

@@ -74,8 +74,8 @@ static u32 n_areas;
 
 // Libraries whose text holds system calls, by the start of their file name.
 static const char *const known[] = {
-	"libc.so.",	  "libc-2.",	"ld-linux-x86-64.so.", "ld-2.",		"libpthread.so.",
-	"libpthread-2.", "librt.so.",	"liburing.so.",	       "libgomp.so.",	"libaio.so.",
+	"libc.so.",	 "libc-2.",   "ld-linux-x86-64.so.", "ld-2.",	    "libpthread.so.",
+	"libpthread-2.", "librt.so.", "liburing.so.",	     "libgomp.so.", "libaio.so.",
 };
 
 static bool is_known(const char *path)
@@ -317,8 +317,8 @@ static bool file_trusted(int fd, u64 size)
 
 static bool map_file(void *at, size_t len, int fd, u64 off)
 {
-	return !sys_failed(sys(__NR_mmap, at, len, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED,
-			       fd, off));
+	return !sys_failed(
+		sys(__NR_mmap, at, len, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, off));
 }
 
 static bool map_cached_fd(const struct target *t, int fd)

@@ -162,7 +162,8 @@ enum cosy_native_reason image_open(const char *path, struct image *to)
 	enum cosy_native_reason why = COSY_NATIVE_REASONS;
 	struct stat st;
 	u8 *map;
-	int fd = (int)sys(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd =
+		(int)sys(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
 	if (fd < 0)
 		return COSY_NATIVE_IMAGE_ABSENT;

@@ -29,8 +29,8 @@ def learn(folder: Path) -> list[Path]:
     from miner.motifs import Motif, MotifFile
     from synth.store import save
     from synth.synthesize import synthesize
-    from tracer.dataset import DatasetError
     from tracer.raw import RawError
+    from tracer.target import DatasetError
 
     dataset = folder / "run.cosytrace"
     try:

@@ -27,7 +27,7 @@ NO_PARENT = 0xFFFFFFFF
 RUN = struct.Struct("<IiII IIII IIIIII Q")
 DIR = struct.Struct("<IIIIQ")
 CHILD = struct.Struct("<QQQqqqIIIIIIIHBB")
-assert (RUN.size, DIR.size, CHILD.size) == (64, 16, 80)
+assert (RUN.size, DIR.size, CHILD.size) == (64, 24, 80)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -174,7 +174,8 @@ def parse(context: bytes) -> Result:
             at += CHILD.size + (len(child.name) + 7) // 8 * 8
         assert at == end
         if flags & BELOW:
-            assert parent == NO_PARENT and (blocks or not children)
+            assert parent == NO_PARENT
+            assert blocks or not children
         else:
             assert (parent == NO_PARENT) == (not blocks)
         assert parent == NO_PARENT or offsets[parent].mode & 0o170000 == 0o040000

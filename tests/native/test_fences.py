@@ -225,7 +225,6 @@ def test_the_truth_is_seen(stage: Stage, kind: str, fences: str) -> None:
     assert stage.cosy(kind, nofence=fences) == stale
 
 
-@pytest.mark.xfail(strict=True, reason="documented limit: docs/consistency.md")
 def test_a_link_that_was_followed(stage: Stage) -> None:
     assert stage.cosy("through-link") == stage.native("through-link")
 

@@ -71,7 +71,7 @@ def test_no_and_single_signature() -> None:
 
 def test_programs_with_the_same_loop_become_one_motif(tmp_path: Path) -> None:
     paths = traces(tmp_path, "du", "find-size", "tar", "ls", "find-name", "grep")
-    found = mine.mine(paths, cost.Calibration())
+    found = mine.mine(paths, cost.Calibration(bpf_run_ns=1100.0))
     by_name = {m.name: m for m in found.motifs if m.loop and m.loop.over is motifs.Over.ENTRIES}
     assert {n: {p.rsplit("/")[-1] for p in m.instances_by_program} for n, m in by_name.items()} == {
         "dirscan-stat": {"du", "find-size", "tar"},
