@@ -28,14 +28,6 @@
 // A record is longer than the directory entry of the same name by so much, at most.
 #define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
 
-struct dirent64 {
-	u64 ino;
-	s64 off;
-	u16 reclen;
-	u8 type;
-	char name[];
-};
-
 struct image profile;
 struct account accounts[COSY_MAX_COMPOUNDS];
 static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern

@@ -203,8 +203,10 @@ long follow_exec(struct regs *r)
 		stats_native(reason);
 		return sys_regs(r);
 	}
-	while (envp && envp[n])
-		n++;
+	// Whoever set orders itself knows what it does: cosy-auto within cosy-auto.
+	for (; envp && envp[n]; n++)
+		if (str_starts(envp[n], "COSY_SHIM="))
+			return sys_regs(r);
 	if (n < ENV_ON_STACK) {
 		const char *out[ENV_ON_STACK + 3];
 		char preload[1024];

@@ -36,6 +36,15 @@ struct regs {
 	u64 tail; /* inside the stub; the stub knows its site */
 };
 
+/* As getdents64 writes it. */
+struct dirent64 {
+	u64 ino;
+	s64 off;
+	u16 reclen;
+	u8 type;
+	char name[];
+};
+
 /* The address behind the patched system call instruction. */
 static inline u64 regs_site(const struct regs *r)
 {

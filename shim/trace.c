@@ -9,8 +9,6 @@
  * Cost: one event is about 60 ns (two time stamps, 96 bytes and the path)
  * against 62-82 ns for a file that is mapped all along (page faults).
  */
-#include "cosy_trace.h"
-
 #include <asm/unistd_64.h>
 #include <fcntl.h>
 #include <link.h>
@@ -22,16 +20,12 @@
 #include "mem.h"
 #include "shim.h"
 #include "syscall_table.h"
+#include "trace_file.h"
 
-#define LIVE_SIZE (256 * 1024)
-#define EVENTS 1536
-#define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
-#define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
 // What a signal handler's event may need on top of the one it interrupts.
 #define SPARE_EVENTS 32
 #define SPARE_HEAP (2 * MAX_PAYLOAD)
 #define MAX_PATH_LEN 4096
-#define MAX_RAW_PATH 512 // of our own files: stacks may be small
 #define MAX_OUT 8192
 #define MAX_PAYLOAD (2 * MAX_PATH_LEN + MAX_OUT)
 
@@ -49,8 +43,6 @@ static __thread struct tracer parked;
 
 // Zero in a child of fork, which must not write to its parent's files.
 static u32 *alive;
-static struct cosy_trace_header *first_file; // takes the losses of threads without one
-static bool sandboxed; // the program put itself under seccomp: no more opens
 static bool announced; // this process has told who it is
 
 // By call number: which arguments hold what is worth keeping.
@@ -61,131 +53,11 @@ struct kept {
 };
 static struct kept kept[COSY_NR_MAX];
 
-static struct cosy_trace_block *live(const struct cosy_trace_header *file)
+static void close_own(void)
 {
-	return (void *)((u8 *)file + COSY_TRACE_PAGE);
-}
-
-// --- files ---------------------------------------------------------------
-
-static void raw_path(struct text *t, const struct cosy_trace_header *h)
-{
-	text_add(t, cosy_config.dir);
-	text_add(t, "/");
-	text_dec(t, h->pid);
-	text_add(t, ".");
-	text_dec(t, h->tid);
-	text_add(t, ".");
-	text_hex(t, h->start_tsc, 16);
-	text_add(t, ".raw");
-}
-
-static bool file_size_allowed(u64 size)
-{
-	u64 limit[2] = { 0, 0 };
-
-	// Beyond the limit the kernel would send the program a signal.
-	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
-}
-
-static struct cosy_trace_header *file_create(void)
-{
-	struct cosy_trace_header h = { .live_size = LIVE_SIZE, .live_heap = LIVE_HEAP };
-	char buf[MAX_RAW_PATH];
-	struct text path = { .at = buf, .size = sizeof(buf) };
-	void *map = NULL;
-	int fd;
-
-	memcpy(h.magic, COSY_TRACE_MAGIC, sizeof(h.magic));
-	h.pid = (u32)sys(__NR_getpid);
-	h.tid = (u32)sys(__NR_gettid);
-	h.ppid = (u32)sys(__NR_getppid);
-	h.start_ns = now_ns(1 /* CLOCK_MONOTONIC */);
-	h.start_tsc = rdtsc();
-	h.now_ns = h.start_ns;
-	h.now_tsc = h.start_tsc;
-	h.realtime_ns = (s64)(now_ns(0 /* CLOCK_REALTIME */) - h.start_ns);
-	raw_path(&path, &h);
-	if (path.cut || sandboxed || !file_size_allowed(COSY_TRACE_PAGE + LIVE_SIZE))
-		return NULL;
-	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return NULL;
-	// Allocated, not sparse: a full disk must not become a bus error.
-	if (!sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE))
-		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE, PROT_READ | PROT_WRITE,
-				  MAP_SHARED, fd, 0);
-	sys(__NR_close, fd);
-	if (!map || sys_failed((long)map)) {
-		sys(__NR_unlink, buf);
-		return NULL;
-	}
-	memcpy(map, &h, sizeof(h));
-	return map;
-}
-
-static void lose(struct cosy_trace_header *file, u64 events)
-{
-	if (!file)
-		file = first_file;
-	if (file)
-		__atomic_fetch_add(&file->lost_events, events, __ATOMIC_RELAXED);
-}
-
-static bool append_block(struct cosy_trace_header *h, struct cosy_trace_block *b)
-{
-	u64 at = COSY_TRACE_PAGE + LIVE_SIZE + h->flushed_bytes;
-	struct iovec part[2] = {
-		{ b, sizeof(*b) + b->n_events * sizeof(struct cosy_trace_event) },
-		{ (u8 *)b + LIVE_HEAP, b->heap_bytes },
-	};
-	u64 size = part[0].iov_len + part[1].iov_len;
-	char buf[MAX_RAW_PATH];
-	struct text path = { .at = buf, .size = sizeof(buf) };
-	long n;
-	int fd;
-
-	raw_path(&path, h);
-	if (sandboxed || !file_size_allowed(at + size))
-		return false;
-	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return false;
-	n = sys(__NR_pwritev, fd, part, 2, at, 0);
-	sys(__NR_close, fd);
-	if (n != (long)size)
-		return false;
-	h->flushed_bytes += size;
-	return true;
-}
-
-static void flush(struct cosy_trace_header *h)
-{
-	struct cosy_trace_block *b = live(h);
-
-	if (b->n_events > EVENTS)
-		b->n_events = EVENTS;
-	if (b->heap_bytes > HEAP_SIZE)
-		b->heap_bytes = HEAP_SIZE;
-	if (!append_block(h, b))
-		lose(h, b->n_events);
-	h->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
-	h->now_tsc = rdtsc();
-	b->seq++;
-	b->n_events = 0;
-	b->heap_bytes = 0;
-}
-
-static void file_close(struct tracer *t)
-{
-	if (!t->file)
-		return;
-	t->file->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
-	t->file->now_tsc = rdtsc();
-	t->file->flags |= COSY_TRACE_CLOSED;
-	if (t->file != first_file)
-		sys(__NR_munmap, t->file, COSY_TRACE_PAGE + LIVE_SIZE);
-	t->file = NULL;
+	if (self.file)
+		file_close(self.file);
+	self.file = NULL;
 }
 
 // --- events --------------------------------------------------------------
@@ -211,14 +83,6 @@ static bool full(const struct cosy_trace_block *b)
 	return b->n_events + SPARE_EVENTS > EVENTS ||
 	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
 }
-
-struct dirent64 {
-	u64 ino;
-	s64 off;
-	u16 reclen;
-	u8 type;
-	char name[];
-};
 
 static bool is_dot(const char *name)
 {
@@ -266,7 +130,7 @@ static inline void put(u8 *to, const void *from, size_t n)
 static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const struct payload *p)
 {
 	struct cosy_trace_header *file = self.file;
-	struct cosy_trace_block *b = live(file);
+	struct cosy_trace_block *b = file_live(file);
 	u32 size = (u32)(p->path_len + p->path2_len + p->out_len);
 	struct cosy_trace_event *to;
 	u32 i, heap;
@@ -280,15 +144,15 @@ static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const 
 			if (next)
 				self.file = file = next;
 		} else {
-			flush(file);
+			file_flush(file);
 		}
-		b = live(file);
+		b = file_live(file);
 	}
 	self.writing++;
 	i = take(&b->n_events, 1);
 	heap = take(&b->heap_bytes, size);
 	if (unlikely(i >= EVENTS || heap + size > HEAP_SIZE)) {
-		lose(file, 1);
+		file_lose(file, 1);
 		self.writing--;
 		return NULL;
 	}
@@ -381,7 +245,7 @@ static void judge_vfork(void)
 	int pid = (int)sys(__NR_getpid);
 
 	if (parked.file && pid == parked.pid) {
-		file_close(&self);
+		close_own();
 		self = parked;
 		parked = (struct tracer){ 0 };
 		self.vforking = false;
@@ -522,7 +386,7 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 	u8 path = r->nr < COSY_NR_MAX ? kept[r->nr].path : 0;
 
 	if (!ready()) {
-		lose(NULL, 1);
+		file_lose(NULL, 1);
 		return NULL;
 	}
 	if (path) {
@@ -546,7 +410,7 @@ static void record(const struct regs *r, u64 tsc, long ret)
 	ev.dur = rdtsc() - tsc;
 	ev.ret = ret;
 	if (unlikely(!ready())) {
-		lose(NULL, 1);
+		file_lose(NULL, 1);
 		return;
 	}
 	if (likely(r->nr < COSY_NR_MAX))
@@ -580,7 +444,7 @@ static long trace_hook(struct regs *r)
 		return trace_exec(r);
 	case __NR_exit:
 		record_before(r);
-		file_close(&self);
+		close_own();
 		self.failed = true;
 		return sys_regs(r);
 	case __NR_exit_group:

@@ -331,8 +331,8 @@ def test_options_end_at_the_command(auto: Auto) -> None:
 
 def test_nested(auto: Auto) -> None:
     inner = [auto.program, "--executor", "none"]
-    done = auto("--executor", "none", *inner, "sh", "-c", "ls /etc; exit 4")
-    native = auto.native("sh", "-c", "ls /etc; exit 4")
+    done = auto("--executor", "none", *inner, "sh", "-c", "ls /etc; env; exit 4")
+    native = auto.native("sh", "-c", "ls /etc; env; exit 4")
     assert done.returncode == native.returncode == 4
     assert done.stdout == native.stdout
 
