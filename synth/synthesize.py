@@ -34,9 +34,9 @@ from synth.language import Call as BodyCall
 from tracer.syscalls import ArgKind as CallArg
 from tracer.syscalls import SyscallClass, by_name
 
-# A trigger that fires less is safer for programs that nobody traced: it may cost this share of the
-# saving.
-SAFETY: Final = 0.02
+# A trigger that fires less, or later, is safer for programs that nobody traced: it may cost this
+# share of the saving, which the model does not know better anyway.
+SAFETY: Final = 0.1
 # Programs that nobody traced: one directory in so many is looked at and left again, and after each
 # call it is as likely to be left as not.
 DOUBT: Final = 0.1
@@ -201,7 +201,7 @@ def _decide(scan: _Scan, costs: Calibration) -> Decision:
     if best is None:
         return Decision(names, "the motif file holds no continuation statistics: mine it again")
     good = [t for t in candidates if t.net_ns >= best.net_ns - SAFETY * abs(best.net_ns)]
-    best = min(good, key=lambda t: t.fired)
+    best = min(good, key=lambda t: (t.fired, -t.nth))
     time_ns = sum(motif.time_ns for motif in scan.motifs)
     if best.net_ns < LEAST_GAIN * time_ns:
         return Decision(

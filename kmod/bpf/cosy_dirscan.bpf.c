@@ -388,9 +388,9 @@ static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const 
 	__u32 status;
 
 	scan->start = scan->end;
-	/* Better not begun than thrown away: records take about as much as the directory's blocks. */
+	/* Better not begun than thrown away: few directories are so full of short names. */
 	if (!place(data, capacity, scan->start, sizeof(*block)) ||
-	    (scan->n_dirs && scan->size > capacity - scan->start))
+	    (scan->n_dirs && scan->size / 4 > capacity - scan->start))
 		return COSY_BPF_FULL;
 	scan->end += sizeof(*block);
 	scan->n = 0;

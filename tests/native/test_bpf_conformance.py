@@ -315,6 +315,38 @@ def test_depth(zoo: Path, program: Program, small: Program) -> None:
         assert {c.name: c.ino for c in block.children} == expected[ino]
 
 
+def test_below(zoo: Path, program: Program) -> None:
+    """Subdirectories alone, in as many runs as it takes; one that never fits is left out."""
+    top = zoo / "below"
+    for i in range(400):
+        (top / f"sub-{i}").mkdir(parents=True)
+        for k in range(i % 5):
+            (top / f"sub-{i}" / f"file-{k}").touch()
+    for i in range(900):
+        (top / "sub-7" / f"many-{i}").touch()
+    (top / "file").touch()
+    told: dict[int, dict[bytes, int]] = {}
+    seen, runs, status = 0, 0, dirscan.FULL
+    while status == dirscan.FULL:
+        result = scan(program, top, skip=seen, depth=1, flags=dirscan.BELOW)
+        assert result.blocks[0].ino == top.stat().st_ino
+        assert not result.blocks[0].children
+        for block in result.blocks[1:]:
+            assert block.ino not in told
+            told[block.ino] = {child.name: child.ino for child in block.children}
+        status = result.status
+        assert status == dirscan.OK or result.seen > seen
+        seen, runs = result.seen, runs + 1
+    assert status == dirscan.OK
+    assert runs > 1
+    expected = {
+        path.stat().st_ino: children_below(path)
+        for path in top.iterdir()
+        if path.is_dir() and path.name != "sub-7"
+    }
+    assert told == expected
+
+
 def block_inodes(result: Result) -> list[int]:
     """Inode number of each block's directory."""
     owners: dict[int, Child] = {c.offset: c for block in result.blocks for c in block.children}
