@@ -15,7 +15,9 @@
 // Much more than usual: something else had the processor.
 #define MOST_TIMES_USUAL 4
 #define MOST_TICKS (16 * USUAL_TICKS)
-#define LATE_RECORDS 16384 // when so many have come, the older count half
+// When so many have come, the older count half.
+#define LATE_RECORDS 16384
+#define LATE_CALLS 256
 
 static u32 native_ticks = USUAL_TICKS; // running mean
 
@@ -38,6 +40,7 @@ void account_open(struct account *a)
 		.dir_records = USUAL_DIR_RECORDS * 16,
 		.records = USUAL_RECORDS,
 		.answers = USUAL_ANSWERS,
+		.calls = 1,
 		.usable = true,
 	};
 }
@@ -54,6 +57,16 @@ void account_native(u64 ticks)
 {
 	if (ticks < MOST_TICKS)
 		native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
+}
+
+void account_call(struct account *a, bool repeat)
+{
+	a->calls++;
+	a->repeats += repeat;
+	if (a->calls > LATE_CALLS) {
+		a->calls /= 2;
+		a->repeats /= 2;
+	}
 }
 
 void account_answer(struct account *a)
@@ -98,9 +111,17 @@ void account_below(struct account *a, u32 n, u32 n_dirs)
 		learn(&a->dir_records, (s64)n * 16 / n_dirs);
 }
 
+/*
+ * A child that is asked for twice is answered once, and the second time the
+ * kernel does what it was spared the first: such a pair saves nothing.
+ */
 s64 account_expect(const struct account *a, s64 records)
 {
-	return saving(records * a->answers / a->records);
+	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
+
+	if (single <= 0)
+		return 0;
+	return saving(records * a->answers / a->records) * single / a->calls;
 }
 
 bool account_affords(const struct account *a)

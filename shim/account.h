@@ -17,6 +17,7 @@ struct account {
 	s64 deep_records;
 	s64 dir_records;
 	u32 records, answers; // of late: how many calls a record answers
+	u32 calls, repeats; // of late, of the kernel: those about the child of the call before
 	bool leaf_seen; // a matching call met something else than a directory
 	bool usable;
 };
@@ -27,6 +28,8 @@ HIDDEN void account_open(struct account *a);
 HIDDEN void account_reopen(struct account *a);
 /* The kernel took so long for a call about a child not looked at before. */
 HIDDEN void account_native(u64 ticks);
+/* The kernel answered a triggering call; `repeat`: about the same child as the one before. */
+HIDDEN void account_call(struct account *a, bool repeat);
 /* A call was answered. */
 HIDDEN void account_answer(struct account *a);
 /* It was asked again, and the kernel does now what it was spared before: nothing was saved. */

@@ -35,6 +35,7 @@ static bool wanted[COSY_NR_MAX];
 u32 descents; // directories opened whose parent had results
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
+static u64 last_key; // the child that the kernel was asked for last
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -230,19 +231,37 @@ static bool due(u32 ci, const struct dir_slot *d)
 
 // --- calls -----------------------------------------------------------------
 
+// FNV-1a of the name, and the directory.
+static u64 child_key(const struct child *child)
+{
+	u64 key = 0xcbf29ce484222325ul ^ (u64)child->dir;
+
+	for (u32 i = 0; i < child->len; i++)
+		key = (key ^ (u8)child->name[i]) * 0x100000001b3ul;
+	return key;
+}
+
 // The kernel answered a triggering call about a child that is not answered otherwise.
 static void count(const struct regs *r, const struct attr_call *call, const struct child *child,
 		  u32 ci)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
 
+	bool leaf = !call->xattr && !S_ISDIR(answer_mode(r));
+
+	// Walks ask for a directory once more when they enter it; that is no habit.
+	if (leaf) {
+		u64 key = child_key(child);
+
+		account_call(&accounts[ci], key == last_key);
+		last_key = key;
+	}
 	// What results could not answer, another run could not either.
 	if (!has_results(child))
 		child->dir->matched++;
-	if (!call->xattr) {
+	if (!call->xattr)
 		answer_learn(call);
-		accounts[ci].leaf_seen = accounts[ci].leaf_seen || !S_ISDIR(answer_mode(r));
-	}
+	accounts[ci].leaf_seen = accounts[ci].leaf_seen || leaf;
 	if (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF))
 		primed = primed || child->dir->matched + 1 >= c->nth;
 }
