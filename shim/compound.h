@@ -21,8 +21,11 @@ HIDDEN void compound_opened(int dirfd, const char *path, int fd, bool directory,
 HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes);
 
 /* exec.c */
-/* Watch the calls that have news only for a process that holds results. */
-HIDDEN void exec_arm(void);
+/*
+ * Watch the calls that have news only for a process that holds results. False:
+ * this process must hold none.
+ */
+HIDDEN bool exec_arm(void);
 /* Are the calls that compounds answer looked at? */
 HIDDEN void exec_watch_attributes(bool on);
 /* Something happened that the shim cannot follow: interpose only, from now on. */

@@ -126,12 +126,31 @@ static void watch_reads(void)
 		cosy_actions[when_armed[i].nr] = when_armed[i].action;
 }
 
-void exec_arm(void)
+// A profile of AppArmor may refuse what the executor, which cannot see it, would answer.
+static bool is_confined(void)
+{
+	char label[16] = "";
+	int fd = (int)sys(__NR_openat, AT_FDCWD, "/proc/self/attr/apparmor/current",
+			  O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	sys(__NR_read, fd, label, sizeof(label) - 1);
+	sys(__NR_close, fd);
+	return !str_starts(label, "unconfined");
+}
+
+bool exec_arm(void)
 {
 	if (armed)
-		return;
+		return true;
+	if (is_confined()) {
+		exec_disarm(COSY_NATIVE_WATCHED);
+		return false;
+	}
 	armed = true;
 	watch_reads();
+	return true;
 }
 
 void exec_watch_attributes(bool on)

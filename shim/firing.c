@@ -151,9 +151,8 @@ static bool prepare(struct firing *f, u32 ci, const struct child *child, bool *o
 		.dir = child->dir,
 	};
 	results_begin(&f->start);
-	if (mutation_in_flight())
+	if (mutation_in_flight() || !exec_arm())
 		return false;
-	exec_arm();
 	f->fd = run_fd(child, f->start.epoch, f->start.tsc, ours);
 	if (f->fd < 0)
 		child->dir->refused = true;

@@ -18,7 +18,7 @@ enum cosy_native_reason {
 	COSY_NATIVE_SETID, /* set-id bit or file capabilities */
 	COSY_NATIVE_LIMITED, /* address space limit, or our library out of reach */
 	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp */
-	COSY_NATIVE_WATCHED, /* ptrace, seccomp or audit on this task */
+	COSY_NATIVE_WATCHED, /* ptrace, seccomp, audit or AppArmor on this task */
 	COSY_NATIVE_IMAGE_ABSENT,
 	COSY_NATIVE_IMAGE_OWNER, /* not ours or root's, or writable by others */
 	COSY_NATIVE_IMAGE_CORRUPT,
