@@ -17,6 +17,8 @@ from tracer.raw import NO_RETURN, NR_MODULE, NR_PROCESS, RawTrace
 from tracer.syscalls import by_name
 
 CLONE_THREAD = 0x10000
+# Children of one process whose numbers lie further apart were numbered before and after a wrap.
+PIDS_IN_A_ROW = 16384
 
 
 @dataclass
@@ -111,10 +113,14 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
 def _fork_times(children: list[Image], forks: list[int]) -> None:
     """Set fork_tsc of the children of one process, given in the order of their start.
 
-    The shim notes the call before it is made, so it cannot name the child. Calls and
-    children come in the same order; where some are missing (threads by clone3, children
-    that were never seen), the latest call before the child's start is taken.
+    The shim notes the call before it is made, so it cannot name the child. Calls and process
+    numbers come in the same order, unless the numbers began again; the children's own first
+    steps may not. Where some are missing (threads by clone3, children that were never seen),
+    the latest call before the child's start is taken.
     """
+    pids = [child.pid for child in children]
+    if max(pids) - min(pids) < PIDS_IN_A_ROW:
+        children = sorted(children, key=lambda child: child.pid)
     if len(children) == len(forks):
         for child, tsc in zip(children, forks, strict=True):
             child.fork_tsc = min(tsc, child.start_tsc)
