@@ -189,7 +189,7 @@ static int triggered(const struct attr_call *call)
 static void rest(void)
 {
 	resting = next_rest;
-	exec_watch_attributes(false);
+	exec_rest();
 	if (next_rest < LONGEST_REST)
 		next_rest *= 2;
 	fruitless = 0;
@@ -373,17 +373,18 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 
 	if (!ground_ours() || !ground_trylock())
 		return;
-	if (armed && dir_child(dirfd, path, len, &child) && child.dir->results.chunk) {
+	if (armed && dir_child(dirfd, path, len, &child) && has_results(&child) &&
+	    results_find(child.dir->results, child.name, child.len, &rec) == COSY_DECLINES) {
 		by_path = child.dirfd == AT_FDCWD;
-		if ((by_path ? child.dir->by_path : child.dir->by_fd) &&
-		    results_find(child.dir->results, child.name, child.len, &rec) ==
-			    COSY_DECLINES &&
-		    S_ISDIR(rec.child->mode)) {
+		if (S_ISDIR(rec.child->mode)) {
 			descents++;
 			directory = true;
 			if (rec.chunk->start.epoch == epoch && !results_below(&rec, &below) &&
 			    !fire_below(&child, &rec, &below))
 				below.chunk = 0;
+		} else if (*rec.served >> SERVED_SHIFT) {
+			// Opening it pays for the cold memory that the answer had saved.
+			account_take_back(&accounts[rec.chunk->compound]);
 		}
 	}
 	d = directory ? dir_opened(dirfd, path, len, fd, epoch, tsc) : NULL;
@@ -399,7 +400,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 	if (!ground_trylock())
 		return;
 	if (resting && !--resting)
-		exec_watch_attributes(true);
+		exec_wake();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

@@ -26,8 +26,9 @@ HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes);
  * this process must hold none.
  */
 HIDDEN bool exec_arm(void);
-/* Are the calls that compounds answer looked at? */
-HIDDEN void exec_watch_attributes(bool on);
+/* Give up all results and look at no call that is only about them; begin again. */
+HIDDEN void exec_rest(void);
+HIDDEN void exec_wake(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
 HIDDEN void exec_disarm(int native_reason);
 

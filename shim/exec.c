@@ -111,6 +111,8 @@ static const struct {
 	{ __NR_pwritev, ACTION_WRITE }, { __NR_pwritev2, ACTION_WRITE },
 };
 
+static bool threads; // there were some, or a child of vfork
+
 static bool is_when_armed(u32 nr)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
@@ -153,11 +155,26 @@ bool exec_arm(void)
 	return true;
 }
 
-void exec_watch_attributes(bool on)
+static void watch_attributes(u8 action)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		if (compounds_want(nr))
-			cosy_actions[nr] = on ? ACTION_ATTR : ACTION_PASS;
+			cosy_actions[nr] = action;
+}
+
+void exec_rest(void)
+{
+	epoch_end(FENCE_PROCESS);
+	armed = false;
+	watch_attributes(ACTION_PASS);
+	// With threads, one may be reading now and come back when there are results again.
+	for (u32 i = 0; i < ARRAY_SIZE(when_armed) && !threads; i++)
+		cosy_actions[when_armed[i].nr] = ACTION_PASS;
+}
+
+void exec_wake(void)
+{
+	watch_attributes(ACTION_ATTR);
 }
 
 void exec_disarm(int native_reason)
@@ -509,8 +526,10 @@ static void exec_before(struct regs *r)
 	else if (!(flags & CLONE_VM) != !(flags & CLONE_FILES) ||
 		 !(flags & CLONE_VM) != !(flags & CLONE_FS))
 		exec_disarm(COSY_NATIVE_SHARING);
-	if (flags & CLONE_VM && cosy_hook == exec_hook)
+	if (flags & CLONE_VM && cosy_hook == exec_hook) {
+		threads = true;
 		watch_reads();
+	}
 }
 
 static u8 action_of_class(u8 class)
