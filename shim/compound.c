@@ -246,7 +246,6 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		  u32 ci)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
-
 	bool leaf = !call->xattr && !S_ISDIR(answer_mode(r));
 
 	// Walks ask for a directory once more when they enter it; that is no habit.
@@ -379,7 +378,8 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 		if (S_ISDIR(rec.child->mode)) {
 			descents++;
 			directory = true;
-			if (rec.chunk->start.epoch == epoch && !results_below(&rec, &below) &&
+			if (rec.chunk->start.epoch == epoch &&
+			    !results_below(dir_key(&rec), &below) &&
 			    !fire_below(&child, &rec, &below))
 				below.chunk = 0;
 		} else if (*rec.served >> SERVED_SHIFT) {

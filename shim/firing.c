@@ -194,6 +194,7 @@ bool fire_below(const struct child *child, const struct record *rec, struct bloc
 	struct block_ref first = { 0 };
 	struct firing f;
 	struct account *a = &accounts[ci];
+	struct dir_key key = dir_key(rec);
 	s64 records = (s64)(d->subdirs - DOTS) * a->dir_records / 16;
 	u32 size = buffer_size((u64)records * BYTES_PER_RECORD, false);
 	bool ours, found = false;
@@ -209,7 +210,7 @@ bool fire_below(const struct child *child, const struct record *rec, struct bloc
 		const struct chunk *c = results_chunk(first);
 
 		d->next_below = more && c ? c->run->seen : ALL_BELOW;
-		found = results_below(rec, below);
+		found = results_below(key, below);
 	} while (!found && d->next_below != ALL_BELOW && account_affords(f.account));
 	finish(&f, ours);
 	return found;

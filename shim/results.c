@@ -304,13 +304,13 @@ enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, 
 
 	if (why != COSY_DECLINES)
 		return why;
-	// All chunks of a directory are of one moment.
+	// All chunks of a directory are of one moment. Only the directory that was asked for
+	// goes on in another chunk; one that came along is whole.
 	for (; c; ref = c->next, c = results_chunk(ref)) {
-		u32 *at;
+		u32 *at = place(c, ref.block, ref.end, name, len, hash);
 
-		if (ref.block != block)
-			hash = hash_name(block = ref.block, name, len);
-		at = place(c, ref.block, ref.end, name, len, hash);
+		if (!*at && block)
+			break;
 		if (!*at)
 			continue;
 		to->chunk = c;
@@ -322,14 +322,14 @@ enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, 
 	return COSY_DECLINE_ABSENT;
 }
 
-bool results_below(const struct record *r, struct block_ref *to)
+bool results_below(struct dir_key key, struct block_ref *to)
 {
 	for (u32 i = 0; i < KNOWN_TRIES; i++) {
-		const struct known_dir *k = known_place(r->child->ino, i);
+		const struct known_dir *k = known_place(key.ino, i);
 		const struct chunk *c = results_chunk(k->ref);
 
-		if (k->ino != r->child->ino || !c || c->run->dev != r->run->dev ||
-		    c->run->mnt_id != r->run->mnt_id || results_fresh(c) != COSY_DECLINES)
+		if (k->ino != key.ino || !c || c->run->dev != key.dev ||
+		    c->run->mnt_id != key.mnt_id || results_fresh(c) != COSY_DECLINES)
 			continue;
 		*to = k->ref;
 		return true;

@@ -43,6 +43,17 @@ struct record {
 	u32 *served; /* bits 24..31: kinds of call answered */
 };
 
+/* Which directory a record is about; holds when the record itself has made room for others. */
+struct dir_key {
+	u64 ino;
+	u32 dev, mnt_id;
+};
+
+static inline struct dir_key dir_key(const struct record *r)
+{
+	return (struct dir_key){ r->child->ino, r->run->dev, r->run->mnt_id };
+}
+
 HIDDEN bool results_start(void);
 HIDDEN void results_begin(struct run_start *start);
 /* Lock-free: may anything be answered from results at this moment? */
@@ -59,8 +70,8 @@ HIDDEN struct chunk *results_chunk(struct block_ref ref);
 /* COSY_DECLINES: found. */
 HIDDEN enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len,
 				      struct record *to);
-/* The block of the directory that a record is about, if it came along in some chunk. */
-HIDDEN bool results_below(const struct record *r, struct block_ref *to);
+/* The block of that directory, if it came along in some chunk. */
+HIDDEN bool results_below(struct dir_key key, struct block_ref *to);
 /* Is it still of this epoch and young enough? COSY_DECLINES: yes. */
 HIDDEN enum cosy_decline results_fresh(const struct chunk *c);
 /* Ticks of the time stamp counter in max_age; an underestimate at first. */
