@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which executor can run which compound: one table, read by lowering and by the verifier.
 
-An executor that is added to Cosy gets its line here; nothing else in this room changes.
+An executor that is added to Cosy gets its line here and in shim/verify.c; a test holds the two to
+the same verdict.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections.abc import Callable
 from typing import Final
 
 from synth.constants import AT_FLAGS, STATX_MASKS
-from synth.image import ArgKind, Executor, ImageCompound, ImageOp, ImagePattern, Loop
+from synth.image import (
+    ArgKind,
+    CompoundFlag,
+    Executor,
+    ImageCompound,
+    ImageOp,
+    ImagePattern,
+    Loop,
+    OpFlag,
+)
 from tracer.syscalls import by_nr
 
 STAT_CALLS: Final = frozenset({"newfstatat", "statx", "lstat", "stat"})
@@ -28,13 +38,23 @@ SCAN_ATTRIBUTES: Final = (
     "system.posix_acl_default",
 )
 
+# What the reference executor (shim/reference.c) knows how to ask ahead and to answer.
+REFERENCE_CALLS: Final = (
+    STAT_CALLS
+    | XATTR_CALLS
+    | {"fstat", "readlink", "readlinkat", "access", "faccessat", "faccessat2"}
+    | {"open", "openat", "read", "pread64", "close"}
+)
+
 
 def _scan_op(op: ImageOp) -> bool:
     """A call on one entry of D whose answer a scan record holds."""
     call = by_nr().get(op.nr)
     if call is None or call.name not in STAT_CALLS | XATTR_CALLS:
         return False
-    return any(arg.kind in (ArgKind.NAME, ArgKind.PATH) for arg in op.args)
+    if op.flags & OpFlag.UNTIL or op.conds:
+        return False
+    return any(arg.kind in (ArgKind.NAME, ArgKind.PATH) and not arg.string for arg in op.args)
 
 
 def scan_answers(pattern: ImagePattern) -> bool:
@@ -53,14 +73,29 @@ def scan_answers(pattern: ImagePattern) -> bool:
 
 def _directory_scan(compound: ImageCompound) -> bool:
     return (
-        compound.loop == Loop.ENTRIES
+        compound.flags == CompoundFlag.SPECULATIVE
+        and compound.loop == Loop.ENTRIES
         and all(_scan_op(op) for op in compound.ops)
         and all(scan_answers(pattern) for pattern in compound.serves)
     )
 
 
+def _plain_calls(compound: ImageCompound) -> bool:
+    nrs = [op.nr for op in compound.ops] + [pattern.nr for pattern in compound.serves]
+    calls = [by_nr().get(nr) for nr in nrs]
+    return compound.flags == CompoundFlag.SPECULATIVE and all(
+        call is not None and call.name in REFERENCE_CALLS for call in calls
+    )
+
+
+def _handed_over(compound: ImageCompound) -> bool:
+    return compound.flags == CompoundFlag.EXPLICIT
+
+
 CAPABILITIES: Final[dict[Executor, Callable[[ImageCompound], bool]]] = {
     Executor.BPF: _directory_scan,
+    Executor.MODULE: _handed_over,
+    Executor.REFERENCE: _plain_calls,
 }
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Names of kernel constants that compounds may use instead of numbers.
 
-The values are the kernel's ABI for x86-64 (include/uapi/linux/fcntl.h, stat.h); a test compares
-them with the C headers.
+The values are the kernel's ABI for x86-64 (include/uapi/linux/fcntl.h, stat.h, asm-generic's
+fcntl.h and errno.h); a test compares them with the C headers.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 AT_FLAGS: Final[dict[str, int]] = {
@@ -35,13 +36,48 @@ STATX_MASKS: Final[dict[str, int]] = {
     "STATX_MNT_ID": 0x1000,
 }
 
+# Flags of open(2) that neither create nor change anything: what compounds may say.
+OPEN_FLAGS: Final[dict[str, int]] = {
+    "O_NOCTTY": 0o400,
+    "O_NONBLOCK": 0o4000,
+    "O_LARGEFILE": 0o100000,  # the kernel's bit; the C library defines the name as 0
+    "O_DIRECTORY": 0o200000,
+    "O_NOFOLLOW": 0o400000,
+    "O_NOATIME": 0o1000000,
+    "O_CLOEXEC": 0o2000000,
+}
+
+# File types, as in st_mode & S_IFMT: whole values, no bits.
+FILE_TYPES: Final[dict[str, int]] = {
+    "S_IFIFO": 0o010000,
+    "S_IFCHR": 0o020000,
+    "S_IFDIR": 0o040000,
+    "S_IFBLK": 0o060000,
+    "S_IFREG": 0o100000,
+    "S_IFLNK": 0o120000,
+    "S_IFSOCK": 0o140000,
+}
+
+ERRORS: Final[dict[str, int]] = {name: number for number, name in errno.errorcode.items()}
+
+# The working directory as a dirfd, sign-extended as the program's register holds it.
+AT_FDCWD: Final = (1 << 64) - 100
+
 # Names that mean no bits; accepted, never printed.
-ZEROES: Final[dict[str, str]] = {"AT_STATX_SYNC_AS_STAT": "AT"}
+ZEROES: Final[dict[str, str]] = {"AT_STATX_SYNC_AS_STAT": "AT", "O_RDONLY": "O"}
 
 # Short forms; accepted, never printed.
 ALIASES: Final[dict[str, str]] = {"BASIC": "STATX_BASIC_STATS"}
 
-FAMILIES: Final[dict[str, dict[str, int]]] = {"AT": AT_FLAGS, "STATX": STATX_MASKS}
+FAMILIES: Final[dict[str, dict[str, int]]] = {
+    "AT": AT_FLAGS,
+    "STATX": STATX_MASKS,
+    "O": OPEN_FLAGS,
+    "FDCWD": {"AT_FDCWD": AT_FDCWD},
+}
+
+# Fields of a result (enum cosy_field) whose values have names.
+VALUE_NAMES: Final[dict[str, dict[str, int]]] = {"type": FILE_TYPES, "errno": ERRORS}
 
 BASIC_STATS: Final = STATX_MASKS["STATX_BASIC_STATS"]
 
@@ -55,6 +91,21 @@ def lookup(name: str) -> tuple[str, int] | None:
         if name in names:
             return family, names[name]
     return None
+
+
+def flag_family(call: str) -> str:
+    """The family whose names spell a call's flags."""
+    return "O" if call in ("open", "openat") else "AT"
+
+
+def spell_value(field: str, value: int) -> str:
+    """A value that a result's field is compared with: its name, or a number."""
+    for name, known in VALUE_NAMES.get(field, {}).items():
+        if known == value:
+            return name
+    if field == "ret" and value >> 63:
+        return str(value - (1 << 64))
+    return oct(value) if field == "mode" else str(value)
 
 
 def spell(family: str, value: int) -> str:

@@ -25,12 +25,21 @@ def _calls(names: Iterable[str]) -> str:
 def _compound(compound: Compound) -> Iterator[str]:
     yield ""
     yield compound.name
-    yield f"- watches {_calls(p.call for p in compound.triggers)}."
+    if compound.explicit:
+        yield "- is handed over by a program that asks for it."
+    if compound.triggers:
+        yield f"- watches {_calls(p.call for p in compound.triggers)}."
     if compound.scanned and compound.child:
         yield (
             f"- fires at call number {compound.nth} on children of one directory D, if the program "
             f"has read D's entries and there are at least {compound.min_entries}."
         )
+    elif compound.listed:
+        yield f"- fires when one of the {len(compound.paths)} paths of its list is asked for."
+    elif compound.regular:
+        yield f"- fires at call number {compound.nth} in a row on an open regular file."
+    elif compound.triggers:
+        yield f"- fires at every call number {compound.nth}."
     if compound.leaf:
         yield (
             "- but only once such calls have met something else than directories: a program that "
@@ -38,14 +47,16 @@ def _compound(compound: Compound) -> Iterator[str]:
         )
     body = "; ".join(print_call(call, loop=compound.loop) for call in compound.body)
     where = "for each entry e of D" if compound.loop else "once"
-    yield f"- then asks, in one crossing, {where}: {body}."
+    where = "for each path p of its list" if compound.paths else where
+    yield f"- then asks ahead, {where}: {body}."
     if compound.depth:
         yield f"- takes up to {compound.depth} levels of subdirectories along while there is room."
-    yield (
-        f"- answers with the results, each once and within the same epoch: "
-        f"{_calls(p.call for p in compound.serves)}"
-        + _attributes(p.attribute for p in compound.serves if p.attribute)
-    )
+    if compound.serves:
+        yield (
+            f"- answers with the results, each once and within the same epoch: "
+            f"{_calls(p.call for p in compound.serves)}"
+            + _attributes(p.attribute for p in compound.serves if p.attribute)
+        )
     limits = compound.limits
     yield (
         f"- stops at {limits.ops:,} calls, {print_size(limits.bytes)} of results or "

@@ -16,19 +16,23 @@ from typing import Final
 
 from synth.errors import SynthError
 
-MAGIC: Final = b"COSYIMG\x01"
+MAGIC: Final = b"COSYIMG\x02"
 MAX_SIZE: Final = 1 << 20
 MAX_ARGS: Final = 6
 MAX_COMPOUNDS: Final = 256
 MAX_OPS: Final = 16
 MAX_PATTERNS: Final = 32
+MAX_PATHS: Final = 256
+MAX_CONDS: Final = 4
 
-HEADER: Final = struct.Struct("<8s11I20s")
+HEADER: Final = struct.Struct("<8s15I20s")
 COMPOUND: Final = struct.Struct("<16I3Q")
 ARG: Final = struct.Struct("<BBHIQ")
-OP: Final = struct.Struct("<HBBI")  # followed by MAX_ARGS of ARG
+OP: Final = struct.Struct("<HBBHH")  # followed by MAX_ARGS of ARG
 OP_SIZE: Final = OP.size + MAX_ARGS * ARG.size
+COND: Final = struct.Struct("<BBBBIQ")
 PATTERN: Final = struct.Struct("<HHIII")
+PATH: Final = struct.Struct("<I")
 CRC_FROM: Final = 16
 
 
@@ -49,6 +53,8 @@ class Guard(IntFlag):
     SCANNED = 0x1
     CHILD = 0x2
     LEAF = 0x4
+    REGULAR = 0x8
+    LISTED = 0x10
 
 
 class Loop(IntEnum):
@@ -56,6 +62,7 @@ class Loop(IntEnum):
 
     NONE = 0
     ENTRIES = 1
+    PATHS = 2
 
 
 class Executor(IntFlag):
@@ -65,6 +72,7 @@ class Executor(IntFlag):
     AHEAD = 0x2
     BPF = 0x4
     MODULE = 0x8
+    REFERENCE = 0x10
 
 
 class ArgKind(IntEnum):
@@ -79,12 +87,34 @@ class ArgKind(IntEnum):
     OUT = 6
     RESULT = 7
     TRIGGER = 8
+    ITEM = 9
+    FIELD = 10
+
+
+class Field(IntEnum):
+    """enum cosy_field"""
+
+    RET = 1
+    ERRNO = 2
+    TYPE = 3
+    MODE = 4
+    SIZE = 5
+
+
+class Relation(IntEnum):
+    """enum cosy_relation"""
+
+    IS = 1
+    IS_NOT = 2
+    AT_MOST = 3
+    AT_LEAST = 4
 
 
 class OpFlag(IntFlag):
     """struct cosy_op.flags"""
 
     OPTIONAL = 0x1
+    UNTIL = 0x2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +125,27 @@ class ImageArg:
     index: int = 0
     string: str = ""
     value: int = 0
+    field: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCond:
+    """struct cosy_cond"""
+
+    index: int
+    field: int
+    relation: int
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOp:
-    """struct cosy_op"""
+    """struct cosy_op with the conditions that its indices point to"""
 
     nr: int
     args: tuple[ImageArg, ...]
     flags: int = 0
+    conds: tuple[ImageCond, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +176,7 @@ class ImageCompound:
     limit_ops: int
     limit_bytes: int
     limit_time_ns: int
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,90 +204,110 @@ class _Strings:
         return self.known[text]
 
 
+class _Tables:
+    """The flat tables while they grow."""
+
+    def __init__(self) -> None:
+        self.strings = _Strings()
+        self.compounds, self.ops, self.patterns = bytearray(), bytearray(), bytearray()
+        self.conds, self.paths = bytearray(), bytearray()
+
+    def add(self, compound: ImageCompound) -> None:
+        """Add one compound and all that it points to."""
+        first_op = len(self.ops) // OP_SIZE
+        first_pattern = len(self.patterns) // PATTERN.size
+        n_triggers = len(compound.triggers)
+        self.compounds += COMPOUND.pack(
+            self.strings.offset(compound.name),
+            compound.flags,
+            compound.guards,
+            compound.loop,
+            compound.depth,
+            compound.nth,
+            compound.min_entries,
+            compound.executors,
+            first_op,
+            len(compound.ops),
+            first_pattern,
+            n_triggers,
+            first_pattern + n_triggers,
+            len(compound.serves),
+            len(self.paths) // PATH.size,
+            len(compound.paths),
+            compound.limit_ops,
+            compound.limit_bytes,
+            compound.limit_time_ns,
+        )
+        for op in compound.ops:
+            self._op(op)
+        for pattern in compound.triggers + compound.serves:
+            self.patterns += PATTERN.pack(
+                pattern.nr,
+                0,
+                pattern.flags_allowed,
+                pattern.mask_within,
+                self.strings.offset(pattern.string),
+            )
+        for path in compound.paths:
+            self.paths += PATH.pack(self.strings.offset(path))
+
+    def _op(self, op: ImageOp) -> None:
+        if len(op.args) > MAX_ARGS:
+            raise ImageError(f"call {op.nr} has {len(op.args)} arguments, at most {MAX_ARGS} exist")
+        first_cond = len(self.conds) // COND.size if op.conds else 0
+        self.ops += OP.pack(op.nr, len(op.args), op.flags, first_cond, len(op.conds))
+        for arg in op.args:
+            text = self.strings.offset(arg.string)
+            self.ops += ARG.pack(arg.kind, arg.index, arg.field, text, arg.value)
+        self.ops += bytes((MAX_ARGS - len(op.args)) * ARG.size)
+        for cond in op.conds:
+            self.conds += COND.pack(cond.index, cond.field, cond.relation, 0, 0, cond.value)
+
+
 def write(image: Image) -> bytes:
     """The image as bytes.
 
     Raises ImageError when it does not fit the format's limits or a field's width.
     """
-    strings = _Strings()
-    compounds, ops, patterns = bytearray(), bytearray(), bytearray()
-    n_ops = n_patterns = 0
+    tables = _Tables()
     try:
         for compound in image.compounds:
-            n_triggers, n_serve = len(compound.triggers), len(compound.serves)
-            compounds += COMPOUND.pack(
-                strings.offset(compound.name),
-                compound.flags,
-                compound.guards,
-                compound.loop,
-                compound.depth,
-                compound.nth,
-                compound.min_entries,
-                compound.executors,
-                n_ops,
-                len(compound.ops),
-                n_patterns,
-                n_triggers,
-                n_patterns + n_triggers,
-                n_serve,
-                0,
-                0,
-                compound.limit_ops,
-                compound.limit_bytes,
-                compound.limit_time_ns,
-            )
-            for op in compound.ops:
-                ops += _pack_op(op, strings)
-            for pattern in compound.triggers + compound.serves:
-                patterns += PATTERN.pack(
-                    pattern.nr,
-                    0,
-                    pattern.flags_allowed,
-                    pattern.mask_within,
-                    strings.offset(pattern.string),
-                )
-            n_ops += len(compound.ops)
-            n_patterns += n_triggers + n_serve
+            tables.add(compound)
     except struct.error as error:
         raise ImageError(f"a value does not fit the image format: {error}") from None
-    at_compounds = HEADER.size
-    at_ops = at_compounds + len(compounds)
-    at_patterns = at_ops + len(ops)
-    at_strings = at_patterns + len(patterns)
-    size = at_strings + len(strings.data)
+    # Paths last: the other tables' items are multiples of 8 bytes.
+    places = []
+    at = HEADER.size
+    for table, size in (
+        (tables.compounds, COMPOUND.size),
+        (tables.ops, OP_SIZE),
+        (tables.patterns, PATTERN.size),
+        (tables.conds, COND.size),
+        (tables.paths, PATH.size),
+    ):
+        places += [len(table) // size, at]
+        at += len(table)
+    size = at + len(tables.strings.data)
     if size > MAX_SIZE:
         raise ImageError(f"the image would have {size} bytes, at most {MAX_SIZE} are allowed")
     head = HEADER.pack(
         MAGIC,
         size,
         0,
-        len(image.compounds),
-        at_compounds,
-        n_ops,
-        at_ops,
-        n_patterns,
-        at_patterns,
-        at_strings,
-        len(strings.data),
+        *places,
+        at,
+        len(tables.strings.data),
         0,
         bytes.fromhex(image.build_id) if image.build_id else bytes(20),
     )
-    return seal(head + compounds + ops + patterns + strings.data)
+    body = tables.compounds + tables.ops + tables.patterns + tables.conds + tables.paths
+    return seal(head + body + tables.strings.data)
 
 
 def seal(data: bytes) -> bytes:
     """The same image with its checksum made right."""
     crc = zlib.crc32(data[CRC_FROM:])
     return data[:12] + struct.pack("<I", crc) + data[CRC_FROM:]
-
-
-def _pack_op(op: ImageOp, strings: _Strings) -> bytes:
-    if len(op.args) > MAX_ARGS:
-        raise ImageError(f"call {op.nr} has {len(op.args)} arguments, at most {MAX_ARGS} exist")
-    out = OP.pack(op.nr, len(op.args), op.flags, 0)
-    for arg in op.args:
-        out += ARG.pack(arg.kind, arg.index, 0, strings.offset(arg.string), arg.value)
-    return out + bytes((MAX_ARGS - len(op.args)) * ARG.size)
 
 
 class _Reader:
@@ -265,6 +328,10 @@ class _Reader:
             self.ops,
             self.n_patterns,
             self.patterns,
+            self.n_conds,
+            self.conds,
+            self.n_paths,
+            self.paths,
             self.strings,
             self.strings_size,
             flags,
@@ -284,6 +351,8 @@ class _Reader:
         self._table("compounds", self.compounds, self.n_compounds, COMPOUND.size, 8)
         self._table("operations", self.ops, self.n_ops, OP_SIZE, 8)
         self._table("patterns", self.patterns, self.n_patterns, PATTERN.size, 8)
+        self._table("conditions", self.conds, self.n_conds, COND.size, 8)
+        self._table("paths", self.paths, self.n_paths, PATH.size, 8)
         self._table("strings", self.strings, self.strings_size, 1, 1)
         last = self.strings + self.strings_size - 1
         if not self.strings_size or data[self.strings] or data[last]:
@@ -301,23 +370,34 @@ class _Reader:
 
     def op(self, index: int) -> ImageOp:
         at = self.ops + index * OP_SIZE
-        nr, n_args, flags, reserved = OP.unpack_from(self.data, at)
-        if reserved:
-            raise ImageError("a reserved field of an operation is set")
+        nr, n_args, flags, first_cond, n_conds = OP.unpack_from(self.data, at)
         if n_args > MAX_ARGS:
             raise ImageError(f"an operation has {n_args} arguments")
+        if n_conds > MAX_CONDS or first_cond + n_conds > self.n_conds:
+            raise ImageError("an operation's conditions lie outside their table")
+        if first_cond and not n_conds:
+            raise ImageError("an operation without conditions points to some")
         args = []
         for k in range(MAX_ARGS):
-            kind, slot, reserved, string, value = ARG.unpack_from(
+            kind, slot, field, string, value = ARG.unpack_from(
                 self.data, at + OP.size + k * ARG.size
             )
-            if reserved:
-                raise ImageError("a reserved field of an argument is set")
             if k < n_args:
-                args.append(ImageArg(kind, slot, self.string(string), value))
-            elif kind or slot or string or value:
+                args.append(ImageArg(kind, slot, self.string(string), value, field))
+            elif kind or slot or field or string or value:
                 raise ImageError("an argument behind the last one is set")
-        return ImageOp(nr, tuple(args), flags)
+        conds = tuple(self.cond(first_cond + k) for k in range(n_conds))
+        return ImageOp(nr, tuple(args), flags, conds)
+
+    def cond(self, index: int) -> ImageCond:
+        at = self.conds + index * COND.size
+        op, field, relation, reserved, reserved2, value = COND.unpack_from(self.data, at)
+        if reserved or reserved2:
+            raise ImageError("a reserved field of a condition is set")
+        return ImageCond(op, field, relation, value)
+
+    def path(self, index: int) -> str:
+        return self.string(PATH.unpack_from(self.data, self.paths + index * PATH.size)[0])
 
     def pattern(self, index: int) -> ImagePattern:
         nr, reserved, flags, mask, string = PATTERN.unpack_from(
@@ -331,8 +411,9 @@ class _Reader:
         fields = COMPOUND.unpack_from(self.data, self.compounds + index * COMPOUND.size)
         name, flags, guards, loop, depth, nth, min_entries, executors = fields[:8]
         first_op, n_ops, first_trigger, n_triggers, first_serve, n_serve = fields[8:14]
-        if any(fields[14:16]):
-            raise ImageError("a reserved field of a compound is set")
+        first_path, n_paths = fields[14:16]
+        if n_paths > MAX_PATHS or first_path + n_paths > self.n_paths:
+            raise ImageError("a compound's paths lie outside their table")
         if n_ops > MAX_OPS or first_op + n_ops > self.n_ops:
             raise ImageError("a compound's operations lie outside their table")
         if n_triggers + n_serve > MAX_PATTERNS:
@@ -352,7 +433,10 @@ class _Reader:
             tuple(self.op(first_op + k) for k in range(n_ops)),
             tuple(self.pattern(first_trigger + k) for k in range(n_triggers)),
             tuple(self.pattern(first_serve + k) for k in range(n_serve)),
-            *fields[16:19],
+            fields[16],
+            fields[17],
+            fields[18],
+            tuple(self.path(first_path + k) for k in range(n_paths)),
         )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from synth.constants import spell
+from synth.constants import flag_family, spell, spell_value
 
-SUBJECTS: Final = ("D", "name", "path")
-EXECUTORS: Final = ("inline", "ahead", "bpf", "module")
+SUBJECTS: Final = ("D", "name", "path", "F")
+EXECUTORS: Final = ("inline", "ahead", "bpf", "module", "reference")
+FIELDS: Final = ("ret", "errno", "type", "mode", "size")
+RELATIONS: Final = ("==", "!=", "<=", ">=")
 
 TIME_UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 SIZE_UNITS: Final = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
@@ -41,12 +43,23 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """`e.name` inside a loop, `name` (the trigger's) outside."""
+    """`e.name` inside a loop, `name` (the trigger's) outside; `/"suffix"` may follow."""
+
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """`D/e.name` or `D/name`: the directory joined with the name."""
+    """`D/e.name` or `D/name`: the directory joined with the name; `/"suffix"` may follow."""
+
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """`p`: the path of this iteration of a loop over paths; `/"suffix"` may follow."""
+
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +78,56 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """`trigger(K)`: argument K of the triggering call, counted from 0."""
+    """`trigger(K)`: argument K of the triggering call, counted from 0; `/"suffix"` behind a path"""
 
     index: int
+    suffix: str = ""
 
 
-Argument = Number | Text | Directory | Name | Path | Out | Result | Trigger
+@dataclass(frozen=True, slots=True)
+class Size:
+    """`size(K)` or `size(K)+N`: the size of the file that call K of the body told of, plus N."""
+
+    index: int
+    addend: int = 0
+
+
+Argument = Number | Text | Directory | Name | Path | Item | Out | Result | Trigger | Size
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`field(K) relation value`: what must hold of call K's result for another call to run.
+
+    `field` is one of FIELDS, `relation` one of RELATIONS; `value` has 64 bits, signed for `ret`.
+    """
+
+    field: str
+    index: int
+    relation: str
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a body. Output buffers may be left out: lowering adds them."""
+    """One call of a body. Output buffers may be left out: lowering adds them.
+
+    `optional`: not every iteration of the mined loop had it; `until`: again and again, until it
+    returns 0 or fails; `conditions`: all of these must hold for it to run.
+    """
 
     name: str
     args: tuple[Argument, ...] = ()
     optional: bool = False
+    until: bool = False
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """Which calls trigger a compound (`on`) or are answered by it (`serve`).
 
-    `subjects` names the arguments that matter, as written (`D`, `name`, `path`); `flags` and `mask`
+    `subjects` names the arguments that matter, as written (see SUBJECTS); `flags` and `mask`
     are the bits that a matching call may have (None: not stated); `attribute` is an xattr's name.
     """
 
@@ -115,9 +156,12 @@ class Limits:
 class Compound:
     """A trigger, a body and the calls that the body's results answer.
 
-    `leaf`: only once calls of this kind have met something else than directories; `nth`: fires at
-    the nth matching call within one directory; `min_entries`: and only where D has at least so
-    many; `depth`: levels of subdirectories that may ride along; `executors` None: all that can.
+    `loop`: the body runs for each entry of D; `paths`: for each of these; neither: once.
+    `leaf`: only once calls of this kind have met something else than directories; `regular`: the
+    call's descriptor is a regular file's; `listed`: its path is one of `paths`. `nth`: fires at
+    the nth matching call (with `child`: within one directory); `min_entries`: and only where D has
+    at least so many; `depth`: levels of subdirectories that may ride along; `executors` None: all
+    that can.
     """
 
     name: str
@@ -125,10 +169,13 @@ class Compound:
     body: tuple[Call, ...]
     serves: tuple[Pattern, ...]
     loop: bool = True
+    paths: tuple[str, ...] = ()
     depth: int = 0
     scanned: bool = True
     child: bool = True
     leaf: bool = False
+    regular: bool = False
+    listed: bool = False
     nth: int = 1
     min_entries: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -157,9 +204,27 @@ def print_profile(profile: Profile) -> str:
     return "\n\n".join("\n".join(block) for block in blocks) + ("\n" if blocks else "")
 
 
+GUARDS: Final = {
+    "scanned": "scanned(D)",
+    "child": "child(D, name)",
+    "leaf": "leaf(name)",
+    "regular": "regular(F)",
+    "listed": "listed(path)",
+}
+"""The guards of a compound by their field, as they are written."""
+
+
 def print_call(call: Call, *, loop: bool = True) -> str:
     """A call as it stands in a body, without its keyword."""
-    return f"{call.name}({', '.join(_argument(arg, loop) for arg in call.args)})"
+    text = f"{call.name}({', '.join(_argument(arg, loop) for arg in call.args)})"
+    conditions = " and ".join(print_condition(condition) for condition in call.conditions)
+    return f"{text} if {conditions}" if conditions else text
+
+
+def print_condition(condition: Condition) -> str:
+    """A condition as it stands behind `if`."""
+    value = spell_value(condition.field, condition.value)
+    return f"{condition.field}({condition.index}) {condition.relation} {value}"
 
 
 def print_pattern(pattern: Pattern) -> str:
@@ -168,7 +233,7 @@ def print_pattern(pattern: Pattern) -> str:
     if pattern.attribute is not None:
         words.append(quote(pattern.attribute))
     if pattern.flags is not None:
-        words.append(f"flags within {spell('AT', pattern.flags)}")
+        words.append(f"flags within {spell(flag_family(pattern.call), pattern.flags)}")
     if pattern.mask is not None:
         words.append(f"mask within {spell('STATX', pattern.mask)}")
     return f"{pattern.call}({', '.join(words)})" if words else pattern.call
@@ -220,35 +285,45 @@ def _argument(arg: Argument, loop: bool) -> str:
             return quote(value)
         case Directory():
             return "D"
-        case Name():
-            return name
-        case Path():
-            return f"D/{name}"
+        case Name(suffix):
+            return name + _suffix(suffix)
+        case Path(suffix):
+            return f"D/{name}{_suffix(suffix)}"
+        case Item(suffix):
+            return "p" + _suffix(suffix)
         case Out(size):
             return f"out({size})"
         case Result(index):
             return f"result({index})"
-        case Trigger(index):
-            return f"trigger({index})"
+        case Trigger(index, suffix):
+            return f"trigger({index}){_suffix(suffix)}"
+        case Size(index, addend):
+            return f"size({index})+{addend}" if addend else f"size({index})"
+
+
+def _suffix(text: str) -> str:
+    return f"/{quote(text)}" if text else ""
 
 
 def _clause(keyword: str, text: str, indent: int = 2) -> str:
-    return f"{' ' * indent}{keyword:<{11 - indent}}{text}"
+    return f"{' ' * indent}{keyword:<{10 - indent}} {text}"
 
 
 def _compound(compound: Compound) -> list[str]:
     lines = [f"{'explicit ' if compound.explicit else ''}compound {compound.name}"]
     lines += [f"  {_comment(line)}" for line in compound.evidence]
     lines += [_clause("on", print_pattern(pattern)) for pattern in compound.triggers]
-    guards = ["scanned(D)"] * compound.scanned + ["child(D, name)"] * compound.child
-    guards += ["leaf(name)"] * compound.leaf
+    guards = [text for name, text in GUARDS.items() if getattr(compound, name)]
     if guards:
         lines.append(_clause("where", " and ".join(guards)))
     lines.append(_clause("when", f"nth {compound.nth}, entries {compound.min_entries}"))
     depth = f", depth {compound.depth}" if compound.depth else ""
-    lines.append(f"  each e in entries(D){depth}" if compound.loop else "  once")
+    lines += [_clause("path", quote(path)) for path in compound.paths]
+    once = "  each p in paths" if compound.paths else "  once"
+    lines.append(f"  each e in entries(D){depth}" if compound.loop else once)
     for call in compound.body:
-        keyword = "maybe" if call.optional else "call"
+        keyword = ("maybe until" if call.until else "maybe") if call.optional else ""
+        keyword = keyword or ("until" if call.until else "call")
         lines.append(_clause(keyword, print_call(call, loop=compound.loop), indent=4))
     limits = compound.limits
     size, time = print_size(limits.bytes), print_time(limits.time_ns)

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: MIT
 """The parser of the compound language: text to `synth.language.Profile`.
 
-Line-oriented recursive descent. Every error names file, line and column (both counted from 1).
+Line-oriented recursive descent over `synth.lexer`. Every error names file, line and column (both
+counted from 1).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from synth.constants import lookup
-from synth.errors import SynthError
+from synth.constants import flag_family
 from synth.language import (
     EXECUTORS,
+    FIELDS,
+    GUARDS,
+    RELATIONS,
     SIZE_UNITS,
     SUBJECTS,
     TIME_UNITS,
     Argument,
     Call,
     Compound,
+    Condition,
     Directory,
+    Item,
     Limits,
     Name,
     Number,
@@ -30,171 +34,30 @@ from synth.language import (
     Pattern,
     Profile,
     Result,
+    Size,
     Text,
     Trigger,
 )
+from synth.lexer import Line
 
-_TOKEN: Final = re.compile(
-    r"""(?P<space>[ \t]+)
-      | (?P<comment>\#.*)
-      | (?P<string>"(?:[^"\\]|\\.)*")
-      | (?P<number>[0-9][0-9A-Za-z]*)
-      | (?P<word>[A-Za-z_][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)*)
-      | (?P<mark>[(),|./])""",
-    re.VERBOSE,
-)
-_ESCAPE: Final = re.compile(r'\\(?:x([0-9a-fA-F]{2})|(["\\])|(.))', re.DOTALL)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _BUILD_ID: Final = re.compile(r"[0-9a-f]{40}\Z")
-_U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
-
-
-class ParseError(SynthError):
-    """The text is no profile; `line` and `column` say where, counted from 1."""
-
-    def __init__(self, source: str, line: int, column: int, message: str) -> None:
-        super().__init__(f"{source}:{line}:{column}: {message}")
-        self.line = line
-        self.column = column
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    column: int
-
-
-class _Line:
-    """The tokens of one line, and the way to complain about them."""
-
-    def __init__(self, source: str, number: int, text: str) -> None:
-        self.source = source
-        self.number = number
-        self.comment: str | None = None
-        self.tokens: list[_Token] = []
-        self.at = 0
-        self.end = len(text) + 1
-        self.indented = text[:1] in (" ", "\t")
-        self.blank = not text.strip()
-        position = 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                raise self.error(f"unexpected {text[position]!r}", position + 1)
-            kind = match.lastgroup or ""
-            if kind == "comment":
-                self.comment = match.group()[1:].removeprefix(" ").rstrip()
-            elif kind != "space":
-                self.tokens.append(_Token(kind, match.group(), position + 1))
-            position = match.end()
-
-    def error(self, message: str, column: int | None = None) -> ParseError:
-        if column is None:
-            column = self.tokens[self.at].column if self.at < len(self.tokens) else self.end
-        return ParseError(self.source, self.number, column, message)
-
-    def peek(self) -> str:
-        """The next token's text, "" at the end of the line."""
-        return self.tokens[self.at].text if self.at < len(self.tokens) else ""
-
-    def take(self, kind: str, what: str) -> str:
-        """The next token, which must be of this kind."""
-        if self.at >= len(self.tokens) or self.tokens[self.at].kind != kind:
-            raise self.error(f"expected {what}, found {self.peek() or 'the end of the line'!r}")
-        self.at += 1
-        return self.tokens[self.at - 1].text
-
-    def accept(self, text: str) -> bool:
-        """Take the next token if it is this one."""
-        if self.peek() != text:
-            return False
-        self.at += 1
-        return True
-
-    def expect(self, text: str) -> None:
-        """The next token must be this one."""
-        if not self.accept(text):
-            raise self.error(f"expected '{text}', found {self.peek() or 'the end of the line'!r}")
-
-    def finish(self) -> None:
-        """Nothing may follow."""
-        if self.at < len(self.tokens):
-            raise self.error(f"unexpected {self.peek()!r}")
-
-    def integer(self, what: str, most: int = _U64, units: dict[str, int] | None = None) -> int:
-        """A number with an optional unit, at most `most`."""
-        text = self.take("number", what)
-        column = self.tokens[self.at - 1].column
-        factor = 1
-        for unit, scale in (units or {}).items():
-            if text.endswith(unit) and text[: -len(unit)].isdigit():
-                text, factor = text[: -len(unit)], scale
-                break
-        try:
-            value = int(text, 16 if text[:2].lower() == "0x" else 10) * factor
-        except ValueError:
-            allowed = f" (units: {', '.join(units)})" if units else ""
-            raise self.error(f"bad {what} {text!r}{allowed}", column) from None
-        if value > most:
-            raise self.error(f"{what} is too large: at most {most}", column)
-        return value
-
-    def string(self) -> str:
-        """A string literal, unescaped; bytes that are no UTF-8 become surrogates (PEP 383)."""
-        column = self.tokens[self.at].column if self.at < len(self.tokens) else self.end
-        literal = self.take("string", "a string")[1:-1]
-        out = bytearray()
-        position = 0
-        for match in _ESCAPE.finditer(literal):
-            if match.group(3):
-                raise self.error(f"unknown escape \\{match.group(3)} in a string", column)
-            out += literal[position : match.start()].encode("utf-8", "surrogateescape")
-            out += bytes([int(match[1], 16)]) if match[1] else match[2].encode()
-            position = match.end()
-        out += literal[position:].encode("utf-8", "surrogateescape")
-        if 0 in out:
-            raise self.error("a string may not hold a NUL", column)
-        return out.decode("utf-8", "surrogateescape")
-
-    def bits(self, family: str, most: int) -> int:
-        """Names of one family and numbers, joined by `|`."""
-        return self._bits(most, family)[0]
-
-    def constant(self) -> Number:
-        """Names and numbers joined by `|`, as an argument of a call."""
-        return Number(*self._bits(_U64, None))
-
-    def _bits(self, most: int, family: str | None) -> tuple[int, str]:
-        value, found = 0, family or ""
-        while True:
-            if self.at < len(self.tokens) and self.tokens[self.at].kind == "number":
-                value |= self.integer("a number", most)
-            else:
-                word = self.take("word", "a constant")
-                entry = lookup(word)
-                if entry is None or (found and entry[0] != found):
-                    kind = f"{found}_* constant" if found else "constant"
-                    self.at -= 1
-                    raise self.error(f"{word!r} is no {kind} that compounds know")
-                value, found = value | entry[1], entry[0]
-            if not self.accept("|"):
-                return value, found if value or family else ""
 
 
 class _Draft:
     """A compound while its lines come in."""
 
-    def __init__(self, name: str, explicit: bool, where: _Line) -> None:
+    def __init__(self, name: str, explicit: bool, where: Line) -> None:
         self.name, self.explicit, self.where = name, explicit, where
         self.triggers: list[Pattern] = []
         self.serves: list[Pattern] = []
         self.body: list[Call] = []
         self.evidence: list[str] = []
-        self.loop: bool | None = None
+        self.loop: str | None = None  # e, p or "": over entries, over paths, once
+        self.paths: list[str] = []
         self.depth = 0
-        self.scanned = self.child = self.leaf = False
+        self.guards: set[str] = set()
         self.nth, self.min_entries = 1, 0
         self.limits = Limits()
         self.executors: tuple[str, ...] | None = None
@@ -202,9 +65,11 @@ class _Draft:
 
     def finish(self) -> Compound:
         for what, there in (
-            ("an 'on' line", self.triggers),
+            ("an 'on' line", self.triggers or self.explicit),
             ("an 'each' or a 'once' line", self.loop is not None),
             ("a 'call' line", self.body),
+            ("a 'path' line", self.paths or self.loop != "p"),
+            ("an 'each p in paths' line", not self.paths or self.loop == "p"),
             ("a 'serve' line", self.serves or self.explicit),
         ):
             if not there:
@@ -214,11 +79,14 @@ class _Draft:
             triggers=tuple(self.triggers),
             body=tuple(self.body),
             serves=tuple(self.serves),
-            loop=bool(self.loop),
+            loop=self.loop == "e",
+            paths=tuple(self.paths),
             depth=self.depth,
-            scanned=self.scanned,
-            child=self.child,
-            leaf=self.leaf,
+            scanned="scanned" in self.guards,
+            child="child" in self.guards,
+            leaf="leaf" in self.guards,
+            regular="regular" in self.guards,
+            listed="listed" in self.guards,
             nth=self.nth,
             min_entries=self.min_entries,
             limits=self.limits,
@@ -231,7 +99,7 @@ class _Draft:
 def parse(text: str, source: str = "profile") -> Profile:
     """Parse the text of a profile; `source` names it in errors.
 
-    Raises ParseError.
+    Raises synth.lexer.ParseError.
     """
     compounds: list[Compound] = []
     comments: list[str] = []
@@ -272,12 +140,12 @@ def parse(text: str, source: str = "profile") -> Profile:
     return Profile(tuple(compounds), build_id, tuple(comments + pending))
 
 
-def _lines(text: str, source: str) -> Iterator[_Line]:
+def _lines(text: str, source: str) -> Iterator[Line]:
     for number, content in enumerate(text.split("\n"), 1):
-        yield _Line(source, number, content.rstrip("\r"))
+        yield Line(source, number, content.rstrip("\r"))
 
 
-def _build_id(line: _Line) -> str:
+def _build_id(line: Line) -> str:
     text = "".join(token.text for token in line.tokens[line.at :])
     if not _BUILD_ID.match(text):
         raise line.error("expected a build-id of 40 hexadecimal digits")
@@ -285,7 +153,7 @@ def _build_id(line: _Line) -> str:
     return text
 
 
-def _header(line: _Line) -> _Draft:
+def _header(line: Line) -> _Draft:
     explicit = line.accept("explicit")
     line.expect("compound")
     name = line.peek()
@@ -295,7 +163,7 @@ def _header(line: _Line) -> _Draft:
     return _Draft(name, explicit, line)
 
 
-def _clause(line: _Line, draft: _Draft) -> None:
+def _clause(line: Line, draft: _Draft) -> None:
     keyword = line.peek()
     handler = _CLAUSES.get(keyword)
     if handler is None:
@@ -308,27 +176,27 @@ def _clause(line: _Line, draft: _Draft) -> None:
     handler(line, draft)
 
 
-def _on(line: _Line, draft: _Draft) -> None:
+def _on(line: Line, draft: _Draft) -> None:
     draft.triggers += _patterns(line)
 
 
-def _serve(line: _Line, draft: _Draft) -> None:
+def _serve(line: Line, draft: _Draft) -> None:
     draft.serves += _patterns(line)
 
 
-def _where(line: _Line, draft: _Draft) -> None:
+def _where(line: Line, draft: _Draft) -> None:
     while True:
         guard = line.peek()
         if guard not in _GUARDS:
-            raise line.error(f"expected {', '.join(_GUARD_TEXTS)}; found {guard!r}")
+            raise line.error(f"expected {', '.join(GUARDS.values())}; found {guard!r}")
         for word in _GUARDS[guard]:
             line.expect(word)
-        setattr(draft, guard, True)
+        draft.guards.add(guard)
         if not line.accept("and"):
             return
 
 
-def _when(line: _Line, draft: _Draft) -> None:
+def _when(line: Line, draft: _Draft) -> None:
     while True:
         if line.accept("nth"):
             draft.nth = line.integer("nth", _U32)
@@ -340,28 +208,44 @@ def _when(line: _Line, draft: _Draft) -> None:
             return
 
 
-def _each(line: _Line, draft: _Draft) -> None:
+def _each(line: Line, draft: _Draft) -> None:
+    if line.accept("p"):
+        for word in ("in", "paths"):
+            line.expect(word)
+        draft.loop = "p"
+        return
     for word in ("e", "in", "entries", "(", "D", ")"):
         line.expect(word)
     if line.accept(","):
         line.expect("depth")
         draft.depth = line.integer("depth", _U32)
-    draft.loop = True
+    draft.loop = "e"
 
 
-def _once(_line: _Line, draft: _Draft) -> None:
-    draft.loop = False
+def _once(_line: Line, draft: _Draft) -> None:
+    draft.loop = ""
 
 
-def _call(line: _Line, draft: _Draft) -> None:
-    draft.body.append(_body_call(line, draft, optional=False))
+def _path(line: Line, draft: _Draft) -> None:
+    draft.paths.append(line.string())
+    while line.accept(","):
+        draft.paths.append(line.string())
 
 
-def _maybe(line: _Line, draft: _Draft) -> None:
-    draft.body.append(_body_call(line, draft, optional=True))
+def _call(line: Line, draft: _Draft) -> None:
+    draft.body.append(_body_call(line, draft))
 
 
-def _limit(line: _Line, draft: _Draft) -> None:
+def _until(line: Line, draft: _Draft) -> None:
+    draft.body.append(_body_call(line, draft, until=True))
+
+
+def _maybe(line: Line, draft: _Draft) -> None:
+    until = line.accept("until")
+    draft.body.append(_body_call(line, draft, optional=True, until=until))
+
+
+def _limit(line: Line, draft: _Draft) -> None:
     ops, size, time_ns = draft.limits.ops, draft.limits.bytes, draft.limits.time_ns
     while True:
         if line.accept("ops"):
@@ -378,7 +262,7 @@ def _limit(line: _Line, draft: _Draft) -> None:
     draft.limits = Limits(ops, size, time_ns)
 
 
-def _executor(line: _Line, draft: _Draft) -> None:
+def _executor(line: Line, draft: _Draft) -> None:
     names = []
     while True:
         name = line.take("word", "an executor")
@@ -397,25 +281,26 @@ _CLAUSES: Final = {
     "when": _when,
     "each": _each,
     "once": _once,
+    "path": _path,
     "call": _call,
     "maybe": _maybe,
+    "until": _until,
     "limit": _limit,
     "serve": _serve,
     "executor": _executor,
 }
-_GUARD_TEXTS: Final = ("scanned(D)", "child(D, name)", "leaf(name)")
-_GUARDS: Final = {text.partition("(")[0]: re.findall(r"\w+|[(),]", text) for text in _GUARD_TEXTS}
+_GUARDS: Final = {guard: re.findall(r"\w+|[(),]", text) for guard, text in GUARDS.items()}
 _ONCE: Final = frozenset({"where", "when", "each", "once", "limit", "executor"})
 
 
-def _patterns(line: _Line) -> list[Pattern]:
+def _patterns(line: Line) -> list[Pattern]:
     found = [_pattern(line)]
     while line.accept(","):
         found.append(_pattern(line))
     return found
 
 
-def _pattern(line: _Line) -> Pattern:
+def _pattern(line: Line) -> Pattern:
     call = line.take("word", "a system call")
     subjects: list[str] = []
     flags: int | None = None
@@ -425,7 +310,7 @@ def _pattern(line: _Line) -> Pattern:
         return Pattern(call)
     while True:
         if line.peek() in SUBJECTS:
-            subjects.append(line.take("word", "D, name or path"))
+            subjects.append(line.take("word", "D, name, path or F"))
         elif line.peek().startswith('"') and attribute is None:
             attribute = line.string()
         elif line.accept("mask"):
@@ -434,14 +319,14 @@ def _pattern(line: _Line) -> Pattern:
         else:
             if line.accept("flags"):
                 line.expect("within")
-            flags = line.bits("AT", _U32)
+            flags = line.bits(flag_family(call), _U32)
         if not line.accept(","):
             break
     line.expect(")")
     return Pattern(call, tuple(subjects), flags, mask, attribute)
 
 
-def _body_call(line: _Line, draft: _Draft, optional: bool) -> Call:
+def _body_call(line: Line, draft: _Draft, *, optional: bool = False, until: bool = False) -> Call:
     if draft.loop is None:
         raise line.error("a call before 'each' or 'once'", 1)
     name = line.take("word", "a system call")
@@ -452,34 +337,71 @@ def _body_call(line: _Line, draft: _Draft, optional: bool) -> Call:
         while line.accept(","):
             args.append(_argument(line, draft.loop))
         line.expect(")")
-    return Call(name, tuple(args), optional)
+    conditions: list[Condition] = []
+    if line.accept("if"):
+        conditions.append(_condition(line))
+        while line.accept("and"):
+            conditions.append(_condition(line))
+    return Call(name, tuple(args), optional, until, tuple(conditions))
 
 
-def _argument(line: _Line, loop: bool) -> Argument:
+def _condition(line: Line) -> Condition:
+    field = line.peek()
+    if field not in FIELDS:
+        raise line.error(f"expected one of {', '.join(FIELDS)}; found {field!r}")
+    line.at += 1
+    index = _index(line, field)
+    relation = line.peek()
+    if relation not in RELATIONS:
+        raise line.error(f"expected one of {' '.join(RELATIONS)}; found {relation!r}")
+    line.at += 1
+    return Condition(field, index, relation, line.value_of(field))
+
+
+def _index(line: Line, what: str, most: int = 255) -> int:
+    line.expect("(")
+    value = line.integer(what, most)
+    line.expect(")")
+    return value
+
+
+def _argument(line: Line, loop: str) -> Argument:
     word = line.peek()
     if word.startswith('"'):
         return Text(line.string())
-    if word in ("out", "result", "trigger"):
-        line.at += 1
-        line.expect("(")
-        value = line.integer(word, _U32 if word == "out" else 255)
-        line.expect(")")
-        if word == "out":
-            return Out(value)
-        return Result(value) if word == "result" else Trigger(value)
+    if line.accept("out"):
+        return Out(_index(line, word, _U32))
+    if line.accept("result"):
+        return Result(_index(line, word))
+    if line.accept("trigger"):
+        return Trigger(_index(line, word), _suffix(line))
+    if line.accept("size"):
+        index = _index(line, word)
+        return Size(index, line.integer("a number of bytes") if line.accept("+") else 0)
     if line.accept("D"):
         if not line.accept("/"):
             return Directory()
         _entry_name(line, loop)
-        return Path()
+        return Path(_suffix(line))
     if word in ("e", "name"):
         _entry_name(line, loop)
-        return Name()
-    return line.constant()
+        return Name(_suffix(line))
+    if line.accept("p"):
+        return Item(_suffix(line))
+    return Number(*line.constant())
 
 
-def _entry_name(line: _Line, loop: bool) -> None:
-    if not loop:
+def _suffix(line: Line) -> str:
+    if not line.accept("/"):
+        return ""
+    text = line.string()
+    if not text:
+        raise line.error("an empty string behind a slash")
+    return text
+
+
+def _entry_name(line: Line, loop: str) -> None:
+    if loop != "e":
         line.expect("name")
         return
     for word in ("e", ".", "name"):

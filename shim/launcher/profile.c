@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The profile image: which one, and whether it may be used. The shim verifies
- * all of it again (shim/image.c); here only what is needed to choose one and to
+ * all of it again (shim/verify.c); here only what is needed to choose one and to
  * name its compounds: owner, mode, header, checksum, the compound table.
  */
 #include "launcher.h"
@@ -26,13 +26,18 @@ static uint32_t crc32(const unsigned char *data, size_t size)
 	return ~crc;
 }
 
+static const char no_image[] = "it is no profile image of this version";
+static const char other_version[] = "another version wrote it";
+
 static const char *check(const struct cosy_image *im, size_t size)
 {
 	const unsigned char *bytes = (const void *)im;
 	uint64_t end;
 
-	if (size < sizeof(*im) || memcmp(im->magic, COSY_IMAGE_MAGIC, sizeof(im->magic)))
-		return "it is no profile image of this version";
+	if (size < sizeof(*im) || memcmp(im->magic, COSY_IMAGE_MAGIC, sizeof(im->magic) - 1))
+		return no_image;
+	if (im->magic[7] != COSY_IMAGE_MAGIC[7])
+		return other_version;
 	if (im->size != size)
 		return "it is corrupt (wrong size)";
 	if (im->crc32 != crc32(bytes + 16, size - 16))
@@ -65,7 +70,7 @@ static const char *take(int fd, const struct cosy_image **image)
 	if (st.st_mode & 022)
 		return "others may write to it (chmod go-w)";
 	if (st.st_size < (off_t)sizeof(**image) || st.st_size > COSY_IMAGE_MAX_SIZE)
-		return "it is no profile image of this version";
+		return no_image;
 	data = malloc((size_t)st.st_size);
 	if (!data || pread(fd, data, (size_t)st.st_size, 0) != st.st_size) {
 		free(data);
@@ -114,7 +119,9 @@ void profile_choose(struct profile *to, const struct options *opt, const struct 
 	    print_path(path, "%s/%s.img", places->store, program->build_id) &&
 	    !access(path, F_OK)) {
 		profile_open(to, path);
-		return;
+		// One that an earlier version learnt is as good as none.
+		if (to->refused != other_version)
+			return;
 	}
 	profile_open(to, places->shipped[0] ? places->shipped : "default.img");
 }

@@ -271,6 +271,19 @@ def test_a_program_has_its_own_profile(auto: Auto, monkeypatch: pytest.MonkeyPat
     assert str(image).encode() not in auto("--explain", "cat").stdout
 
 
+def test_a_profile_of_an_earlier_version_gives_way(
+    auto: Auto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo = shutil.which("echo") or "/bin/echo"
+    monkeypatch.setenv("XDG_DATA_HOME", str(auto.home / ".local" / "share"))
+    image = save(load_profile(DEFAULT), inspect(echo).build_id or "")
+    data = bytearray(image.read_bytes())
+    data[7] = 1
+    image.write_bytes(data)
+    assert b"default.img\n" in auto("--explain", "echo").stdout
+    assert b"another version" in auto("--explain", "--profile", image, "echo").stdout
+
+
 def test_explain_runs_nothing(auto: Auto, tmp_path: Path) -> None:
     target = tmp_path / "target"
     done = auto("--explain", "touch", target)

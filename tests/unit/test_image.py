@@ -29,6 +29,7 @@ LAYOUTS = {
     "cosy_image": image.HEADER,
     "cosy_compound": image.COMPOUND,
     "cosy_arg": image.ARG,
+    "cosy_cond": image.COND,
     "cosy_pattern": image.PATTERN,
 }
 FIELD = re.compile(r"^\t(?:__[us]\d+|struct cosy_arg)\s+([^;]+);", re.MULTILINE)
@@ -84,7 +85,10 @@ def test_layout_is_the_headers(tmp_path: Path) -> None:
         lines += [f"sizeof(struct {name})"]
         lines += [f"offsetof(struct {name}, {field})" for field in fields]
         expected += [layout.size, *offsets(layout)]
-    assert header_fields("cosy_op") == ["nr", "n_args", "flags", "reserved", "args"]
+    fields = ["nr", "n_args", "flags", "first_cond", "n_conds", "args"]
+    assert header_fields("cosy_op") == fields
+    lines += [f"offsetof(struct cosy_op, {field})" for field in fields[:-1]]
+    expected += offsets(image.OP)
     lines += ["sizeof(struct cosy_op)", "offsetof(struct cosy_op, args)"]
     expected += [image.OP_SIZE, image.OP.size]
     assert compile_and_run(lines, tmp_path) == expected
@@ -98,17 +102,21 @@ def test_constants_are_the_headers(tmp_path: Path) -> None:
         "COSY_MAX_COMPOUNDS": image.MAX_COMPOUNDS,
         "COSY_MAX_OPS": image.MAX_OPS,
         "COSY_MAX_PATTERNS": image.MAX_PATTERNS,
+        "COSY_MAX_PATHS": image.MAX_PATHS,
+        "COSY_MAX_CONDS": image.MAX_CONDS,
         **{f"COSY_{flag.name}": int(flag) for flag in image.CompoundFlag},
         **{f"COSY_GUARD_{flag.name}": int(flag) for flag in image.Guard},
         **{f"COSY_LOOP_{loop.name}": int(loop) for loop in image.Loop},
         **{f"COSY_EXECUTOR_{flag.name}": int(flag) for flag in image.Executor},
         **{f"COSY_ARG_{kind.name}": int(kind) for kind in image.ArgKind},
         **{f"COSY_OP_{flag.name}": int(flag) for flag in image.OpFlag},
+        **{f"COSY_FIELD_{field.name}": int(field) for field in image.Field},
+        **{f"COSY_{relation.name}": int(relation) for relation in image.Relation},
     }
     named = re.findall(r"^(?:#define\s+|\t)(COSY_\w+)(?:\s+[(\d]|\s*=)", text, re.M)
     assert set(named) == set(expected)
     assert compile_and_run(list(expected), tmp_path) == list(expected.values())
-    assert f'"{image.MAGIC[:7].decode()}\\x01"' in text
+    assert f'"{image.MAGIC[:7].decode()}\\x02"' in text
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth import language as lang
-from synth.constants import AT_FLAGS, STATX_MASKS, spell
-from synth.parser import ParseError, parse
+from synth.constants import AT_FDCWD, AT_FLAGS, ERRORS, FILE_TYPES, OPEN_FLAGS, STATX_MASKS, spell
+from synth.lexer import ParseError
+from synth.parser import parse
 
 DESIGN_EXAMPLE = """\
 compound dirscan-stat                       # evidence: du, ls, tar; 338,416 calls
@@ -60,7 +61,20 @@ MINIMAL = "compound a\n  on lstat(path)\n  each e in entries(D)\n    call lstat(
         (MINIMAL + "  once\n", 5, 3, "a second 'once'"),
         (MINIMAL + "  where scanned(E)\n", 5, 17, "expected 'D'"),
         (MINIMAL + "  where known(D)\n", 5, 9, "leaf(name)"),
-        (MINIMAL + "  executor gpu\n", 5, 12, "inline, ahead, bpf, module"),
+        (MINIMAL + "    call fstat(result(0)) if age(0) == 1\n", 5, 30, "ret, errno, type"),
+        (MINIMAL + "    call fstat(result(0)) if size(0) < 1\n", 5, 38, "unexpected '<'"),
+        (MINIMAL + "    call fstat(result(0)) if size(0) 1\n", 5, 38, "expected one of =="),
+        (MINIMAL + "    call fstat(result(0)) if type(0) == ENOENT\n", 5, 41, "no value of type"),
+        (MINIMAL + '    call lstat(D/e.name/"")\n', 5, 27, "empty string"),
+        (MINIMAL + '  path "/etc"\n  serve lstat\n', 1, 1, "'each p in paths'"),
+        (
+            MINIMAL.replace("e in entries(D)", "p in paths").replace("D/e.name", "p")
+            + "  serve lstat\n",
+            1,
+            1,
+            "'path' line",
+        ),
+        (MINIMAL + "  executor gpu\n", 5, 12, "inline, ahead, bpf, module, reference"),
         (MINIMAL + "  sometimes lstat\n", 5, 3, "expected one of on, where"),
         (MINIMAL + '    call lgetxattr(D/e.name, "a\\q")\n', 5, 30, "unknown escape"),
         (MINIMAL + '    call lgetxattr(D/e.name, "a\\x00")\n', 5, 30, "NUL"),
@@ -96,9 +110,11 @@ def test_the_shipped_profile_is_canonical() -> None:
 def test_constants_are_the_kernels() -> None:
     if shutil.which("cc") is None:
         pytest.skip("cc is not installed")
-    names = [*AT_FLAGS, *STATX_MASKS]
+    known = AT_FLAGS | STATX_MASKS | OPEN_FLAGS | FILE_TYPES | ERRORS
+    names = list(known)
     lines = "".join(f'printf("%#x\\n", (unsigned)({name}));\n' for name in names)
-    headers = "#include <stdio.h>\n#include <linux/fcntl.h>\n#include <linux/stat.h>\n"
+    headers = "#include <linux/fcntl.h>\n#include <linux/stat.h>\n#include <stdio.h>\n"
+    headers += "#include <errno.h>\n"
     source = f"{headers}int main(void) {{\n{lines}return 0; }}\n"
     binary = Path(subprocess.check_output(["mktemp"], text=True).strip())
     try:
@@ -107,13 +123,13 @@ def test_constants_are_the_kernels() -> None:
         values = subprocess.check_output([str(binary)], text=True).split()
     finally:
         binary.unlink()
-    assert {n: int(v, 16) for n, v in zip(names, values, strict=True)} == AT_FLAGS | STATX_MASKS
+    assert {n: int(v, 16) for n, v in zip(names, values, strict=True)} == known
 
 
 # Random trees in the form that the parser builds.
 
 words = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
-    lambda w: w not in ("out", "result", "trigger", "e", "name")
+    lambda w: w not in ("out", "result", "trigger", "size", "e", "name", "p")
 )
 comments = st.text(
     st.characters(codec="utf-8", exclude_characters="\n\r", exclude_categories=("Cs", "Cc")),
@@ -130,26 +146,49 @@ def _number(value: int, family: str) -> lang.Number:
     return lang.Number(value, "" if named.isdigit() else family)
 
 
-numbers = st.builds(_number, st.integers(0, (1 << 64) - 1), st.sampled_from(["", "AT", "STATX"]))
+numbers = st.builds(
+    _number, st.integers(0, (1 << 64) - 1), st.sampled_from(["", "AT", "STATX", "O"])
+)
+suffixes = st.just("") | strings
 arguments = st.one_of(
     numbers,
+    st.just(lang.Number(AT_FDCWD, "FDCWD")),
     st.builds(lang.Text, strings),
     st.builds(lang.Directory),
-    st.builds(lang.Name),
-    st.builds(lang.Path),
+    st.builds(lang.Name, suffixes),
+    st.builds(lang.Path, suffixes),
+    st.builds(lang.Item, suffixes),
     st.builds(lang.Out, st.integers(0, 0xFFFFFFFF)),
     st.builds(lang.Result, st.integers(0, 255)),
-    st.builds(lang.Trigger, st.integers(0, 255)),
+    st.builds(lang.Trigger, st.integers(0, 255), suffixes),
+    st.builds(lang.Size, st.integers(0, 255), st.integers(0, (1 << 64) - 1)),
+)
+values = st.one_of(
+    st.integers(0, (1 << 64) - 1), st.sampled_from([*FILE_TYPES.values(), *ERRORS.values()])
+)
+conditions = st.builds(
+    lang.Condition,
+    st.sampled_from(lang.FIELDS),
+    st.integers(0, 255),
+    st.sampled_from(lang.RELATIONS),
+    values,
 )
 patterns = st.builds(
     lang.Pattern,
-    words,
+    words | st.sampled_from(["openat", "read"]),
     st.lists(st.sampled_from(lang.SUBJECTS), max_size=3).map(tuple),
     st.none() | at_bits,
     st.none() | at_bits,
     st.none() | strings,
 )
-calls = st.builds(lang.Call, words, st.lists(arguments, max_size=6).map(tuple), st.booleans())
+calls = st.builds(
+    lang.Call,
+    words,
+    st.lists(arguments, max_size=6).map(tuple),
+    st.booleans(),
+    st.booleans(),
+    st.lists(conditions, max_size=2).map(tuple),
+)
 limits = st.builds(lang.Limits, *[st.integers(0, (1 << 64) - 1)] * 3)
 executors = st.none() | st.sets(st.sampled_from(lang.EXECUTORS), min_size=1).map(
     lambda chosen: tuple(sorted(chosen, key=lang.EXECUTORS.index))
@@ -159,6 +198,7 @@ executors = st.none() | st.sets(st.sampled_from(lang.EXECUTORS), min_size=1).map
 @st.composite
 def compounds(draw: st.DrawFn) -> lang.Compound:
     loop = draw(st.booleans())
+    paths = () if loop else tuple(draw(st.lists(strings, max_size=3)))
     explicit = draw(st.booleans())
     return lang.Compound(
         name=draw(st.from_regex(r"[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,5}){0,2}", fullmatch=True)),
@@ -166,10 +206,13 @@ def compounds(draw: st.DrawFn) -> lang.Compound:
         body=tuple(draw(st.lists(calls, min_size=1, max_size=3))),
         serves=tuple(draw(st.lists(patterns, min_size=1, max_size=3))),
         loop=loop,
+        paths=paths,
         depth=draw(st.integers(0, 0xFFFFFFFF)) if loop else 0,
         scanned=draw(st.booleans()),
         child=draw(st.booleans()),
         leaf=draw(st.booleans()),
+        regular=draw(st.booleans()),
+        listed=draw(st.booleans()),
         nth=draw(st.integers(0, 0xFFFFFFFF)),
         min_entries=draw(st.integers(0, 0xFFFFFFFF)),
         limits=draw(limits),

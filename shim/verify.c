@@ -1,0 +1,689 @@
+// SPDX-License-Identifier: MIT
+#include "verify.h"
+
+#include <asm/unistd_64.h>
+
+#include "syscall_table.h"
+
+#define MAX_DEPTH 8
+#define MAX_NTH 1024
+#define MAX_ENTRIES (1u << 20)
+#define MAX_LIMIT_OPS (1u << 20)
+#define MAX_LIMIT_BYTES (256u << 20)
+#define MAX_LIMIT_TIME_NS 1000000000u
+#define MAX_OUT (1u << 20)
+#define MAX_NAME 64
+#define MAX_ATTRIBUTE 255
+#define MAX_PATH 4095
+
+#define GUARDS                                                                                     \
+	(COSY_GUARD_SCANNED | COSY_GUARD_CHILD | COSY_GUARD_LEAF | COSY_GUARD_REGULAR |            \
+	 COSY_GUARD_LISTED)
+#define IN_SCAN (COSY_GUARD_SCANNED | COSY_GUARD_CHILD)
+#define OP_FLAGS (COSY_OP_OPTIONAL | COSY_OP_UNTIL)
+
+// The kernel's ABI (include/uapi/linux/fcntl.h, stat.h, asm-generic/fcntl.h); no C library here.
+#define AT_FDCWD_VALUE ((__u64) - 100)
+#define AT_NOFOLLOW 0x100u
+#define AT_NO_AUTO 0x800u
+#define AT_EMPTY 0x1000u
+#define AT_KNOWN (AT_NOFOLLOW | 0x400u | AT_NO_AUTO | AT_EMPTY | 0x2000u | 0x4000u)
+#define OPEN_KNOWN (0400u | 04000u | 0100000u | 0200000u | 0400000u | 01000000u | 02000000u)
+#define SCAN_FLAGS (AT_NOFOLLOW | AT_NO_AUTO)
+#define SCAN_MASK (0x7ffu | 0x1000u) /* STATX_BASIC_STATS, STATX_MNT_ID */
+
+// Calls that the result of one another answers.
+enum family {
+	FAMILY_NONE,
+	FAMILY_STAT, // by path
+	FAMILY_FSTAT,
+	FAMILY_XATTR,
+	FAMILY_OPEN,
+	FAMILY_READ,
+	FAMILY_LINK,
+	FAMILY_ACCESS,
+};
+
+// --- small things ------------------------------------------------------------
+
+static bool text_is(const char *a, const char *b)
+{
+	while (*a && *a == *b)
+		a++, b++;
+	return *a == *b;
+}
+
+// At most MAX_PATH + 1; every string ends within its section.
+static size_t text_len(const char *s)
+{
+	size_t n = 0;
+
+	while (n <= MAX_PATH && s[n])
+		n++;
+	return n;
+}
+
+// zlib's CRC-32 (RFC 1952, section 8), by nibbles: a table of 16.
+static __u32 crc32(const __u8 *at, size_t n)
+{
+	static const __u32 table[16] = {
+		0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+		0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+		0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+	};
+	__u32 crc = ~0u;
+
+	for (; n; n--, at++) {
+		crc = table[(crc ^ *at) & 15] ^ crc >> 4;
+		crc = table[(crc ^ *at >> 4) & 15] ^ crc >> 4;
+	}
+	return ~crc;
+}
+
+// NULL: the table has no such call.
+static const struct cosy_syscall *call_of(__u32 nr)
+{
+	if (nr >= COSY_NR_MAX || cosy_syscalls[nr].cls == COSY_CLASS_UNKNOWN)
+		return NULL;
+	return &cosy_syscalls[nr];
+}
+
+// Position of the first argument of a kind; -1: none.
+static int arg_of(const struct cosy_syscall *call, __u8 kind)
+{
+	for (int i = 0; i < call->n_args; i++)
+		if (call->args[i] == kind)
+			return i;
+	return -1;
+}
+
+static bool has(const struct cosy_syscall *call, __u8 kind)
+{
+	return arg_of(call, kind) >= 0;
+}
+
+static enum family family_of(__u32 nr)
+{
+	switch (nr) {
+	case __NR_stat:
+	case __NR_lstat:
+	case __NR_newfstatat:
+	case __NR_statx:
+		return FAMILY_STAT;
+	case __NR_fstat:
+		return FAMILY_FSTAT;
+	case __NR_getxattr:
+	case __NR_lgetxattr:
+		return FAMILY_XATTR;
+	case __NR_open:
+	case __NR_openat:
+		return FAMILY_OPEN;
+	case __NR_read:
+	case __NR_pread64:
+		return FAMILY_READ;
+	case __NR_readlink:
+	case __NR_readlinkat:
+		return FAMILY_LINK;
+	case __NR_access:
+	case __NR_faccessat:
+	case __NR_faccessat2:
+		return FAMILY_ACCESS;
+	}
+	return FAMILY_NONE;
+}
+
+static bool same_family(__u32 a, __u32 b)
+{
+	enum family x = family_of(a), y = family_of(b);
+
+	if (x == FAMILY_FSTAT)
+		x = FAMILY_STAT;
+	if (y == FAMILY_FSTAT)
+		y = FAMILY_STAT;
+	return a == b || (x == y && x != FAMILY_NONE);
+}
+
+static const char *text(const struct image *im, __u32 offset)
+{
+	return im->strings + offset;
+}
+
+static bool arg_has_text(const struct image *im, const struct cosy_arg *arg)
+{
+	return *text(im, arg->string) != 0;
+}
+
+static bool tells_size(const struct image *im, const struct cosy_compound *c, __u32 op)
+{
+	const struct cosy_syscall *call = call_of(im->ops[c->first_op + op].nr);
+
+	return call && (has(call, COSY_ARGT_STAT_OUT) || has(call, COSY_ARGT_STATX_OUT));
+}
+
+// --- arguments ---------------------------------------------------------------
+
+static bool is_text_kind(__u8 kind)
+{
+	return kind == COSY_ARGT_PATH || kind == COSY_ARGT_PATH2 || kind == COSY_ARGT_NAME ||
+	       kind == COSY_ARGT_STR;
+}
+
+static bool is_number_kind(__u8 kind)
+{
+	return kind == COSY_ARGT_SIZE || kind == COSY_ARGT_OFFSET || kind == COSY_ARGT_COUNT ||
+	       kind == COSY_ARGT_INT;
+}
+
+static bool is_pointer_kind(__u8 kind)
+{
+	return kind == COSY_ARGT_BUF_IN || kind == COSY_ARGT_IOV_IN || kind == COSY_ARGT_IOV_OUT ||
+	       kind == COSY_ARGT_PTR;
+}
+
+// Least bytes of an output buffer; 0: the kind is none.
+static __u64 out_least(__u8 kind)
+{
+	switch (kind) {
+	case COSY_ARGT_STAT_OUT:
+		return 144;
+	case COSY_ARGT_STATX_OUT:
+		return 256;
+	case COSY_ARGT_BUF_OUT:
+		return 1;
+	case COSY_ARGT_DIRENTS_OUT:
+		return 24;
+	}
+	return 0;
+}
+
+// No field is set that this kind of argument does not use.
+static bool arg_clean(const struct image *im, const struct cosy_arg *arg)
+{
+	bool index = arg->index, string = arg_has_text(im, arg), value = arg->value,
+	     field = arg->field;
+
+	switch (arg->kind) {
+	case COSY_ARG_CONST:
+	case COSY_ARG_OUT:
+		return !index && !string && !field;
+	case COSY_ARG_STRING:
+	case COSY_ARG_NAME:
+	case COSY_ARG_PATH:
+	case COSY_ARG_ITEM:
+		return !index && !value && !field;
+	case COSY_ARG_DIR:
+		return !index && !string && !value && !field;
+	case COSY_ARG_RESULT:
+		return !string && !value && !field;
+	case COSY_ARG_TRIGGER:
+		return !value && !field;
+	case COSY_ARG_FIELD:
+		return !string;
+	}
+	return false;
+}
+
+// Every call that triggers the compound has such an argument there.
+static bool trigger_has(const struct image *im, const struct cosy_compound *c, __u8 index,
+			__u8 kind)
+{
+	for (__u32 i = 0; i < c->n_triggers; i++) {
+		const struct cosy_syscall *call = call_of(im->patterns[c->first_trigger + i].nr);
+
+		if (!call || index >= call->n_args || call->args[index] != kind)
+			return false;
+	}
+	return c->n_triggers != 0;
+}
+
+// What the argument comes from is known when operation `op` runs.
+static bool provenance_valid(const struct image *im, const struct cosy_compound *c, __u32 op,
+			     const struct cosy_arg *arg, __u8 kind)
+{
+	switch (arg->kind) {
+	case COSY_ARG_DIR:
+		if (kind != COSY_ARGT_DIRFD && kind != COSY_ARGT_FD)
+			return false;
+		return (c->guards & IN_SCAN) == IN_SCAN;
+	case COSY_ARG_NAME:
+	case COSY_ARG_PATH:
+		return (c->guards & IN_SCAN) == IN_SCAN;
+	case COSY_ARG_ITEM:
+		return c->loop == COSY_LOOP_PATHS;
+	case COSY_ARG_RESULT:
+		return arg->index < op;
+	case COSY_ARG_FIELD:
+		return arg->index < op && arg->field == COSY_FIELD_SIZE &&
+		       tells_size(im, c, arg->index) && is_number_kind(kind) &&
+		       arg->value <= MAX_OUT;
+	case COSY_ARG_TRIGGER:
+		return c->loop == COSY_LOOP_NONE && trigger_has(im, c, arg->index, kind);
+	case COSY_ARG_CONST:
+		return kind != COSY_ARGT_AT_FLAGS || !(arg->value & ~(__u64)AT_KNOWN);
+	}
+	return true;
+}
+
+// More that a mined compound must keep to: what it opens, and by which descriptors.
+static bool mined_arg_valid(const struct image *im, const struct cosy_compound *c,
+			    const struct cosy_arg *arg, __u8 kind)
+{
+	if (kind == COSY_ARGT_OPEN_FLAGS)
+		return arg->kind == COSY_ARG_CONST && !(arg->value & ~(__u64)OPEN_KNOWN);
+	if (kind != COSY_ARGT_FD && kind != COSY_ARGT_DIRFD)
+		return true;
+	switch (arg->kind) {
+	case COSY_ARG_CONST:
+		return kind == COSY_ARGT_DIRFD && arg->value == AT_FDCWD_VALUE;
+	case COSY_ARG_FIELD:
+		return false;
+	case COSY_ARG_RESULT:
+		return family_of(im->ops[c->first_op + arg->index].nr) == FAMILY_OPEN;
+	}
+	return true;
+}
+
+static bool arg_valid(const struct image *im, const struct cosy_compound *c, __u32 op,
+		      const struct cosy_arg *arg, __u8 kind)
+{
+	const char *string = text(im, arg->string);
+	bool named = arg->kind == COSY_ARG_STRING || arg->kind == COSY_ARG_NAME ||
+		     arg->kind == COSY_ARG_PATH || arg->kind == COSY_ARG_ITEM;
+
+	if (!arg_clean(im, arg) || is_pointer_kind(kind))
+		return false;
+	if (out_least(kind))
+		return arg->kind == COSY_ARG_OUT && arg->value >= out_least(kind) &&
+		       arg->value <= MAX_OUT;
+	if (arg->kind == COSY_ARG_OUT)
+		return false;
+	if (is_text_kind(kind) ? !named && arg->kind != COSY_ARG_TRIGGER : named || *string)
+		return false;
+	if (text_len(string) > MAX_PATH || (arg->kind != COSY_ARG_STRING && *string == '/'))
+		return false;
+	return provenance_valid(im, c, op, arg, kind);
+}
+
+// How the arguments of one call go together.
+static bool args_agree(const struct image *im, const struct cosy_op *op,
+		       const struct cosy_syscall *call, __u32 i)
+{
+	const struct cosy_arg *arg = &op->args[i];
+	int dirfd = arg_of(call, COSY_ARGT_DIRFD), flags = arg_of(call, COSY_ARGT_AT_FLAGS);
+
+	// A name is looked up in D.
+	if (arg->kind == COSY_ARG_NAME && (dirfd < 0 || op->args[dirfd].kind != COSY_ARG_DIR))
+		return false;
+	if (call->args[i] == COSY_ARGT_SIZE && arg->kind == COSY_ARG_CONST && i &&
+	    op->args[i - 1].kind == COSY_ARG_OUT && arg->value > op->args[i - 1].value)
+		return false;
+	if (arg->kind == COSY_ARG_STRING && !arg_has_text(im, arg))
+		return call->args[i] == COSY_ARGT_PATH && flags >= 0 &&
+		       op->args[flags].kind == COSY_ARG_CONST && op->args[flags].value & AT_EMPTY;
+	return true;
+}
+
+// --- operations --------------------------------------------------------------
+
+/*
+ * Leaves no trace behind: pure calls; opening for reading, what is read from
+ * there, and closing it again.
+ */
+static bool op_speculable(const struct cosy_compound *c, const struct cosy_op *op,
+			  const struct cosy_syscall *call)
+{
+	if (call->cls == COSY_CLASS_PURE || family_of(op->nr) == FAMILY_OPEN)
+		return true;
+	if (!op->n_args || (op->nr != __NR_close && op->nr != __NR_read))
+		return false;
+	if (op->args[0].kind == COSY_ARG_RESULT)
+		return true;
+	return op->nr == __NR_read && op->args[0].kind == COSY_ARG_TRIGGER &&
+	       c->guards & COSY_GUARD_REGULAR;
+}
+
+static bool cond_valid(const struct image *im, const struct cosy_compound *c, __u32 op,
+		       const struct cosy_cond *cond)
+{
+	if (cond->field < COSY_FIELD_RET || cond->field > COSY_FIELD_SIZE ||
+	    cond->relation < COSY_IS || cond->relation > COSY_AT_LEAST || cond->index >= op ||
+	    cond->reserved || cond->reserved2)
+		return false;
+	return cond->field <= COSY_FIELD_ERRNO || tells_size(im, c, cond->index);
+}
+
+static bool op_valid(const struct image *im, const struct cosy_compound *c, __u32 i)
+{
+	const struct cosy_op *op = &im->ops[c->first_op + i];
+	const struct cosy_syscall *call = call_of(op->nr);
+
+	if (!call || op->flags & ~OP_FLAGS || op->n_args != call->n_args ||
+	    call->cls == COSY_CLASS_PROCESS)
+		return false;
+	if (c->flags == COSY_SPECULATIVE && !op_speculable(c, op, call))
+		return false;
+	if (op->flags & COSY_OP_UNTIL &&
+	    (call->cls != COSY_CLASS_POSITIONAL ||
+	     (!has(call, COSY_ARGT_BUF_OUT) && !has(call, COSY_ARGT_DIRENTS_OUT))))
+		return false;
+	for (__u32 k = 0; k < op->n_args; k++)
+		if (!arg_valid(im, c, i, &op->args[k], call->args[k]) ||
+		    !args_agree(im, op, call, k) ||
+		    (c->flags == COSY_SPECULATIVE &&
+		     !mined_arg_valid(im, c, &op->args[k], call->args[k])))
+			return false;
+	for (__u32 k = 0; k < op->n_conds; k++)
+		if (!cond_valid(im, c, i, &im->conds[op->first_cond + k]))
+			return false;
+	return true;
+}
+
+// --- patterns ----------------------------------------------------------------
+
+static bool pattern_valid(const struct image *im, const struct cosy_pattern *p)
+{
+	const struct cosy_syscall *call = call_of(p->nr);
+	__u32 flags = 0;
+
+	if (!call ||
+	    (call->cls != COSY_CLASS_PURE && family_of(p->nr) != FAMILY_OPEN && p->nr != __NR_read))
+		return false;
+	if (has(call, COSY_ARGT_AT_FLAGS))
+		flags = AT_KNOWN;
+	else if (has(call, COSY_ARGT_OPEN_FLAGS))
+		flags = OPEN_KNOWN;
+	return !(p->flags_allowed & ~flags) &&
+	       (!p->mask_within || has(call, COSY_ARGT_STATX_MASK)) &&
+	       !*text(im, p->string) == !has(call, COSY_ARGT_NAME) &&
+	       text_len(text(im, p->string)) <= MAX_ATTRIBUTE;
+}
+
+static bool trigger_valid(const struct image *im, const struct cosy_compound *c,
+			  const struct cosy_pattern *p)
+{
+	const struct cosy_syscall *call = call_of(p->nr);
+
+	if (!pattern_valid(im, p))
+		return false;
+	if (c->guards & (COSY_GUARD_CHILD | COSY_GUARD_LISTED) && !has(call, COSY_ARGT_PATH))
+		return false;
+	if (c->guards & COSY_GUARD_CHILD && p->flags_allowed & AT_EMPTY &&
+	    has(call, COSY_ARGT_AT_FLAGS))
+		return false;
+	return !(c->guards & COSY_GUARD_REGULAR) || has(call, COSY_ARGT_FD);
+}
+
+static bool op_answers(const struct image *im, const struct cosy_op *op,
+		       const struct cosy_pattern *p)
+{
+	if (family_of(p->nr) == FAMILY_XATTR && family_of(op->nr) == FAMILY_XATTR) {
+		for (__u32 k = 0; k < op->n_args; k++)
+			if (text_is(text(im, op->args[k].string), text(im, p->string)))
+				return true;
+		return false;
+	}
+	return same_family(op->nr, p->nr);
+}
+
+static bool serve_valid(const struct image *im, const struct cosy_compound *c,
+			const struct cosy_pattern *p)
+{
+	if (!pattern_valid(im, p))
+		return false;
+	for (__u32 i = 0; i < c->n_ops; i++)
+		if (op_answers(im, &im->ops[c->first_op + i], p))
+			return true;
+	return false;
+}
+
+// --- executors ---------------------------------------------------------------
+
+static bool scan_op(const struct image *im, const struct cosy_op *op)
+{
+	enum family family = family_of(op->nr);
+
+	if ((family != FAMILY_STAT && family != FAMILY_XATTR) || op->flags & COSY_OP_UNTIL ||
+	    op->n_conds)
+		return false;
+	for (__u32 k = 0; k < op->n_args; k++)
+		if ((op->args[k].kind == COSY_ARG_NAME || op->args[k].kind == COSY_ARG_PATH) &&
+		    !arg_has_text(im, &op->args[k]))
+			return true;
+	return false;
+}
+
+static bool scan_answers(const struct image *im, const struct cosy_pattern *p)
+{
+	static const char *const attributes[] = {
+		"security.selinux",
+		"security.capability",
+		"system.posix_acl_access",
+		"system.posix_acl_default",
+	};
+
+	if (family_of(p->nr) != FAMILY_XATTR)
+		return family_of(p->nr) == FAMILY_STAT && !(p->flags_allowed & ~SCAN_FLAGS) &&
+		       !(p->mask_within & ~SCAN_MASK);
+	for (__u32 i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
+		if (text_is(text(im, p->string), attributes[i]))
+			return true;
+	return false;
+}
+
+static bool directory_scan(const struct image *im, const struct cosy_compound *c)
+{
+	if (c->flags != COSY_SPECULATIVE || c->loop != COSY_LOOP_ENTRIES)
+		return false;
+	for (__u32 i = 0; i < c->n_ops; i++)
+		if (!scan_op(im, &im->ops[c->first_op + i]))
+			return false;
+	for (__u32 i = 0; i < c->n_serve; i++)
+		if (!scan_answers(im, &im->patterns[c->first_serve + i]))
+			return false;
+	return true;
+}
+
+static bool reference_call(__u32 nr)
+{
+	return family_of(nr) != FAMILY_NONE || nr == __NR_close;
+}
+
+static bool plain_calls(const struct image *im, const struct cosy_compound *c)
+{
+	if (c->flags != COSY_SPECULATIVE)
+		return false;
+	for (__u32 i = 0; i < c->n_ops; i++)
+		if (!reference_call(im->ops[c->first_op + i].nr))
+			return false;
+	for (__u32 i = 0; i < c->n_serve; i++)
+		if (!reference_call(im->patterns[c->first_serve + i].nr))
+			return false;
+	return true;
+}
+
+static bool executors_valid(const struct image *im, const struct cosy_compound *c)
+{
+	__u32 able = 0;
+
+	if (directory_scan(im, c))
+		able |= COSY_EXECUTOR_BPF;
+	if (c->flags == COSY_EXPLICIT)
+		able |= COSY_EXECUTOR_MODULE;
+	if (plain_calls(im, c))
+		able |= COSY_EXECUTOR_REFERENCE;
+	return c->executors && !(c->executors & ~able);
+}
+
+// --- compounds ---------------------------------------------------------------
+
+static bool name_valid(const char *name)
+{
+	size_t n = 0;
+
+	for (; name[n]; n++)
+		if (n == MAX_NAME || !((name[n] >= 'a' && name[n] <= 'z') ||
+				       (name[n] >= '0' && name[n] <= '9') || (n && name[n] == '-')))
+			return false;
+	return n != 0;
+}
+
+static bool paths_valid(const struct image *im, const struct cosy_compound *c)
+{
+	if (c->loop != COSY_LOOP_PATHS)
+		return !c->n_paths && !(c->guards & COSY_GUARD_LISTED);
+	if (!c->n_paths || c->guards & (IN_SCAN | COSY_GUARD_LEAF))
+		return false;
+	for (__u32 i = 0; i < c->n_paths; i++) {
+		size_t len = text_len(text(im, im->paths[c->first_path + i]));
+
+		if (!len || len > MAX_PATH)
+			return false;
+	}
+	return true;
+}
+
+static bool numbers_valid(const struct cosy_compound *c)
+{
+	if (c->flags != COSY_SPECULATIVE && c->flags != COSY_EXPLICIT)
+		return false;
+	if (c->guards & ~GUARDS || c->loop > COSY_LOOP_PATHS || c->depth > MAX_DEPTH || !c->nth ||
+	    c->nth > MAX_NTH || c->min_entries > MAX_ENTRIES)
+		return false;
+	if (c->loop == COSY_LOOP_ENTRIES ? (c->guards & IN_SCAN) != IN_SCAN : c->depth != 0)
+		return false;
+	return c->limit_ops && c->limit_ops <= MAX_LIMIT_OPS && c->limit_bytes &&
+	       c->limit_bytes <= MAX_LIMIT_BYTES && c->limit_time_ns &&
+	       c->limit_time_ns <= MAX_LIMIT_TIME_NS;
+}
+
+static bool compound_valid(const struct image *im, const struct cosy_compound *c)
+{
+	if (!name_valid(text(im, c->name)) || !numbers_valid(c) || !paths_valid(im, c))
+		return false;
+	if (c->flags == COSY_SPECULATIVE && (!c->n_triggers || !c->n_serve))
+		return false;
+	for (__u32 i = 0; i < c->n_ops; i++)
+		if (!op_valid(im, c, i))
+			return false;
+	for (__u32 i = 0; i < c->n_triggers; i++)
+		if (!trigger_valid(im, c, &im->patterns[c->first_trigger + i]))
+			return false;
+	for (__u32 i = 0; i < c->n_serve; i++)
+		if (!serve_valid(im, c, &im->patterns[c->first_serve + i]))
+			return false;
+	return executors_valid(im, c);
+}
+
+static bool names_differ(const struct image *im)
+{
+	for (__u32 i = 0; i < im->head->n_compounds; i++)
+		for (__u32 k = 0; k < i; k++)
+			if (text_is(text(im, im->compounds[i].name),
+				    text(im, im->compounds[k].name)))
+				return false;
+	return true;
+}
+
+// --- offsets and counts --------------------------------------------------------
+
+// A table of n items of `size` bytes at `offset`, aligned to 8.
+static bool table_fits(const struct cosy_image *h, __u32 offset, __u32 n, size_t size)
+{
+	return offset % 8 == 0 && offset >= sizeof(*h) && offset <= h->size &&
+	       n <= (h->size - offset) / size;
+}
+
+static bool range_fits(__u32 first, __u32 n, __u32 all, __u32 most)
+{
+	return n <= most && first <= all && n <= all - first;
+}
+
+static bool header_fits(const struct cosy_image *h, size_t size)
+{
+	static const char magic[] = COSY_IMAGE_MAGIC;
+
+	if (size < sizeof(*h) || size > COSY_IMAGE_MAX_SIZE || h->size != size || h->flags)
+		return false;
+	for (__u32 i = 0; i < sizeof(h->magic); i++)
+		if (h->magic[i] != (__u8)magic[i])
+			return false;
+	if (h->crc32 != crc32((const __u8 *)h + 16, size - 16))
+		return false;
+	return h->n_compounds <= COSY_MAX_COMPOUNDS &&
+	       table_fits(h, h->compounds, h->n_compounds, sizeof(struct cosy_compound)) &&
+	       table_fits(h, h->ops, h->n_ops, sizeof(struct cosy_op)) &&
+	       table_fits(h, h->patterns, h->n_patterns, sizeof(struct cosy_pattern)) &&
+	       table_fits(h, h->conds, h->n_conds, sizeof(struct cosy_cond)) &&
+	       table_fits(h, h->paths, h->n_paths, sizeof(__u32)) && h->strings >= sizeof(*h) &&
+	       h->strings <= size && h->strings_size <= size - h->strings && h->strings_size;
+}
+
+static bool arg_is_zero(const struct cosy_arg *arg)
+{
+	return !arg->kind && !arg->index && !arg->field && !arg->string && !arg->value;
+}
+
+static bool op_fits(const struct image *im, const struct cosy_op *op)
+{
+	if (op->n_args > COSY_MAX_ARGS ||
+	    !range_fits(op->first_cond, op->n_conds, im->head->n_conds, COSY_MAX_CONDS) ||
+	    (op->first_cond && !op->n_conds))
+		return false;
+	for (__u32 k = 0; k < COSY_MAX_ARGS; k++)
+		if (k < op->n_args ? op->args[k].string >= im->head->strings_size :
+				     !arg_is_zero(&op->args[k]))
+			return false;
+	return true;
+}
+
+static bool patterns_fit(const struct image *im, __u32 first, __u32 n)
+{
+	for (__u32 i = first; i < first + n; i++)
+		if (im->patterns[i].reserved || im->patterns[i].string >= im->head->strings_size)
+			return false;
+	return true;
+}
+
+static bool compound_fits(const struct image *im, const struct cosy_compound *c)
+{
+	const struct cosy_image *h = im->head;
+
+	if (c->name >= h->strings_size || !c->n_ops ||
+	    !range_fits(c->first_op, c->n_ops, h->n_ops, COSY_MAX_OPS) ||
+	    !range_fits(c->first_trigger, c->n_triggers, h->n_patterns, COSY_MAX_PATTERNS) ||
+	    !range_fits(c->first_serve, c->n_serve, h->n_patterns, COSY_MAX_PATTERNS) ||
+	    !range_fits(c->first_path, c->n_paths, h->n_paths, COSY_MAX_PATHS) ||
+	    c->n_triggers + c->n_serve > COSY_MAX_PATTERNS)
+		return false;
+	for (__u32 i = 0; i < c->n_ops; i++)
+		if (!op_fits(im, &im->ops[c->first_op + i]))
+			return false;
+	for (__u32 i = 0; i < c->n_paths; i++)
+		if (im->paths[c->first_path + i] >= h->strings_size)
+			return false;
+	return patterns_fit(im, c->first_trigger, c->n_triggers) &&
+	       patterns_fit(im, c->first_serve, c->n_serve);
+}
+
+bool image_verify(const struct cosy_image *head, size_t size, struct image *to)
+{
+	const __u8 *at = (const __u8 *)head;
+
+	if (!header_fits(head, size))
+		return false;
+	*to = (struct image){
+		.head = head,
+		.compounds = (const void *)(at + head->compounds),
+		.ops = (const void *)(at + head->ops),
+		.patterns = (const void *)(at + head->patterns),
+		.conds = (const void *)(at + head->conds),
+		.paths = (const void *)(at + head->paths),
+		.strings = (const char *)at + head->strings,
+	};
+	if (to->strings[0] || to->strings[head->strings_size - 1])
+		return false;
+	for (__u32 i = 0; i < head->n_compounds; i++)
+		if (!compound_fits(to, &to->compounds[i]) || !compound_valid(to, &to->compounds[i]))
+			return false;
+	return names_differ(to);
+}
