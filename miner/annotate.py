@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from miner.events import Bools, Events, Ints
 from miner.joins import last_before, numbers
+from miner.order import order
 from miner.paths import Arguments, Directories, arguments
 from tracer.dataset import path_bytes
 
@@ -72,6 +73,7 @@ class Annotated:
     directories: list[str]  # paths, by directory number
     scans: Scans
     image: Ints  # index into Events.processes, -1: unknown
+    program: Ints  # by image: number of its executable; one more, for image -1
     scan: Ints  # scan that the call is a child call of, -1: none
     entry: Ints  # index into the scans' entry columns, -1: none
     via: Ints  # Via, -1: no child call
@@ -86,8 +88,8 @@ def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:
     data = names.buffers()[2]
     octets = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
     start, length = offsets[:-1], np.diff(offsets)
-    order = np.argsort(-length, kind="stable")
-    start, length = start[order], length[order]
+    by_length = order(-length)
+    start, length = start[by_length], length[by_length]
     value = np.full(len(names), FNV_BASIS, dtype=np.uint32)
     # The longest names come first, so those with a j-th byte are a prefix.
     longest = int(length[0]) if len(length) else 0
@@ -95,7 +97,7 @@ def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:
     for j, n in enumerate(longer.tolist()):
         value[:n] = (value[:n] ^ octets[start[:n] + j]) * FNV_PRIME
     out = np.empty_like(value)
-    out[order] = value & np.uint32(0xFFFFFFF0)
+    out[by_length] = value & np.uint32(0xFFFFFFF0)
     return out
 
 
@@ -114,12 +116,18 @@ def _images(events: Events) -> Ints:
     return found
 
 
+def _programs(events: Events) -> Ints:
+    """Number of each image's executable, from 1; 0 for the unknown image at the end."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(p.exe, len(known) + 1) for p in events.processes] + [0])
+
+
 def _scans(events: Events, folders: Directories, image: Ints) -> Scans:
     rows = np.flatnonzero(np.isin(events.nr, numbers("getdents64", "getdents")) & (events.ret >= 0))
     rows = rows[events.object[rows] >= 0]
     key = events.object[rows]
-    order = np.argsort(key, kind="stable")
-    rows, key = rows[order], key[order]
+    by_object = order(key)
+    rows, key = rows[by_object], key[by_object]
     more = events.ret[rows] > 0
     new = np.ones(len(rows), dtype=bool)
     # Entries after the end: the program rewound the directory, this is another scan.
@@ -133,7 +141,7 @@ def _scans(events: Events, folders: Directories, image: Ints) -> Scans:
     by_time = np.argsort(first, kind="stable")
     rank[by_time] = np.arange(count)
     scan_of_row = rank[group]
-    by_scan = np.lexsort((rows, scan_of_row))
+    by_scan = order(scan_of_row, rows)
     rows, scan_of_row = rows[by_scan], scan_of_row[by_scan]
     length = events.names_end[rows] - events.names_start[rows]
     total = int(length.sum())
@@ -171,16 +179,18 @@ def _match(events: Events, scans: Scans, named: Arguments) -> tuple[Ints, Ints]:
     use_key = (events.pid[rows] << 32) | named.folder[rows]
     candidate = last_before(scan_key, events.end_ns[scans.first[known]], use_key, events.t_ns[rows])
     rows, candidate = rows[candidate >= 0], known[candidate[candidate >= 0]]
-    hashes = fnv_hashes(named.names)[named.name[rows]].astype(np.uint64) >> np.uint64(4)
-    wanted = (candidate.astype(np.uint64) << np.uint64(28)) | hashes
-    entry_hash = scans.entry_hash.astype(np.uint64) >> np.uint64(4)
-    have = (scans.entry_scan.astype(np.uint64) << np.uint64(28)) | entry_hash
-    order = np.argsort(have, kind="stable")
-    if not len(have):
+    if not len(scans.entry_hash):
         return scan, entry
-    at = np.minimum(np.searchsorted(have[order], wanted), len(have) - 1)
-    hit = have[order][at] == wanted
-    scan[rows[hit]], entry[rows[hit]] = candidate[hit], order[at[hit]]
+    hashes = fnv_hashes(named.names)[named.name[rows]]
+    # Found by 24 bits of the hash, which sort fast, and compared by all of it.
+    have = (scans.entry_scan << 24) | (scans.entry_hash >> 8)
+    by_hash = order(have)
+    have = have[by_hash]
+    at = np.searchsorted(have, (candidate << 24) | (hashes >> 8))
+    at = np.minimum(at, len(have) - 1)
+    found = by_hash[at]
+    hit = (scans.entry_hash[found] == hashes) & (scans.entry_scan[found] == candidate)
+    scan[rows[hit]], entry[rows[hit]] = candidate[hit], found[hit]
     return scan, entry
 
 
@@ -226,6 +236,7 @@ def annotate(events: Events) -> Annotated:
         directories=folders.paths,
         scans=scans,
         image=image,
+        program=_programs(events),
         scan=scan,
         entry=entry,
         via=via,

@@ -12,9 +12,11 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
-from miner.events import Events, Ints
+from miner.events import Bools, Events, Ints
+from miner.histogram import Histogram
 from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind
+from miner.order import sizes
 from miner.tokens import BodyKey
 from tracer import syscalls
 
@@ -23,6 +25,7 @@ OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
 _VALUES_KEPT = 64
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
 _ADDRESSES = (1 << 32, 1 << 47)  # of user memory: what looks constant is a stack or a buffer
+_FREE = Arg(ArgKind.UNKNOWN)
 _STAT_BYTES, _STATX_BYTES = 144, 256
 
 _K = syscalls.ArgKind
@@ -65,6 +68,11 @@ class CallStats:
     types: Counter[str] = field(default_factory=Counter)
     values: dict[int, Counter[int]] = field(default_factory=dict)  # by argument; pointers: is NULL
     size_of: Counter[tuple[int, int]] = field(default_factory=Counter)  # (argument, addend)
+    next_of: Counter[int] = field(default_factory=Counter)  # by argument: goes on where it ended
+    repeats: Histogram = field(default_factory=Histogram)  # calls per iteration that has it
+    to_end: int = 0  # iterations whose last one returned 0
+    listed: bool = False  # its path is an item of the list that the loop runs over
+    same: dict[str, Arg] = field(default_factory=dict)  # by kind: provenance that is known
     opener: BodyKey | None = None  # that made the descriptor of a RESULT call
 
     @property
@@ -75,15 +83,18 @@ class CallStats:
     def add(self, events: Events, rows: Ints, st_size: Ints | None = None) -> None:
         """Add the events `rows`; st_size: of the file that each is about, -1: not known."""
         self.count += len(rows)
-        self.time_ns += int(events.dur_ns[rows].sum())
+        self.time_ns += int(events.work_ns[rows].sum())
         self.bytes_in += int(events.bytes_in[rows].sum())
         self.bytes_out += int(events.bytes_out[rows].sum())
         ret = events.ret[rows]
         self.errors.update(top(-ret[(ret < 0) & (ret >= -4095)]))
         for i, kind in enumerate(table_entry(self.key.nr).args):
-            if kind in _UNCOUNTED:
+            if kind in _UNCOUNTED and not (kind is _K.DIRFD and self.listed):
                 continue
-            raw = events.args[rows, i].astype(np.int64)
+            if kind is _K.DIRFD:
+                raw = events.fd_arg(i, rows)
+            else:
+                raw = events.args[rows, i].view(np.int64)
             if kind in _POINTERS:
                 raw = (raw == 0).astype(np.int64)
             self.values.setdefault(i, Counter()).update(top(raw))
@@ -91,6 +102,21 @@ class CallStats:
                 for addend in (0, 1):
                     same = (st_size >= 0) & (raw == st_size + addend)
                     self.size_of[i, addend] += int(same.sum())
+
+    def add_repeats(self, events: Events, rows: Ints, new: Bools) -> None:
+        """Add how often each iteration has the call; rows by iteration, `new` where one begins."""
+        self.repeats.add(sizes(new))
+        last = np.append(np.flatnonzero(new)[1:], len(new)) - 1
+        self.to_end += int((events.ret[rows[last]] == 0).sum())
+
+    def add_next(self, events: Events, rows: Ints, new: Bools) -> None:
+        """Add how often each offset is where the same call ended before; rows as in add_repeats."""
+        for i, kind in enumerate(table_entry(self.key.nr).args):
+            if kind is not _K.OFFSET or _K.BUF_OUT not in table_entry(self.key.nr).args:
+                continue
+            offset = events.args[rows, i].view(np.int64)
+            follows = (offset[1:] == offset[:-1] + events.ret[rows[:-1]]) & ~new[1:]
+            self.next_of[i] += int(follows.sum()) + int((offset[new] == 0).sum())
 
     def add_types(self, types: Ints) -> None:
         """Add the entry types (indices into TYPE_NAMES) of the children."""
@@ -104,6 +130,9 @@ class CallStats:
         self.errors.update(other.errors)
         self.types.update(other.types)
         self.size_of.update(other.size_of)
+        self.next_of.update(other.next_of)
+        self.repeats.merge(other.repeats)
+        self.to_end += other.to_end
         for i, values in other.values.items():
             self.values.setdefault(i, Counter()).update(values)
 
@@ -120,6 +149,11 @@ class CallStats:
     def _where(self, kind: syscalls.ArgKind, index: Mapping[BodyKey, int]) -> Arg:
         """Provenance of a descriptor or path argument."""
         via = self.key.via
+        if self.listed and kind is _K.PATH:
+            return Arg(ArgKind.ITEM)
+        if self.listed and kind is _K.DIRFD:
+            value, share = self._most(self._position(kind))
+            return Arg(ArgKind.CONST, value=value, share=share) if share >= CONST_SHARE else _FREE
         if via == Via.RESULT and kind in (_K.FD, _K.DIRFD):
             call = index.get(self.opener) if self.opener else None
             return Arg(ArgKind.RESULT, call=call) if call is not None else Arg(ArgKind.UNKNOWN)
@@ -138,6 +172,9 @@ class CallStats:
     def _plain(self, i: int, stat_call: int | None) -> Arg:
         """Provenance of a number: constant, size of the file, or not explained."""
         value, share = self._most(i)
+        following = self._share(self.next_of[i])
+        if following >= CONST_SHARE:
+            return Arg(ArgKind.NEXT, share=following)
         if share >= CONST_SHARE and not _ADDRESSES[0] <= value < _ADDRESSES[1]:
             return Arg(ArgKind.CONST, value=value, share=share)
         for addend in (0, 1):
@@ -149,6 +186,8 @@ class CallStats:
     def _argument(
         self, i: int, kind: syscalls.ArgKind, index: Mapping[BodyKey, int], stat_call: int | None
     ) -> Arg:
+        if str(kind) in self.same:
+            return self.same[str(kind)]
         if kind in (_K.FD, _K.DIRFD, _K.PATH):
             return self._where(kind, index)
         if kind is _K.NAME:
@@ -171,6 +210,10 @@ class CallStats:
             value, share = self._most(i)
             return Arg(ArgKind.CONST, value=value, share=share)
         return self._plain(i, stat_call)
+
+    def _position(self, kind: syscalls.ArgKind) -> int:
+        i = table_entry(self.key.nr).index(kind)
+        return -1 if i is None else i
 
     def _size_after(self, i: int) -> int | None:
         """The constant size of the buffer in argument i, from the size argument behind it."""
@@ -234,4 +277,6 @@ class CallStats:
             bytes_out=self.bytes_out,
             types=dict(self.types.most_common()),
             xattrs=xattrs,
+            repeats=self.repeats.quantiles(),
+            to_end=round(self.to_end / self.iterations, 6) if self.iterations else 0.0,
         )

@@ -88,8 +88,14 @@ _FAMILIES = {
     "getdents": ("getdents64", "getdents"),
     "readlink": ("readlink", "readlinkat"),
     "access": ("access", "faccessat", "faccessat2"),
+    "seek": ("lseek",),
+    "recv": ("recvfrom", "recvmsg"),
+    "send": ("sendto", "sendmsg"),
+    "copy": ("copy_file_range", "sendfile", "splice"),
+    "wait": ("epoll_wait", "epoll_pwait", "poll", "ppoll", "select", "pselect6"),
     "unlink": ("unlink", "unlinkat", "rmdir"),
 }
+_FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
 _FAMILY = {name: family for family, names in _FAMILIES.items() for name in names}
 
 
@@ -98,9 +104,67 @@ def family(syscall: str) -> str:
     return _FAMILY.get(syscall, syscall)
 
 
+def _shares(motif: Motif) -> dict[str, float]:
+    """By family of call the largest share of the iterations that have it."""
+    shares: dict[str, float] = {}
+    for call in motif.calls:
+        name = family(call.syscall)
+        shares[name] = max(shares.get(name, 0.0), call.share)
+    return shares
+
+
+def _file_name(motif: Motif) -> str:
+    """What is done with each file between the open and the close."""
+    share = _shares(motif)
+    done = [name for name in share if share[name] >= _NAMED_SHARE and name not in _FRAME]
+    reads = [c for c in motif.calls if family(c.syscall) == "read" and c.share >= _NAMED_SHARE]
+    if "getdents" in done:
+        return "read-directory"
+    if "copy" in done:
+        return "copy-file"
+    if "write" in done and not reads:
+        return "write-file"
+    if done == ["mmap"]:
+        return "map-file"
+    if reads and not {"write", "mmap"} & set(done):
+        return "slurp" if motif.loop and motif.loop.whole >= 0.5 else "read-file"
+    if done == ["read", "mmap"]:
+        return (
+            "load-library" if all(c.repeats.get("p90", 0) <= 2 for c in reads) else "read-map-file"
+        )
+    words = [name for name in share if share[name] >= _NAMED_SHARE][:_NAMED_CALLS]
+    return "-".join(["file", *words])
+
+
+def _list_name(motif: Motif) -> str:
+    count = sum(c.count for c in motif.calls)
+    missing = sum(
+        c.error_names.get("ENOENT", 0) + c.error_names.get("ENOTDIR", 0) for c in motif.calls
+    )
+    if missing >= 0.5 * count:
+        return "probe-list"
+    share = _shares(motif)
+    words = [name for name in share if share[name] >= _NAMED_SHARE] or list(share)
+    return "-".join(["list", *words[:_NAMED_CALLS]])
+
+
+def _serve_name(motif: Motif) -> str:
+    share = _shares(motif)
+    words = [n for n in share if share[n] >= _NAMED_SHARE and n not in _FRAME - {"open"}]
+    return "-".join(["serve", *dict.fromkeys(words[:_NAMED_CALLS])])
+
+
 def content_name(motif: Motif) -> str:
     """A name that follows from the motif's content alone, such as dirscan-stat-xattr."""
     over = motif.loop.over if motif.loop else None
+    if over is Over.FILES:
+        return _file_name(motif)
+    if over is Over.PATHS:
+        return _list_name(motif)
+    if over is Over.REQUESTS:
+        return _serve_name(motif)
+    if over is Over.UNTIL_EOF and (len(motif.calls) > 1 or "copy" in _shares(motif)):
+        return "copy-loop"
     if over is Over.UNTIL_EOF:
         return f"{family(motif.calls[0].syscall)}-until-eof"
     common = [c for c in motif.calls if over is not Over.ENTRIES or c.share >= _NAMED_SHARE]

@@ -22,16 +22,6 @@ EXECUTORS = ("inline", "ahead", "bpf", "module")
 STAT_CALLS = frozenset({"stat", "lstat", "newfstatat", "statx"})
 XATTR_CALLS = frozenset({"getxattr", "lgetxattr"})
 
-# Time in these is waiting for someone else, not the cost of crossing the boundary.
-WAITING_CALLS = frozenset(
-    (
-        *("wait4", "waitid", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"),
-        *("epoll_pwait2", "futex", "nanosleep", "clock_nanosleep", "pause", "rt_sigsuspend"),
-        *("rt_sigtimedwait", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg"),
-        *("semop", "semtimedop", "msgrcv", "io_getevents", "io_uring_enter", "flock"),
-    )
-)
-
 
 class CalibrationError(Exception):
     """A calibration file that cannot be used."""

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""A trace dataset as numpy columns: the miner's view of docs/architecture.md's schema."""
+"""A piece of a trace dataset as numpy columns: the miner's view of docs/architecture.md's schema.
+
+A piece is a range of rows (`miner/pieces.py` cuts them). In front of its own rows stand those of
+the piece before that open something or read a directory: what a call means often hangs on them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +17,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tracer.dataset import Dataset
-from tracer.target import DatasetError
+from tracer import syscalls
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NO_RET = np.iinfo(np.int64).min
 """`Events.ret` where the call does not return or its end was not seen."""
+
+COLUMNS = [
+    *("t_ns", "dur_ns", "pid", "tid", "nr", "a0", "a1", "a2", "a3", "a4", "a5", "ret", "path"),
+    *("path2", "bytes_in", "bytes_out", "object_id", "names", "st_mode", "st_size"),
+]
+
+# Time in these is waiting for someone else, not the cost of crossing the boundary.
+WAITING_CALLS = frozenset(
+    (
+        *("wait4", "waitid", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"),
+        *("epoll_pwait2", "futex", "nanosleep", "clock_nanosleep", "pause", "rt_sigsuspend"),
+        *("rt_sigtimedwait", "accept", "accept4", "connect", "recvfrom", "recvmsg", "recvmmsg"),
+        *("semop", "semtimedop", "msgrcv", "io_getevents", "io_uring_enter", "flock", "vfork"),
+    )
+)
+# So it is in these, on what another process fills.
+_WAITING_READS = ("read", "readv", "write", "writev", "splice", "tee")
+_FILLED_BY_OTHERS = frozenset({"pipe", "socket", "tty"})
 
 
 @dataclass(frozen=True)
@@ -38,22 +60,24 @@ class Process:
     ppid: int
     exe: str
     build_id: str
+    argv: list[str]
     cwd: str
     start_ns: int
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Open file descriptions and working directories, by object number."""
+    """Open file descriptions and working directories that a piece uses, by number within it."""
 
     kind: list[str]
     path: list[str]  # empty: not known
-    event: Ints  # that opened it, -1: open before; one more element, for object -1
+    event: Ints  # row of `Events` that opened it, -1: none of them; one more, for object -1
+    opened: Bools  # opened in the trace, be it before the piece; one more, for object -1
 
 
 @dataclass(frozen=True)
 class Events:
-    """All events of one dataset, in the order of their start."""
+    """The events of one piece, in the order of their start."""
 
     t_ns: Ints
     dur_ns: Ints
@@ -69,37 +93,54 @@ class Events:
     names_start: Ints  # into `names`, by event
     names_end: Ints
     names: NDArray[np.uint32]
-    names_known: Bools  # the event carries the list of entries
     st_mode: Ints  # -1 where the call returned no attributes
     st_size: Ints
     object: Ints  # of the first descriptor argument, into `objects`; -1: none
     objects: Objects
     processes: list[Process]
-    meta: dict[str, Any]
+    moves: list[tuple[int, int, str]]  # process, time, working directory from then on
+    before: int  # so many rows in front belong to the piece before: they only explain others
+    meta: Mapping[str, Any]
     source: str
 
     def __len__(self) -> int:
         return len(self.t_ns)
 
-    @property
+    @cached_property
+    def own(self) -> Bools:
+        """Rows that belong to the piece."""
+        return np.arange(len(self)) >= self.before
+
+    @cached_property
     def root(self) -> Ints:
         """The event that opened what each event's first descriptor argument means, or -1."""
         return self.objects.event[self.object]
 
-    @property
+    @cached_property
     def end_ns(self) -> Ints:
         """When each call returned."""
         return self.t_ns + self.dur_ns
 
+    @cached_property
+    def work_ns(self) -> Ints:
+        """Time in each call, 0 for those that wait for someone else."""
+        table = syscalls.by_name()
+        waiting = np.zeros(max(syscalls.by_nr()) + 2, dtype=bool)
+        waiting[[table[name].nr for name in WAITING_CALLS if name in table]] = True
+        fed = np.zeros(len(waiting), dtype=bool)
+        fed[[table[name].nr for name in _WAITING_READS]] = True
+        nr = np.where((self.nr >= 0) & (self.nr < len(waiting)), self.nr, len(waiting) - 1)
+        kinds = np.array([k in _FILLED_BY_OTHERS for k in self.objects.kind] + [False])
+        return np.where(waiting[nr] | (fed[nr] & kinds[self.object]), 0, self.dur_ns)
+
+    @cached_property
+    def thread(self) -> Ints:
+        """Thread that made each call, as one number."""
+        return (self.pid << 32) | self.tid
+
     def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
         """Argument `index` of the events as the int that the kernel takes it for."""
         return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
-
-
-_COLUMNS = [
-    *("t_ns", "dur_ns", "pid", "tid", "nr", "a0", "a1", "a2", "a3", "a4", "a5", "ret", "path"),
-    *("path2", "bytes_in", "bytes_out", "object_id", "names", "st_mode", "st_size"),
-]
 
 
 def _ints(table: pa.Table, name: str, missing: int) -> Ints:
@@ -123,7 +164,7 @@ def _strings(table: pa.Table, name: str) -> Strings:
     return Strings(codes, merged.dictionary.to_pylist())
 
 
-def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32], Bools]:
+def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32]]:
     column = table.column("names").combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
@@ -131,12 +172,13 @@ def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32], Bools]:
     offsets = column.offsets.to_numpy().astype(np.int64)
     if len(offsets) == 0:
         offsets = np.zeros(1, np.int64)
-    values = column.values.to_numpy(zero_copy_only=False).astype(np.uint32)
+    values = column.values.to_numpy(zero_copy_only=False).astype(np.uint32, copy=False)
     start, end = offsets[:-1], offsets[1:]
-    return np.where(known, start, 0), np.where(known, end, 0), values, known
+    return np.where(known, start, 0), np.where(known, end, 0), values
 
 
-def _processes(table: pa.Table) -> list[Process]:
+def processes(table: pa.Table) -> list[Process]:
+    """The program images of a trace, by start."""
     rows = table.to_pylist()
     rows.sort(key=lambda r: int(r["start_ns"]))
     return [
@@ -145,6 +187,7 @@ def _processes(table: pa.Table) -> list[Process]:
             ppid=int(r["ppid"]),
             exe=r["exe"] or "?",
             build_id=r["build_id"] or "",
+            argv=[word or "" for word in r["argv"] or []],
             cwd=r["cwd"] or "",
             start_ns=int(r["start_ns"]),
         )
@@ -152,36 +195,47 @@ def _processes(table: pa.Table) -> list[Process]:
     ]
 
 
-def _objects(table: pa.Table, n_events: int) -> Objects:
-    ids = table.column("object_id").to_numpy().astype(np.int64)
-    size = int(ids.max(initial=-1)) + 1
-    event = np.full(size + 1, -1, dtype=np.int64)
-    event[ids] = _ints(table, "event", -1)
-    event[(event < -1) | (event >= n_events)] = -1
-    kind, path = [""] * size, [""] * size
-    rows = zip(
-        ids.tolist(),
-        table.column("kind").to_pylist(),
-        table.column("path").to_pylist(),
-        strict=True,
+def _objects(table: pa.Table, rows: Ints) -> Objects:
+    """The objects of `table`; `rows`: numbers of the piece's rows, rising."""
+    event = _ints(table, "event", -1)
+    opened = event >= 0
+    at = np.minimum(np.searchsorted(rows, event), max(len(rows) - 1, 0))
+    here = opened & (rows[at] == event) if len(rows) else np.zeros(len(event), bool)
+    return Objects(
+        kind=table.column("kind").to_pylist(),
+        path=[path or "" for path in table.column("path").to_pylist()],
+        event=np.append(np.where(here, at, -1), -1),
+        opened=np.append(opened, False),
     )
-    for i, k, p in rows:
-        kind[i], path[i] = k, p or ""
-    return Objects(kind, path, event)
 
 
-def read(path: str | Path) -> Events:
-    """Read the dataset `path`; raises `tracer.target.DatasetError` when it is none."""
-    dataset = Dataset(path)
-    try:
-        table = dataset.events(_COLUMNS)
-        processes = _processes(dataset.processes())
-        objects = _objects(dataset.objects(), len(dataset))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DatasetError(f"cannot read: {path}: {str(error).splitlines()[0]}") from error
-    names_start, names_end, names, known = _names(table)
-    args = np.stack([table.column(f"a{i}").to_numpy().astype(np.uint64) for i in range(6)], axis=1)
-    events = Events(
+def from_tables(
+    table: pa.Table,
+    rows: Ints,
+    before: int,
+    objects: pa.Table,
+    images: list[Process],
+    moves: list[tuple[int, int, str]],
+    meta: Mapping[str, Any],
+    source: str,
+) -> Events:
+    """Events from the columns COLUMNS of rows `rows` of a dataset.
+
+    objects: those that the events name, by rising object_id; before: rows in front that belong to
+    the piece before.
+    """
+    start, end, names = _names(table)
+    args = np.empty((len(rows), 6), dtype=np.uint64)
+    for i in range(6):
+        args[:, i] = table.column(f"a{i}").to_numpy()
+    object_id = _ints(table, "object_id", -1)
+    used = objects.column("object_id").to_numpy().astype(np.int64)
+    found = _objects(objects, rows)
+    local = np.searchsorted(used, object_id)
+    local = np.where(object_id >= 0, np.minimum(local, len(used) - 1), -1)
+    if len(used):
+        local = np.where(used[local] == object_id, local, -1)
+    return Events(
         t_ns=_ints(table, "t_ns", 0),
         dur_ns=_ints(table, "dur_ns", 0),
         pid=_ints(table, "pid", 0),
@@ -193,18 +247,16 @@ def read(path: str | Path) -> Events:
         path2=_strings(table, "path2"),
         bytes_in=_ints(table, "bytes_in", 0),
         bytes_out=_ints(table, "bytes_out", 0),
-        names_start=names_start,
-        names_end=names_end,
+        names_start=start,
+        names_end=end,
         names=names,
-        names_known=known,
         st_mode=_ints(table, "st_mode", -1),
         st_size=_ints(table, "st_size", -1),
-        object=np.minimum(_ints(table, "object_id", -1), len(objects.kind) - 1),
-        objects=objects,
-        processes=processes,
-        meta=dataset.meta,
-        source=str(path),
+        object=local,
+        objects=found,
+        processes=images,
+        moves=moves,
+        before=before,
+        meta=meta,
+        source=source,
     )
-    if len(events) > 1 and bool(np.any(np.diff(events.t_ns) < 0)):
-        raise DatasetError(f"events are not sorted by t_ns: {path}: record it again")
-    return events

@@ -56,18 +56,19 @@ def fd_index(nr: Ints) -> Ints:
 def last_before(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:
     """For each use the index of the last definition with its key and def_time <= use_time, or -1.
 
-    A merge-asof: one sort of both sides, then a running maximum.
+    A merge-asof by binary search: there are far fewer definitions than uses.
     """
-    n = len(def_key)
-    key = np.concatenate([def_key, use_key])
-    time = np.concatenate([def_time, use_time])
-    kind = np.concatenate([np.zeros(n, np.int8), np.ones(len(use_key), np.int8)])
-    order = np.lexsort((kind, time, key))
-    is_def = order < n
-    at = np.where(is_def, np.arange(len(order)), -1)
-    last = np.maximum.accumulate(at)
-    found = np.where(last >= 0, order[last], 0)
-    good = (last >= 0) & (key[found] == key[order]) & ~is_def
-    out = np.full(len(order), -1, dtype=np.int64)
-    out[order] = np.where(good, found, -1)
-    return out[n:]
+    if not len(def_key) or not len(use_key):
+        return np.full(len(use_key), -1, dtype=np.int64)
+    keys = np.unique(def_key)
+    code = np.minimum(np.searchsorted(keys, use_key), len(keys) - 1)
+    known = keys[code] == use_key
+    base = int(def_time.min())
+    bits = max(int(def_time.max()) - base, 1).bit_length() + 1
+    by_time = np.argsort(def_time, kind="stable")
+    defined = (np.searchsorted(keys, def_key[by_time]) << bits) | (def_time[by_time] - base)
+    sort = np.argsort(defined, kind="stable")
+    time = np.clip(use_time - base, -1, (1 << bits) - 1)
+    at = np.searchsorted(defined[sort], (code << bits) + time, side="right") - 1
+    good = known & (at >= 0) & (defined[sort][at] >> bits == code)
+    return np.where(good, by_time[sort][at], -1)

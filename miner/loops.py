@@ -15,10 +15,10 @@ import numpy as np
 from miner.annotate import Annotated
 from miner.events import Bools, Ints
 from miner.loopstats import EntryLoop, measure
+from miner.masks import MASK_BITS, group_masks
+from miner.order import dense, order, starts
 from miner.tokens import BodyTokens, body_tokens
 
-_MASK_BITS = 62  # distinct body calls that tell the loops of one program apart
-_OVERLAP = 0.5
 _MAX_PERIOD = 16
 _MIN_TANDEM = 3
 
@@ -53,40 +53,16 @@ def _depths(annotated: Annotated) -> Ints:
     return np.maximum(depth, 0)
 
 
-def group_masks(masks: Ints, weight: Ints) -> Ints:
-    """Group number of each mask: masks that share half of the smaller one belong together.
-
-    The variants of a loop in one program differ by what is optional in it (a directory without
-    links, without sub-directories). The most frequent mask founds the first group.
-    """
-    unique, inverse = np.unique(masks, return_inverse=True)
-    total = np.bincount(inverse, weights=weight)
-    groups: list[int] = []
-    label = np.zeros(len(unique), dtype=np.int64)
-    for i in np.argsort(-total, kind="stable").tolist():
-        mask = int(unique[i])
-        for number, core in enumerate(groups):
-            smaller = min(mask.bit_count(), core.bit_count())
-            if (mask & core).bit_count() >= _OVERLAP * smaller:
-                label[i] = number
-                groups[number] |= mask
-                break
-        else:
-            label[i] = len(groups)
-            groups.append(mask)
-    return label[inverse]
-
-
 def _loops_of_program(
     annotated: Annotated, tokens: BodyTokens, rows: Ints, scans: Ints, depth: Ints
 ) -> list[tuple[EntryLoop, Ints]]:
     codes = tokens.codes[rows]
     counts = np.bincount(codes, minlength=len(tokens.keys))
     bit = np.full(len(tokens.keys), -1, dtype=np.int64)
-    frequent = np.argsort(-counts, kind="stable")[:_MASK_BITS]
+    frequent = np.argsort(-counts, kind="stable")[:MASK_BITS]
     bit[frequent] = np.arange(len(frequent))
     rows = rows[bit[codes] >= 0]
-    by_scan = rows[np.argsort(annotated.scan[rows], kind="stable")]
+    by_scan = rows[order(annotated.scan[rows])]
     scan = annotated.scan[by_scan]
     start = np.flatnonzero(np.diff(scan, prepend=-1))
     masks = np.bitwise_or.reduceat(np.int64(1) << bit[tokens.codes[by_scan]], start)
@@ -100,7 +76,7 @@ def _loops_of_program(
 
 
 def entry_loops(annotated: Annotated) -> EntryLoops:
-    """Find the loops over directory entries, one per program image and kind of body."""
+    """Find the loops over directory entries, one per program and kind of body."""
     tokens = body_tokens(annotated)
     depth = _depths(annotated)
     n = len(annotated.events)
@@ -109,19 +85,21 @@ def entry_loops(annotated: Annotated) -> EntryLoops:
     body = np.flatnonzero(tokens.codes >= 0)
     if not len(body):
         return EntryLoops(loops, covered, first)
-    image = annotated.scans.image[annotated.scan[body]]
-    order = np.argsort(image, kind="stable")
-    images, start = np.unique(image[order], return_index=True)
-    scan_order = np.argsort(annotated.scans.image, kind="stable")
-    scan_image = annotated.scans.image[scan_order]
-    for number, rows in zip(images.tolist(), np.split(body[order], start[1:]), strict=True):
-        low, high = np.searchsorted(scan_image, [number, number + 1])
-        scans = np.sort(scan_order[low:high])
+    # Directories that were read in the piece before count there, unless they are still asked about.
+    table = annotated.scans
+    counted = annotated.events.own[table.first]
+    counted[annotated.scan[body]] = True
+    program_of = np.where(counted, annotated.program[table.image], -1)
+    program = program_of[annotated.scan[body]]
+    by_program = order(program)
+    bounds = np.flatnonzero(starts(program[by_program]))
+    for rows in np.split(body[by_program], bounds[1:]):
+        scans = np.flatnonzero(program_of == program_of[annotated.scan[rows[0]]])
         for loop, mine in _loops_of_program(annotated, tokens, rows, scans, depth):
             loops.append(loop)
             covered[mine] = True
-            _, at, inverse = np.unique(annotated.scan[mine], return_index=True, return_inverse=True)
-            first[mine] = mine[at][inverse]
+            scan, first_row = dense(annotated.scan[mine])
+            first[mine] = mine[first_row][scan]
     return EntryLoops(loops, covered, first)
 
 

@@ -11,7 +11,10 @@ import numpy as np
 from miner import motifs
 from miner.annotate import DIR, TYPE_NAMES, Annotated, Via
 from miner.callstats import CallStats, table_entry
-from miner.events import Bools, Ints
+from miner.events import Bools, Events, Ints
+from miner.histogram import Histogram
+from miner.order import order, position, starts
+from miner.prefixes import PrefixTable
 from miner.render import call_line
 from miner.tokens import BodyKey, BodyTokens
 from tracer.syscalls import ArgKind, SyscallClass
@@ -20,18 +23,9 @@ _NTH = [1 << i for i in range(11)]  # 1..1024, what an image can ask for
 _MAX_DEPTH = 64
 _EXAMPLE_ITERATIONS = 4096
 _EXAMPLE_CALLS = 12
-_QUANTILES = {"p10": 10, "p50": 50, "p90": 90, "p99": 99, "max": 100}
 
 Feature = tuple[BodyKey, str]
 """A body call and the class of entries (dir or leaf) that it was made for."""
-
-
-def quantiles(values: Ints) -> dict[str, float]:
-    """The quantiles that a motif file keeps."""
-    if not len(values):
-        return {}
-    found = np.percentile(values, list(_QUANTILES.values()))
-    return {k: round(float(v), 2) for k, v in zip(_QUANTILES, found, strict=True)}
 
 
 class ContinuationTable:
@@ -76,8 +70,13 @@ class EntryLoop:
     """One loop over entries; everything in it can be added up over traces."""
 
     calls: dict[BodyKey, CallStats] = field(default_factory=dict)
-    per_instance: list[Ints] = field(default_factory=list)  # iterations of touched scans
-    entries: list[Ints] = field(default_factory=list)  # of touched scans
+    per_instance: Histogram = field(default_factory=Histogram)  # iterations of touched scans
+    entries: Histogram = field(default_factory=Histogram)  # of touched scans
+    instances: int = 0
+    iterations: int = 0
+    entries_total: int = 0
+    own_ns: int = 0
+    prefixes: PrefixTable = field(default_factory=PrefixTable)
     scanned: int = 0
     visited: Counter[str] = field(default_factory=Counter)  # entries by type
     present: Counter[str] = field(default_factory=Counter)
@@ -106,9 +105,20 @@ class EntryLoop:
                 self.calls[key].merge(stats)
             else:
                 self.calls[key] = stats
-        self.per_instance += other.per_instance
-        self.entries += other.entries
-        for name in ("scanned", "in_order", "child_dirs", "descended", "interleaved"):
+        self.per_instance.merge(other.per_instance)
+        self.entries.merge(other.entries)
+        self.prefixes.merge(other.prefixes)
+        for name in (
+            "instances",
+            "iterations",
+            "entries_total",
+            "own_ns",
+            "scanned",
+            "in_order",
+            "child_dirs",
+            "descended",
+            "interleaved",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.visited.update(other.visited)
         self.present.update(other.present)
@@ -122,21 +132,18 @@ class EntryLoop:
 
     def to_loop(self) -> motifs.Loop:
         """Shape of the loop in the form of the motif file."""
-        per_instance = np.concatenate(self.per_instance)
-        entries = np.concatenate(self.entries)
-        iterations = int(per_instance.sum())
         depths = [self.depths[d] for d in range(max(self.depths, default=-1) + 1)]
         return motifs.Loop(
             over=motifs.Over.ENTRIES,
-            instances=len(per_instance),
-            iterations=iterations,
-            per_instance=quantiles(per_instance),
-            entries=quantiles(entries),
-            entries_total=int(entries.sum()),
+            instances=self.instances,
+            iterations=self.iterations,
+            per_instance=self.per_instance.quantiles(),
+            entries=self.entries.quantiles(),
+            entries_total=self.entries_total,
             scanned=self.scanned,
-            untouched=self.scanned - len(per_instance),
+            untouched=self.scanned - self.instances,
             coverage={k: round(self.visited[k] / n, 6) for k, n in self.present.items() if n},
-            in_order=round(self.in_order / max(iterations, 1), 6),
+            in_order=round(self.in_order / max(self.iterations, 1), 6),
             depth=motifs.Depth(
                 descends=round(self.descended / max(self.child_dirs, 1), 6),
                 interleaved=round(self.interleaved / max(self.descended, 1), 6),
@@ -170,6 +177,8 @@ class EntryLoop:
             example=self.example,
             predicted={},
             members=[name],
+            prefixes=self.prefixes.rows(index),
+            own_ns=self.own_ns,
         )
 
 
@@ -188,13 +197,6 @@ def _opens(key: BodyKey) -> bool:
     return table_entry(key.nr).returns_fd and key.via != Via.RESULT
 
 
-def _starts(sorted_keys: Ints) -> Ints:
-    """For each element of a sorted array the position of the first one that equals it."""
-    new = np.ones(len(sorted_keys), dtype=bool)
-    new[1:] = sorted_keys[1:] != sorted_keys[:-1]
-    return np.maximum.accumulate(np.where(new, np.arange(len(sorted_keys)), 0))
-
-
 def measure(
     annotated: Annotated, tokens: BodyTokens, rows: Ints, scans: Ints, depth: Ints
 ) -> EntryLoop:
@@ -204,19 +206,22 @@ def measure(
     """
     loop = EntryLoop(scanned=len(scans))
     table = annotated.scans
-    rows = rows[np.lexsort((rows, annotated.entry[rows]))]
+    rows = rows[order(annotated.entry[rows])]
     entry = annotated.entry[rows]
-    begin = _starts(entry)
-    rank = np.arange(len(rows)) - begin
-    firsts = rank == 0
+    firsts = starts(entry)
+    rank = position(firsts)
     touched_entries = entry[firsts]
     kind = table.entry_type
-    touched = np.unique(annotated.scan[rows])
+    touched = np.flatnonzero(np.bincount(annotated.scan[rows], minlength=len(table)))
     _add_calls(loop, annotated, tokens, rows, rank)
 
     iterations = np.bincount(np.searchsorted(touched, table.entry_scan[touched_entries]))
-    loop.per_instance.append(iterations)
-    loop.entries.append(table.entries[touched])
+    loop.per_instance.add(iterations)
+    loop.entries.add(table.entries[touched])
+    loop.instances, loop.iterations = len(touched), len(touched_entries)
+    loop.entries_total = int(table.entries[touched].sum())
+    loop.own_ns = int(annotated.events.work_ns[rows].sum())
+    loop.prefixes.add(tokens.codes[rows], firsts, tokens.keys)
     loop.visited.update(_types(kind[touched_entries]))
     # Entry columns of the touched scans, without a loop over scans.
     length = table.entries[touched]
@@ -224,13 +229,13 @@ def measure(
     present = np.repeat(table.entry_start[touched], length) + within
     loop.present.update(_types(kind[present]))
 
-    by_time = np.lexsort((rows[firsts], table.entry_scan[touched_entries]))
-    position = (touched_entries - table.entry_start[table.entry_scan[touched_entries]])[by_time]
+    by_time = order(table.entry_scan[touched_entries], rows[firsts])
+    place = (touched_entries - table.entry_start[table.entry_scan[touched_entries]])[by_time]
     scan_of = table.entry_scan[touched_entries][by_time]
-    before = np.full(len(position), -1, dtype=np.int64)
+    before = np.full(len(place), -1, dtype=np.int64)
     same = scan_of[1:] == scan_of[:-1]
-    before[1:][same] = position[:-1][same]
-    loop.in_order = int((position == before + 1).sum())
+    before[1:][same] = place[:-1][same]
+    loop.in_order = int((place == before + 1).sum())
 
     keys = [k for k, used in zip(tokens.keys, _used(tokens, rows), strict=True) if used]
     wanted = [is_matching(k) for k in tokens.keys]
@@ -239,8 +244,8 @@ def measure(
     matching = np.sort(rows[np.array(wanted, dtype=bool)[tokens.codes[rows]]])
     _add_continuation(loop, annotated, matching, scans)
     _add_depth(loop, annotated, matching, touched, scans, depth)
-    _add_programs(loop, annotated, touched)
-    loop.example = _example(annotated, tokens, rows, begin)
+    add_programs(loop.programs, loop.build_ids, annotated.events, table.image[touched])
+    loop.example = _example(annotated, tokens, rows, firsts)
     return loop
 
 
@@ -261,22 +266,21 @@ def _add_calls(
     codes, entry = tokens.codes[rows], annotated.entry[rows]
     # Size of each file by the first call that told it.
     told = np.flatnonzero(events.st_size[rows] >= 0)
-    with_size, at = np.unique(entry[told], return_index=True)
-    sizes = np.append(events.st_size[rows[told[at]]], -1)
-    by_code = np.argsort(codes, kind="stable")
+    size_of = np.full(len(kind), -1, dtype=np.int64)
+    size_of[entry[told[::-1]]] = events.st_size[rows[told[::-1]]]
+    by_code = order(codes)
     bounds = np.searchsorted(codes[by_code], np.arange(len(tokens.keys) + 1))
     for code in np.flatnonzero(np.diff(bounds)).tolist():
         at = by_code[bounds[code] : bounds[code + 1]]
         key = tokens.keys[code]
         stats = loop.calls[key] = CallStats(key)
-        where = np.searchsorted(with_size, entry[at])
-        known = where < len(with_size)
-        known[known] = with_size[where[known]] == entry[at][known]
-        stats.add(events, rows[at], sizes[np.where(known, where, -1)])
+        stats.add(events, rows[at], size_of[entry[at]])
         stats.add_types(kind[entry[at]])
         stats.rank_sum = int(rank[at].sum())
-        distinct = np.unique(entry[at])
+        new = starts(entry[at])  # still sorted by entry
+        distinct = entry[at[new]]
         stats.iterations = len(distinct)
+        stats.add_repeats(events, rows[at], new)
         dirs = int((kind[distinct] == DIR).sum())
         loop.hits[key, "dir"] += dirs
         loop.hits[key, "leaf"] += len(distinct) - dirs
@@ -290,16 +294,16 @@ def _add_calls(
 def _add_continuation(loop: EntryLoop, annotated: Annotated, matching: Ints, scans: Ints) -> None:
     """How the program goes on in a directory after n matching calls on its children."""
     table = annotated.scans
-    rows = matching[np.argsort(annotated.scan[matching], kind="stable")]
+    rows = matching[order(annotated.scan[matching])]
     scan, entry = annotated.scan[rows], annotated.entry[rows]
     local = np.searchsorted(scans, scan)
     total = np.bincount(local, minlength=len(scans))
     begin = np.cumsum(total) - total
     # The last call on each child; marks after a position count the children still to come.
-    reverse = entry[::-1]
-    _, last = np.unique(reverse, return_index=True)
+    last = np.full(len(table.entry_scan), -1, dtype=np.int64)
+    last[entry] = np.arange(len(rows))  # of equal ones the last stays
     mark = np.zeros(len(rows) + 1, dtype=np.int64)
-    mark[len(rows) - 1 - last] = 1
+    mark[last[last >= 0]] = 1
     after = np.append(np.cumsum(mark[:-1][::-1])[::-1], 0)  # marks at or behind a position
     end = begin + total
     children = after[np.minimum(begin, len(rows))] - after[end]
@@ -311,7 +315,7 @@ def _add_continuation(loop: EntryLoop, annotated: Annotated, matching: Ints, sca
     ):
         out.add(0, entries, total, children)
         rows_counted = np.flatnonzero(counted)
-        nth = np.arange(len(rows_counted)) - _starts(local[rows_counted]) + 1
+        nth = position(starts(local[rows_counted])) + 1
         for n in _NTH:
             at = rows_counted[nth == n]
             if not len(at):
@@ -325,7 +329,9 @@ def _add_depth(
 ) -> None:
     table = annotated.scans
     loop.child_dirs = loop.present["dir"]
-    below = scans[np.isin(table.parent[scans], touched)]
+    is_touched = np.zeros(len(table) + 1, dtype=bool)
+    is_touched[touched] = True
+    below = scans[is_touched[table.parent[scans]]]
     # Each sub-directory once, however often it was read.
     opened = annotated.entry[table.opened[below]]
     _, at = np.unique(opened, return_index=True)
@@ -338,19 +344,22 @@ def _add_depth(
     loop.depths.update({d: int(n) for d, n in enumerate(counts) if n})
 
 
-def _add_programs(loop: EntryLoop, annotated: Annotated, touched: Ints) -> None:
-    processes = annotated.events.processes
-    images, counts = np.unique(annotated.scans.image[touched], return_counts=True)
-    for image, count in zip(images.tolist(), counts.tolist(), strict=True):
-        exe = processes[image].exe if image >= 0 else "?"
-        loop.programs[exe] += count
-        if image >= 0 and processes[image].build_id:
-            loop.build_ids[exe] = processes[image].build_id
+def add_programs(
+    programs: Counter[str], build_ids: dict[str, str], events: Events, images: Ints
+) -> None:
+    """Add the instances of a motif: `images` that they ran in, one each."""
+    for image, count in enumerate(np.bincount(images + 1).tolist(), -1):
+        if not count:
+            continue
+        process = events.processes[image] if image >= 0 else None
+        programs[process.exe if process else "?"] += count
+        if process and process.build_id:
+            build_ids[process.exe] = process.build_id
 
 
-def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, begin: Ints) -> list[str]:
+def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, firsts: Bools) -> list[str]:
     """The calls of the early iteration that shows most of the body."""
-    iteration = np.cumsum(np.arange(len(rows)) == begin) - 1
+    iteration = np.cumsum(firsts) - 1
     early = int(np.searchsorted(iteration, _EXAMPLE_ITERATIONS))
     pairs = np.unique(iteration[:early] * len(tokens.keys) + tokens.codes[rows[:early]])
     best = int(np.bincount(pairs // len(tokens.keys)).argmax())

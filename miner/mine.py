@@ -3,94 +3,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from miner import cluster, cost, events, loops, sequences
-from miner.annotate import Via, annotate
+from miner import cluster, cost, pieces
+from miner.annotate import Via
+from miner.bodies import BodyLoop
 from miner.loopstats import EntryLoop
 from miner.motifs import Motif, MotifFile, TraceInfo
+from miner.partial import Partial, merged, mine_piece
 from tracer import syscalls
 
 _MIN_SHARE = 0.0005  # of the boundary time: rarer sequences are not worth a line
 
 
-def _boundary_ns(trace: events.Events) -> int:
-    """Time inside calls, without those that wait for someone else."""
-    table = syscalls.by_name()
-    waiting = np.array([table[n].nr for n in cost.WAITING_CALLS if n in table], dtype=np.int64)
-    return int(trace.dur_ns[~np.isin(trace.nr, waiting)].sum())
-
-
-def _signature(loop: EntryLoop) -> cluster.Signature:
+def _entry_signature(loop: EntryLoop) -> cluster.Signature:
     """How regularly each call is made that names the child; others follow from these."""
     return {f: share for f, share in loop.features().items() if f[0].via != Via.RESULT}
 
 
-def _merge_entry_loops(found: list[EntryLoop], boundary_ns: int) -> list[Motif]:
+def _body_signature(loop: BodyLoop) -> cluster.Signature:
+    """How regularly each kind of call is made; what opens a file differs by how it does."""
+    out: dict[object, float] = {}
+    for key, share in loop.features().items():
+        name = (loop.over, cluster.family(syscalls.name_of(key.nr)), key.via)
+        out[name] = max(out.get(name, 0.0), share)
+    out["whole"] = loop.whole / max(loop.iterations, 1)
+    return out
+
+
+def _entry_motifs(found: list[EntryLoop], boundary_ns: int) -> list[Motif]:
     weights = [float(sum(c.count for c in loop.calls.values())) for loop in found]
     names = [cluster.content_name(loop.to_motif("?", boundary_ns)) for loop in found]
-    motifs = []
-    for group in cluster.clusters([_signature(loop) for loop in found], weights):
-        merged = found[group.medoid]
+    out = []
+    for group in cluster.clusters([_entry_signature(loop) for loop in found], weights):
+        whole = found[group.medoid]
         for other in group.members[1:]:
-            merged.merge(found[other])
-        motif = merged.to_motif("?", boundary_ns)
+            whole.merge(found[other])
+        motif = whole.to_motif("?", boundary_ns)
         motif.name = cluster.content_name(motif)
         motif.members = list(dict.fromkeys(names[i] for i in group.members))
-        motifs.append(motif)
-    return motifs
+        out.append(motif)
+    return out
 
 
-def _merge_sequences(found: list[sequences.Sequence]) -> list[sequences.Sequence]:
-    """Add up those that are the same call for call."""
-    merged: dict[sequences.SequenceKey, sequences.Sequence] = {}
-    for sequence in found:
-        same = merged.get(sequence.key())
+def _body_motifs(found: list[BodyLoop], boundary_ns: int) -> list[Motif]:
+    """Clusters of the same kind and name are one motif: the name says what is done."""
+    weights = [float(sum(c.count for c in loop.calls.values())) for loop in found]
+    names = [cluster.content_name(loop.to_motif("?", boundary_ns)) for loop in found]
+    by_name: dict[tuple[object, str], tuple[BodyLoop, list[str]]] = {}
+    for group in cluster.clusters([_body_signature(loop) for loop in found], weights):
+        whole = found[group.medoid]
+        for other in group.members[1:]:
+            whole.merge(found[other])
+        name = cluster.content_name(whole.to_motif("?", boundary_ns))
+        members = list(dict.fromkeys([name, *(names[i] for i in group.members)]))
+        same = by_name.get((whole.over, name))
         if same:
-            same.merge(sequence)
+            same[0].merge(whole)
+            same[1].extend(m for m in members if m not in same[1])
         else:
-            merged[sequence.key()] = sequence
-    return list(merged.values())
+            by_name[whole.over, name] = whole, members
+    out = []
+    for (_, name), (whole, members) in by_name.items():
+        motif = whole.to_motif(name, boundary_ns)
+        motif.members = members
+        out.append(motif)
+    return out
 
 
-def mine(paths: list[Path], calibration: cost.Calibration) -> MotifFile:
-    """Mine the traces together; raises `tracer.target.DatasetError` for one that is none."""
-    entry_loops: list[EntryLoop] = []
-    others: list[sequences.Sequence] = []
-    traces = []
-    for path in paths:
-        trace = events.read(path)
-        annotated = annotate(trace)
-        folded = loops.entry_loops(annotated)
-        entry_loops += folded.loops
-        others += sequences.read_loops(annotated) + sequences.sequences(annotated, folded)
-        traces.append(
-            TraceInfo(
-                path=str(path),
-                command=[str(word) for word in trace.meta["command"]],
-                backend=str(trace.meta["backend"]),
-                events=len(trace),
-                lost_events=int(trace.meta["lost_events"]),
-                time_ns=_boundary_ns(trace),
-                wall_ns=int(trace.meta["wall_ns"]),
-            )
-        )
+def rank(
+    traces: list[TraceInfo], partials: Sequence[Partial], calibration: cost.Calibration
+) -> MotifFile:
+    """Put the findings of all pieces together; the result does not depend on who mined them."""
     boundary_ns = sum(t.time_ns for t in traces)
-    motifs = _merge_entry_loops(entry_loops, boundary_ns)
+    motifs = _entry_motifs([loop for p in partials for loop in p.entry_loops], boundary_ns)
+    motifs += _body_motifs([loop for p in partials for loop in p.body_loops], boundary_ns)
     for motif in motifs:
         motif.predicted = cost.predict(motif, calibration)
-    for sequence in _merge_sequences(others):
+    found = (sequence for p in partials for sequence in p.sequences)
+    for sequence in merged(found, lambda s: s.key()):
         motif = sequence.to_motif("?", boundary_ns)
-        if motif.share < _MIN_SHARE:
-            continue
         motif.name = cluster.content_name(motif)
         motif.members = [motif.name]
         motif.predicted = cost.predict(
             motif, calibration, sequence.known_ends, sequence.known_ends_ns
         )
         motifs.append(motif)
+    motifs = [m for m in motifs if m.share >= _MIN_SHARE or m.predicted]
     motifs.sort(key=lambda m: (-max(m.predicted.values(), default=0), -m.time_ns, m.name))
     cluster.unique_names(motifs)
     return MotifFile(traces, calibration.to_json(), motifs)
+
+
+def mine(paths: Sequence[Path | str], calibration: cost.Calibration) -> MotifFile:
+    """Mine the traces together; raises `tracer.target.DatasetError` for one that is none."""
+    traces: list[TraceInfo] = []
+    partials: list[Partial] = []
+    for path in paths:
+        trace, parts = pieces.open_trace(path)
+        found = [
+            mine_piece(trace, part, parts[i - 1] if i else None) for i, part in enumerate(parts)
+        ]
+        partials += found
+        traces.append(
+            TraceInfo(
+                path=str(path),
+                command=[str(word) for word in trace.meta["command"]],
+                backend=str(trace.meta["backend"]),
+                events=trace.rows,
+                lost_events=int(trace.meta["lost_events"]),
+                time_ns=sum(p.work_ns for p in found),
+                wall_ns=int(trace.meta["wall_ns"]),
+            )
+        )
+    return rank(traces, partials, calibration)

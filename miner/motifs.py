@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class MotifFileError(Exception):
@@ -34,11 +34,13 @@ class ArgKind(StrEnum):
     DIR = "dir"  # a descriptor of D, the directory that the loop runs over
     NAME = "name"  # e.name, relative to the dirfd argument, which is `dir`
     PATH = "path"  # D + "/" + e.name
+    ITEM = "item"  # a path of the list that the loop runs over, known from earlier runs only
     FILE = "file"  # the descriptor that a read loop runs over
     OUT = "out"  # a buffer that the kernel fills; `value`: its size in bytes where known
     RESULT = "result"  # the return value of call `call`
     FIELD = "field"  # field `field` of the output of call `call`
     SAME = "same"  # the same as argument `field` of call `call`, otherwise free (an object F)
+    NEXT = "next"  # where the same call ended before: its offset plus its result
     UNKNOWN = "unknown"  # not explained
 
 
@@ -54,6 +56,9 @@ class Over(StrEnum):
 
     ENTRIES = "entries"  # each child e of a directory D that was read with getdents64
     UNTIL_EOF = "until-eof"  # the same read until it returns 0
+    FILES = "files"  # each file, from the open to the close
+    PATHS = "paths"  # each path of a list: the places where a file might be, the files of an index
+    REQUESTS = "requests"  # each request that a server reads from a connection
     TANDEM = "tandem"  # the body, back to back
 
 
@@ -88,6 +93,32 @@ class XattrSeen:
 
 
 @dataclass
+class PathSeen:
+    """One path of a list and how it was answered."""
+
+    path: str  # as the program spelled it
+    count: int
+    missing: int  # of these: ENOENT or ENOTDIR
+
+
+@dataclass
+class Next:
+    """What came after a prefix."""
+
+    call: int | None  # index into Motif.calls; null: the iteration ended
+    count: int
+
+
+@dataclass
+class Prefix:
+    """How iterations go on that began with these calls; a call repeated in a row counts once."""
+
+    calls: list[int]  # indices into Motif.calls, empty: at the start
+    reached: int
+    next: list[Next]  # most frequent first; counts add up to `reached`
+
+
+@dataclass
 class Call:
     """One call of a motif's body; counts and sums run over all instances."""
 
@@ -108,6 +139,8 @@ class Call:
     bytes_out: int  # kernel to user
     types: dict[str, int]  # calls by type of the child (file, dir, link, other, unknown)
     xattrs: list[XattrSeen]
+    repeats: dict[str, float] = field(default_factory=dict)  # quantiles behind per_iteration
+    to_end: float = 0.0  # share of the iterations that have it whose last one returned 0
 
 
 @dataclass
@@ -136,6 +169,15 @@ class Loop:
     coverage: dict[str, float] = field(default_factory=dict)  # share of entries visited, by type
     in_order: float = 0.0  # share of iterations that take the entry right after the previous one
     depth: Depth | None = None
+    # Loops over files, paths, requests and reads until the end:
+    bytes: dict[str, float] = field(default_factory=dict)  # moved in one iteration (read loop:
+    # in one instance)
+    sources: dict[str, int] = field(default_factory=dict)  # iterations by where the path comes
+    # from: entry (of a directory that was read), argv (a word of the command line), other
+    distinct: int = 0  # different paths, with how they were answered
+    known: float = 0.0  # share of the iterations whose path and answer an earlier instance had
+    whole: float = 0.0  # share of the files that were read to their end
+    paths: list[PathSeen] = field(default_factory=list)  # the first ones, in order
 
 
 @dataclass
@@ -187,6 +229,9 @@ class Motif:
     example: list[str]  # real calls of one iteration, as strace would print them
     predicted: dict[str, int]  # executor -> ns saved in these traces; absent: cannot run it
     members: list[str]  # names of the variants that the cluster holds, this one first
+    prefixes: list[Prefix] = field(default_factory=list)  # of the body, where it has an order
+    own_ns: int = 0  # time in calls that no motif of an earlier kind has: these add up
+    interval: dict[str, list[int]] = field(default_factory=dict)  # executor -> [low, high] ns
 
     @property
     def only_directories(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from miner.events import NO_RET, Bools, Events, Ints, Objects
+from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
 from miner.joins import AT_FDCWD, argument_index, by_number, last_before, number, pick
 from tracer import syscalls
 
@@ -76,28 +76,40 @@ class Directories:
         return self.id(normal(posixpath.join(self.paths[base], path)))
 
 
-def _working_directories(events: Events, folders: Directories) -> tuple[Ints, Ints, Ints]:
-    """(process, time, directory) of every start and every successful change of directory."""
-    fchdir = events.nr == number("fchdir")
-    moves = np.flatnonzero((fchdir | (events.nr == number("chdir"))) & (events.ret == 0))
-    changes: list[tuple[int, int, str | int]] = [
-        (p.start_ns, p.pid, normal(p.cwd)) for p in events.processes if p.cwd
+Move = tuple[int, int, str]
+"""Process, time and the working directory (absolute; empty: not known) that it had from then on."""
+
+
+def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[Move]:
+    """Every start and every change of directory, by time.
+
+    changes: the successful calls of chdir and fchdir; objects: at least those that these name.
+    """
+    path_of = dict(
+        zip(
+            objects.column("object_id").to_pylist(), objects.column("path").to_pylist(), strict=True
+        )
+    )
+    fchdir = number("fchdir")
+    todo: list[tuple[int, int, bool, str]] = [
+        (p.start_ns, p.pid, False, p.cwd) for p in images if p.cwd
     ]
-    changes += [(int(events.end_ns[i]), int(events.pid[i]), i) for i in moves.tolist()]
-    cwd: dict[int, int] = {}
-    out: list[tuple[int, int, int]] = []
-    for time, pid, what in sorted(changes, key=lambda r: (r[0], r[1])):
-        if isinstance(what, str):
-            where = folders.id(what)
-        elif fchdir[what]:
-            where = folders.of_object(events.objects, int(events.object[what]))
+    for call in changes.to_pylist():
+        by_fd = call["nr"] == fchdir
+        path = path_of.get(call["object_id"]) if by_fd else call["path"]
+        todo.append((call["t_ns"] + call["dur_ns"], call["pid"], by_fd, path or ""))
+    cwd: dict[int, str] = {}
+    out = []
+    for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
+        if path.startswith("/"):
+            where = normal(path)
+        elif by_fd or not cwd.get(pid) or not path:
+            where = ""
         else:
-            code = int(events.path.codes[what])
-            where = folders.join(cwd.get(pid, -1), events.path.values[code]) if code >= 0 else -1
+            where = normal(posixpath.join(cwd[pid], path))
         cwd[pid] = where
         out.append((pid, time, where))
-    key, at, found = np.array(out, dtype=np.int64).reshape(-1, 3).T
-    return key, at, found
+    return out
 
 
 def arguments(events: Events, folders: Directories) -> Arguments:
@@ -109,8 +121,11 @@ def arguments(events: Events, folders: Directories) -> Arguments:
     empty = np.array([p == "" for p in events.path.values] + [True])[events.path.codes]
     has = has_path & ~empty & (events.ret != NO_RET)
     rows = np.flatnonzero(has)
-    key, time, where = _working_directories(events, folders)
-    cwd = np.append(where, -1)[last_before(key, time, events.pid[rows], events.t_ns[rows])]
+    key, time = np.array([m[:2] for m in events.moves], dtype=np.int64).reshape(-1, 2).T
+    where = [folders.id(m[2]) if m[2] else -1 for m in events.moves]
+    cwd = np.array([*where, -1], dtype=np.int64)[
+        last_before(key, time, events.pid[rows], events.t_ns[rows])
+    ]
     used = np.unique(events.object[rows][on_fd[rows]])
     of_object = np.full(len(events.objects.kind) + 1, -1, dtype=np.int64)
     of_object[used] = [folders.of_object(events.objects, int(o)) for o in used]

@@ -45,6 +45,16 @@ def _wrapped(text: str, indent: str, hanging: str) -> list[str]:
 def _loop_line(loop: Loop) -> str:
     if loop.over is Over.UNTIL_EOF:
         return f"until F ends ({loop.instances:,} times, {loop.iterations:,} calls)"
+    if loop.over is Over.FILES:
+        known = f", {loop.known:.0%} opened before" if loop.known >= 0.005 else ""
+        return f"each file f  ({loop.iterations:,} files, {loop.instances:,} runs{known})"
+    if loop.over is Over.PATHS:
+        return (
+            f"each path p of a list  ({loop.iterations:,} paths, {loop.distinct:,} different, "
+            f"{loop.instances:,} lists, {loop.known:.0%} as before)"
+        )
+    if loop.over is Over.REQUESTS:
+        return f"each request  ({loop.iterations:,} requests, {loop.instances:,} runs)"
     if loop.over is Over.TANDEM:
         return f"again and again ({loop.instances:,} times, {loop.iterations:,} rounds)"
     touched = loop.scanned - loop.untouched

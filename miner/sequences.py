@@ -12,17 +12,22 @@ import numpy as np
 from miner import motifs
 from miner.annotate import Annotated, Via
 from miner.callstats import CallStats, table_entry
-from miner.events import NO_RET, Events, Ints
+from miner.events import NO_RET, Bools, Ints
+from miner.histogram import Histogram
 from miner.joins import argument_index, by_number, fd_index, numbers
-from miner.loops import EntryLoops, tandems
-from miner.loopstats import quantiles
+from miner.loops import tandems
+from miner.loopstats import add_programs
 from miner.motifs import Arg, ArgKind
+from miner.order import order
 from miner.render import call_line
 from miner.repeats import maximal_repeats
 from miner.tokens import BodyKey, stream_tokens, xattr_codes
 from tracer import syscalls
 
-_READS = ("read", "pread64", "readv", "preadv", "preadv2", "getdents64", "getdents")
+_READS = (
+    *("read", "pread64", "readv", "preadv", "preadv2", "getdents64", "getdents"),
+    *("copy_file_range", "splice"),
+)
 _MIN_OCCURRENCES = 3
 _CANDIDATES = 400  # repeats tried, best first
 _K = syscalls.ArgKind
@@ -39,8 +44,10 @@ class Sequence:
     over: motifs.Over | None  # None: a repeat
     calls: list[CallStats]
     where: list[dict[str, Arg]]  # per call: provenance of its descriptor and path, by kind
-    per_instance: list[Ints] = field(default_factory=list)
     instances: int = 0
+    rounds: int = 0  # iterations of all instances of a loop
+    per_instance: Histogram = field(default_factory=Histogram)
+    own_ns: int = 0
     programs: Counter[str] = field(default_factory=Counter)
     build_ids: dict[str, str] = field(default_factory=dict)
     example: list[str] = field(default_factory=list)
@@ -58,8 +65,10 @@ class Sequence:
         """Add what another trace or program says of the same sequence."""
         for mine, theirs in zip(self.calls, other.calls, strict=True):
             mine.merge(theirs)
-        self.per_instance += other.per_instance
+        self.per_instance.merge(other.per_instance)
+        self.own_ns += other.own_ns
         self.instances += other.instances
+        self.rounds += other.rounds
         self.programs.update(other.programs)
         self.build_ids.update(other.build_ids)
         self.known_ends += other.known_ends
@@ -79,9 +88,9 @@ class Sequence:
         time_ns = sum(c.time_ns for c in calls)
         loop = None
         if self.over:
-            per_instance = np.concatenate(self.per_instance)
-            total = int(per_instance.sum())
-            loop = motifs.Loop(self.over, self.instances, total, quantiles(per_instance))
+            loop = motifs.Loop(
+                self.over, self.instances, self.rounds, self.per_instance.quantiles()
+            )
         return motifs.Motif(
             name=name,
             kind=motifs.Kind.LOOP if loop else motifs.Kind.REPEAT,
@@ -99,6 +108,7 @@ class Sequence:
             example=self.example,
             predicted={},
             members=[name],
+            own_ns=self.own_ns,
         )
 
 
@@ -106,22 +116,14 @@ def _explain(where: dict[str, Arg]) -> Callable[[syscalls.ArgKind], Arg]:
     return lambda kind: where.get(str(kind), Arg(ArgKind.UNKNOWN))
 
 
-def _programs(sequence: Sequence, events: Events, images: Ints) -> None:
-    unique, counts = np.unique(images, return_counts=True)
-    for image, count in zip(unique.tolist(), counts.tolist(), strict=True):
-        exe = events.processes[image].exe if image >= 0 else "?"
-        sequence.programs[exe] += count
-        if image >= 0 and events.processes[image].build_id:
-            sequence.build_ids[exe] = events.processes[image].build_id
-
-
-def read_loops(annotated: Annotated) -> list[Sequence]:
-    """Reads of one open file, or of one directory, until the call that returns 0."""
+def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
+    """Reads of one open file, or of one directory, until the call that returns 0; `claimed`: events
+    of other loops."""
     events, of = annotated.events, annotated.events.object
     found = []
     for nr in numbers(*_READS).tolist():
-        rows = np.flatnonzero((events.nr == nr) & (of >= 0) & (events.ret >= 0))
-        rows = rows[np.argsort(of[rows], kind="stable")]
+        rows = np.flatnonzero((events.nr == nr) & (of >= 0) & (events.ret >= 0) & events.own)
+        rows = rows[order(of[rows])]
         if not len(rows):
             continue
         start = np.flatnonzero(np.diff(of[rows], prepend=-1))
@@ -129,10 +131,13 @@ def read_loops(annotated: Annotated) -> list[Sequence]:
         ends = np.add.reduceat((events.ret[rows] == 0).astype(np.int64), start) > 0
         instance = (size >= 2) & ends
         image = annotated.image[rows[start]]
-        for number in np.unique(image[instance]).tolist():
-            mine = instance & (image == number)
+        program = annotated.program[image]
+        for number in np.unique(program[instance]).tolist():
+            mine = instance & (program == number)
             chosen = rows[np.repeat(mine, size)]
-            found.append(_read_loop(annotated, nr, chosen, size[mine], image[mine]))
+            loop = _read_loop(annotated, nr, chosen, size[mine], image[mine])
+            loop.own_ns = int(events.work_ns[chosen[~claimed[chosen]]].sum())
+            found.append(loop)
     return found
 
 
@@ -142,8 +147,9 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     stats.add(events, rows)
     stats.iterations = len(rows)
     where = {str(k): Arg(ArgKind.FILE) for k in _DESCRIPTORS}
-    loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], [size], len(size))
-    _programs(loop, events, image)
+    loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], len(size), len(rows))
+    loop.per_instance.add(size)
+    add_programs(loop.programs, loop.build_ids, events, image)
     first = rows[: int(size[0])]
     loop.example = [call_line(events, int(i)) for i in first[:4]]
     index = int(by_number(argument_index(_K.SIZE), np.array([nr]))[0])
@@ -168,30 +174,30 @@ class _Folded:
     time_ns: Ints
 
 
-def _streams(annotated: Annotated, entry: EntryLoops) -> tuple[Ints, Ints]:
-    """Tokens of the calls outside of loops over entries, thread by thread, and their events."""
+def _streams(annotated: Annotated, claimed: Bools) -> tuple[Ints, Ints]:
+    """Tokens of the calls that belong to no loop, thread by thread, and their events."""
     events = annotated.events
-    stays = ~entry.covered & (events.ret != NO_RET)
-    # A whole loop is one token, at the place of its first call, and equals no other.
-    head = entry.covered & (entry.first == np.arange(len(events)))
-    rows = np.flatnonzero(stays | head)
-    rows = rows[np.lexsort((rows, events.tid[rows], events.pid[rows]))]
+    rows = np.flatnonzero((events.ret != NO_RET) & events.own)
+    rows = rows[order(events.thread[rows], rows)]
+    # What was taken out leaves one token behind, which equals no other.
+    gone = claimed[rows]
+    head = gone & ~np.append(False, gone[:-1])
+    rows, head = rows[~gone | head], head[~gone | head]
     token = stream_tokens(annotated, rows)
-    is_head = head[rows]
-    token[is_head] = -1 - np.arange(int(is_head.sum()))
+    token[head] = -1 - np.arange(int(head.sum()))
     return token, rows
 
 
-def _fold(annotated: Annotated, entry: EntryLoops) -> tuple[_Folded, list[Sequence]]:
+def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]]:
     events = annotated.events
-    token, rows = _streams(annotated, entry)
-    thread = (events.pid[rows] << 32) | events.tid[rows]
+    token, rows = _streams(annotated, claimed)
+    thread = events.thread[rows]
     cut = np.flatnonzero(thread[1:] != thread[:-1]) + 1
     # Each thread ends in a token of its own.
     token = np.insert(token, cut, int(token.min(initial=0)) - 1 - np.arange(len(cut)))
     rows = np.insert(rows, cut, -1)
     count = np.ones(len(token), dtype=np.int64)
-    time_ns = np.where(rows >= 0, events.dur_ns[rows], 0)
+    time_ns = np.where(rows >= 0, events.work_ns[rows], 0)
     keep = np.ones(len(token), dtype=bool)
     bodies: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     top = int(token.max(initial=0)) + 1
@@ -211,8 +217,11 @@ def _fold(annotated: Annotated, entry: EntryLoops) -> tuple[_Folded, list[Sequen
         grid = np.concatenate([rows[s : s + r * period].reshape(r, period) for s, r in runs])
         repeats = np.array([r for _, r in runs], dtype=np.int64)
         sequence = _sequence(annotated, grid, motifs.Over.TANDEM)
-        sequence.instances, sequence.per_instance = len(runs), [repeats]
-        _programs(sequence, events, annotated.image[rows[[s for s, _ in runs]]])
+        sequence.instances, sequence.rounds = len(runs), int(repeats.sum())
+        sequence.per_instance.add(repeats)
+        image = annotated.image[rows[[s for s, _ in runs]]]
+        add_programs(sequence.programs, sequence.build_ids, events, image)
+        sequence.own_ns = int(events.work_ns[grid].sum())
         found.append(sequence)
     return _Folded(shown[keep], rows[keep], count[keep], time_ns[keep]), found
 
@@ -274,9 +283,12 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
     return out
 
 
-def sequences(annotated: Annotated, entry: EntryLoops) -> list[Sequence]:
-    """Tandem loops, and the repeats that remain when all loops are folded."""
-    folded, found = _fold(annotated, entry)
+def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
+    """Tandem loops, and the repeats that remain when all loops are folded.
+
+    claimed: events of other loops, which are left out.
+    """
+    folded, found = _fold(annotated, claimed)
     candidates = maximal_repeats(folded.token, 2, _MIN_OCCURRENCES)
     time_before = np.concatenate([[0], np.cumsum(folded.time_ns)])
 
@@ -300,7 +312,9 @@ def sequences(annotated: Annotated, entry: EntryLoops) -> list[Sequence]:
         for j, stats in enumerate(sequence.calls):
             stats.count = int(folded.count[places[:, j]].sum())
             stats.time_ns = int(folded.time_ns[places[:, j]].sum())
-        _programs(sequence, annotated.events, annotated.image[grid[:, 0]])
+        image = annotated.image[grid[:, 0]]
+        add_programs(sequence.programs, sequence.build_ids, annotated.events, image)
+        sequence.own_ns = sum(stats.time_ns for stats in sequence.calls)
         found.append(sequence)
     return found
 

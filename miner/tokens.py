@@ -11,6 +11,7 @@ import numpy as np
 from miner.annotate import Annotated
 from miner.events import NO_RET, Bools, Events, Ints
 from miner.joins import argument_index, by_number, fd_index
+from miner.order import dense
 from tracer import syscalls
 
 
@@ -20,6 +21,7 @@ class BodyKey(NamedTuple):
     nr: int
     via: int  # miner.annotate.Via
     xattr: str  # name of the attribute, empty where the call has none
+    detail: int = 0  # what else tells calls apart: access mode of an open, command of an ioctl
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ def body_tokens(annotated: Annotated) -> BodyTokens:
     """Tokens of all child calls; opens that only go down into a sub-directory are left out."""
     events = annotated.events
     codes = np.full(len(events), -1, dtype=np.int64)
-    rows = np.flatnonzero((annotated.via >= 0) & ~annotated.descends & (events.ret != NO_RET))
+    rows = np.flatnonzero(
+        (annotated.via >= 0) & ~annotated.descends & (events.ret != NO_RET) & events.own
+    )
     xattr = xattr_codes(events, rows) + 1
     packed = (xattr << 16) | (events.nr[rows] << 3) | annotated.via[rows]
-    unique, inverse = np.unique(packed, return_inverse=True)
-    codes[rows] = inverse
+    codes[rows], first = dense(packed)
+    unique = packed[first]
     names = ["", *events.path2.values]
     keys = [BodyKey(int(u >> 3) & 0x1FFF, int(u) & 7, names[int(u) >> 16]) for u in unique]
     return BodyTokens(codes, keys)
@@ -96,11 +100,9 @@ def stream_tokens(annotated: Annotated, rows: Ints) -> Ints:
     events, root = annotated.events, annotated.root[rows]
     maker = np.where(root >= 0, events.nr[np.maximum(root, 0)] + 2, 1)
     maker = np.where(fd_index(events.nr[rows]) >= 0, maker, 0)
-    _, flags = np.unique(flag_values(events, rows), return_inverse=True)
+    flags = flag_values(events, rows)
     columns = [events.nr[rows] + 1, maker, annotated.via[rows] + 1, flags, outcome(events, rows)]
     token = np.zeros(len(rows), dtype=np.int64)
     for column in columns:
-        # Kept dense, so that the product never overflows.
-        combined = token * (int(column.max(initial=0)) + 1) + column
-        _, token = np.unique(combined, return_inverse=True)
+        token, _ = dense(token, column)
     return token

@@ -9,6 +9,6 @@ with open(sys.argv[1], "rb") as file:
 names = [
     *project["build-system"]["requires"],
     *project["project"]["dependencies"],
-    *project["project"]["optional-dependencies"]["dev"],
+    *(name for group in project["project"]["optional-dependencies"].values() for name in group),
 ]
 print("\n".join(names))

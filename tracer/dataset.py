@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -163,12 +163,17 @@ class Writer:
 
 
 class Dataset:
-    """A dataset on disk; raises DatasetError when there is none of this schema."""
+    """A dataset; raises DatasetError when there is none of this schema.
+
+    A path with `://` in it (`s3://bucket/NAME.cosytrace`) is read through fsspec.
+    """
 
     def __init__(self, path: Path | str) -> None:
+        self._url = str(path).rstrip("/") if "://" in str(path) else None
         self.path = Path(path)
         try:
-            meta = json.loads((self.path / "meta.json").read_text())
+            with self._file("meta.json") as file:
+                meta = json.loads(file.read())
         except FileNotFoundError as error:
             raise DatasetError(
                 f"no trace dataset: {self.path}: record one with cosy-trace"
@@ -186,10 +191,25 @@ class Dataset:
         self.meta: dict[str, Any] = meta
         self._events = self._open("events.parquet", EVENTS)
 
+    def _file(self, name: str) -> BinaryIO:
+        if self._url is None:
+            return (self.path / name).open("rb")
+        try:
+            import fsspec
+        except ImportError as error:
+            raise DatasetError(
+                f"no fsspec to read {self._url} with: pip install cosy[dask]"
+            ) from error
+        try:
+            remote: BinaryIO = fsspec.open(f"{self._url}/{name}", "rb").open()
+        except ValueError as error:  # a protocol that nobody knows
+            raise DatasetError(f"cannot read: {self._url}: {error}") from error
+        return remote
+
     def _open(self, name: str, schema: pa.Schema) -> pq.ParquetFile:
         path = self.path / name
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path if self._url is None else self._file(name))
         except (OSError, pa.ArrowInvalid) as error:
             raise DatasetError(f"cannot read: {path}: {error}") from error
         for field in schema:
@@ -201,6 +221,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return int(self._events.metadata.num_rows)
+
+    @property
+    def events_file(self) -> pq.ParquetFile:
+        """The events, for readers that pick row groups."""
+        return self._events
+
+    @property
+    def objects_file(self) -> pq.ParquetFile:
+        """The objects, for readers that pick row groups."""
+        return self._open("objects.parquet", OBJECTS)
 
     def events(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all events, or these columns of them, in the order of time."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from miner import annotate as an
-from miner import events, joins, paths
+from miner import joins, paths, pieces
 from tests.unit.trace_builder import (
     AT_FDCWD,
     DIR,
@@ -30,7 +30,7 @@ TREE = {"a": None, "sub": {"b": None, "deep": {"c": "b"}}, "l": "a"}
 
 
 def annotated(builder: TraceBuilder, tmp_path: Path) -> an.Annotated:
-    return an.annotate(events.read(builder.write(tmp_path / "t.cosytrace")))
+    return an.annotate(pieces.read(builder.write(tmp_path / "t.cosytrace")))
 
 
 def child_names(found: an.Annotated, via: an.Via) -> list[str]:
@@ -231,4 +231,4 @@ def test_threads_share_descriptors(tmp_path: Path) -> None:
 
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no trace dataset: .*absent"):
-        events.read(tmp_path / "absent")
+        pieces.read(tmp_path / "absent")

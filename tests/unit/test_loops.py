@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miner import annotate, events, loops, motifs, sequences
+from miner import annotate, events, loops, masks, motifs, pieces, sequences
 from miner.motifs import ArgKind
 from miner.render import body_line
 from tests.unit.trace_builder import (
@@ -28,7 +28,7 @@ from tests.unit.trace_builder import (
 
 
 def entry_loops(builder: TraceBuilder, path: Path) -> tuple[loops.EntryLoops, events.Events]:
-    trace = events.read(builder.write(path / "t.cosytrace"))
+    trace = pieces.read(builder.write(path / "t.cosytrace"))
     return loops.entry_loops(annotate.annotate(trace)), trace
 
 
@@ -244,9 +244,9 @@ def test_two_loops_of_one_program_stay_apart(tmp_path: Path) -> None:
 
 
 def test_group_masks() -> None:
-    masks = np.array([0b0111, 0b0001, 0b0011, 0b1000, 0b1100])
+    values = np.array([0b0111, 0b0001, 0b0011, 0b1000, 0b1100])
     weight = np.array([10, 1, 5, 3, 1])
-    assert loops.group_masks(masks, weight).tolist() == [0, 0, 0, 1, 0]
+    assert masks.group_masks(values, weight).tolist() == [0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,8 @@ def test_reads_until_the_end(tmp_path: Path) -> None:
     fd = program.open(AT_FDCWD, "never-ends", 0, "device")
     for _ in range(9):
         program.call("read", fd, 0x8000, 4096, ret=4096, bytes_out=4096)
-    trace = events.read(builder.write(tmp_path / "t.cosytrace"))
-    found = sequences.read_loops(annotate.annotate(trace))
+    trace = pieces.read(builder.write(tmp_path / "t.cosytrace"))
+    found = sequences.read_loops(annotate.annotate(trace), np.zeros(len(trace), bool))
     assert len(found) == 1
     motif = found[0].to_motif("m", 1)
     assert motif.loop is not None
@@ -301,8 +301,8 @@ def test_repeats_tell_where_descriptors_come_from(tmp_path: Path) -> None:
         program.fstat(fd, REG)
         program.call("pread64", fd, 0x8000, 832, 0, ret=832, bytes_out=832)
         program.close(fd)
-    annotated = annotate.annotate(events.read(builder.write(tmp_path / "t.cosytrace")))
-    found = sequences.sequences(annotated, loops.entry_loops(annotated))
+    annotated = annotate.annotate(pieces.read(builder.write(tmp_path / "t.cosytrace")))
+    found = sequences.sequences(annotated, loops.entry_loops(annotated).covered)
     best = max(found, key=lambda s: s.crossings).to_motif("m", 1)
     assert [body_line(c) for c in best.calls] == [
         "openat(AT_FDCWD, ?, O_RDONLY)",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from miner import cost, events, mine, motifs, report
+from miner import cost, mine, motifs, pieces, report
 from miner.render import body_line, call_line, flag_names
 from tests.unit.test_motifs import example_file
 from tests.unit.trace_builder import AT_FDCWD, REG, TraceBuilder, fnv
@@ -40,7 +40,7 @@ def test_call_lines(tmp_path: Path) -> None:
     program.call("exit_group", 3)
     builder.rows[-1]["ret"] = None
     builder.rows[-1]["nr"] = 999
-    trace = events.read(builder.write(tmp_path / "t.cosytrace"))
+    trace = pieces.read(builder.write(tmp_path / "t.cosytrace"))
     assert [call_line(trace, i) for i in range(3)] == [
         'newfstatat(AT_FDCWD, "a b", ..., AT_SYMLINK_NOFOLLOW) = 0',
         'getxattr("f", "user.x", NULL, 0) = -1 ENODATA',

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""Statistics of loops whose iterations are sets of calls: each file, path, request or copied block.
+
+Additive over traces; ends as a motif. Loops over the entries of a directory have more to tell
+(`miner/loopstats.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from miner import motifs
+from miner.annotate import Annotated, Via
+from miner.callstats import CallStats, table_entry
+from miner.events import Bools, Ints
+from miner.histogram import Histogram
+from miner.loopstats import ContinuationTable, add_programs, returns_size
+from miner.masks import MASK_BITS, similar_masks
+from miner.motifs import Arg, ArgKind, Over
+from miner.order import dense, order, position, sizes, starts
+from miner.prefixes import PrefixTable
+from miner.render import call_line
+from miner.tokens import BodyKey
+from tracer.syscalls import SyscallClass
+
+_NTH = [1 << i for i in range(11)]
+_EXAMPLE_CALLS = 12
+_COMMON = frozenset({"close", "fstat", "newfstatat", "statx", "fcntl", "lseek"})
+_PATHS_KEPT = 256
+_OPENERS = 4096  # descriptors looked at to tell which call opened them
+
+
+@dataclass(frozen=True)
+class Body:
+    """Iterations of loops, before they are told apart: one element per call.
+
+    Sorted by (iteration, event); iterations are numbered by their instance, then by time.
+    """
+
+    over: Over
+    keys: list[BodyKey]
+    rows: Ints  # events
+    codes: Ints  # into keys
+    iteration: Ints  # from 0, each has at least one call
+    instance: Ints  # by iteration
+    source: Ints | None = None  # by iteration: index into SOURCES, -1: no path
+    path: Ints | None = None  # by iteration: event whose path it is, -1: none
+    missing: Bools | None = None  # by iteration: the path was not there
+    whole: Bools | None = None  # by iteration: the file was read to its end
+
+    def select(self, chosen: Bools) -> Body:
+        """The iterations for which `chosen` holds."""
+        mine = chosen[self.iteration]
+        number = np.cumsum(chosen) - 1
+        return Body(
+            self.over,
+            self.keys,
+            self.rows[mine],
+            self.codes[mine],
+            number[self.iteration[mine]],
+            self.instance[chosen],
+            None if self.source is None else self.source[chosen],
+            None if self.path is None else self.path[chosen],
+            None if self.missing is None else self.missing[chosen],
+            None if self.whole is None else self.whole[chosen],
+        )
+
+
+SOURCES = ["other", "entry", "argv"]
+
+
+@dataclass
+class BodyLoop:
+    """One loop; everything in it can be added up over traces."""
+
+    over: Over
+    calls: dict[BodyKey, CallStats] = field(default_factory=dict)
+    instances: int = 0
+    iterations: int = 0
+    per_instance: Histogram = field(default_factory=Histogram)
+    bytes: Histogram = field(default_factory=Histogram)
+    prefixes: PrefixTable = field(default_factory=PrefixTable)
+    continuation: ContinuationTable = field(default_factory=ContinuationTable)
+    sources: Counter[str] = field(default_factory=Counter)
+    paths: dict[str, tuple[int, int]] = field(default_factory=dict)  # count, missing
+    distinct: int = 0
+    known: int = 0
+    whole: int = 0
+    programs: Counter[str] = field(default_factory=Counter)
+    build_ids: dict[str, str] = field(default_factory=dict)
+    example: list[str] = field(default_factory=list)
+    own_ns: int = 0
+
+    def features(self) -> dict[BodyKey, float]:
+        """Share of the iterations that have each call."""
+        return {key: s.iterations / max(self.iterations, 1) for key, s in self.calls.items()}
+
+    def merge(self, other: BodyLoop) -> None:
+        """Add what another trace or program says of the same loop."""
+        for key, stats in other.calls.items():
+            if key in self.calls:
+                self.calls[key].merge(stats)
+            else:
+                self.calls[key] = stats
+        for name in ("instances", "iterations", "distinct", "known", "whole", "own_ns"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.per_instance.merge(other.per_instance)
+        self.bytes.merge(other.bytes)
+        self.prefixes.merge(other.prefixes)
+        self.continuation.merge(other.continuation)
+        self.sources.update(other.sources)
+        self.programs.update(other.programs)
+        self.build_ids.update(other.build_ids)
+        for path, (count, missing) in other.paths.items():
+            if path in self.paths or len(self.paths) < _PATHS_KEPT:
+                had = self.paths.get(path, (0, 0))
+                self.paths[path] = had[0] + count, had[1] + missing
+        self.example = max(self.example, other.example, key=len)
+
+    def to_motif(self, name: str, boundary_ns: int) -> motifs.Motif:
+        """The loop as a motif; what it would save is filled in by the cost model."""
+        order_of = sorted(
+            self.calls.values(), key=lambda c: (c.rank_sum / max(c.count, 1), repr(c.key))
+        )
+        index = {stats.key: i for i, stats in enumerate(order_of)}
+        stat_call = next((i for i, s in enumerate(order_of) if returns_size(s.key.nr)), None)
+        calls = [stats.to_call(self.iterations, index, stat_call) for stats in order_of]
+        time_ns = sum(c.time_ns for c in calls)
+        loop = motifs.Loop(
+            over=self.over,
+            instances=self.instances,
+            iterations=self.iterations,
+            per_instance=self.per_instance.quantiles(),
+            bytes=self.bytes.quantiles(),
+            sources=dict(self.sources.most_common()),
+            distinct=self.distinct,
+            known=round(self.known / max(self.iterations, 1), 6),
+            whole=round(self.whole / max(self.iterations, 1), 6),
+            paths=[motifs.PathSeen(p, n, gone) for p, (n, gone) in self.paths.items()],
+        )
+        return motifs.Motif(
+            name=name,
+            kind=motifs.Kind.LOOP,
+            loop=loop,
+            calls=calls,
+            pure=all(c.sclass == SyscallClass.PURE for c in calls if c.share >= 0.5),
+            crossings=sum(c.count for c in calls),
+            time_ns=time_ns,
+            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
+            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+            instances_by_program=dict(self.programs.most_common()),
+            build_ids=self.build_ids,
+            continuation=self.continuation.rows(),
+            continuation_files=[],
+            example=self.example,
+            predicted={},
+            members=[name],
+            prefixes=self.prefixes.rows(index),
+            own_ns=self.own_ns,
+        )
+
+
+def separate(annotated: Annotated, body: Body, claimed: Bools) -> list[BodyLoop]:
+    """The loops in `body`: one per program and kind of iteration; marks their events in `claimed`.
+
+    An instance is a run of iterations of one kind.
+    """
+    begin = np.flatnonzero(starts(body.iteration))
+    program = annotated.program[annotated.image[body.rows[begin]]]
+    counts = np.bincount(body.codes, minlength=len(body.keys))
+    bit = np.zeros(len(body.keys), dtype=np.int64)
+    frequent = np.argsort(-counts, kind="stable")[:MASK_BITS]
+    bit[frequent] = np.int64(1) << np.arange(len(frequent))
+    masks = np.bitwise_or.reduceat(bit[body.codes], begin)
+    if body.whole is not None:
+        masks |= body.whole.astype(np.int64) << MASK_BITS
+    group = np.zeros(len(begin), dtype=np.int64)
+    count = 0
+    for number in np.unique(program).tolist():
+        mine = np.flatnonzero(program == number)
+        # One call or the other may find out that a path is not there.
+        probes = body.missing is not None and body.missing[mine].all()
+        ignored = 0 if body.over is Over.PATHS else _ignored(body.keys, bit)
+        label = np.zeros(len(mine), np.int64) if probes else similar_masks(masks[mine], ignored)
+        group[mine] = count + label
+        count += int(label.max()) + 1
+    instance = np.cumsum(starts(body.instance, group)) - 1 if len(group) else group
+    body = replace(body, instance=instance)
+    return [measure(annotated, body.select(group == g), claimed) for g in range(count)]
+
+
+def _ignored(keys: list[BodyKey], bit: Ints) -> int:
+    """Calls that nearly every file sees: they say nothing of what is done with it."""
+    table = [table_entry(key.nr) for key in keys]
+    common = [bit[i] for i, call in enumerate(table) if call.returns_fd or call.name in _COMMON]
+    return int(np.bitwise_or.reduce(common)) if common else 0
+
+
+def measure(annotated: Annotated, body: Body, claimed: Bools) -> BodyLoop:
+    """The loop whose iterations are those of `body`; marks its events in `claimed`."""
+    events, rows = annotated.events, body.rows
+    loop = BodyLoop(body.over)
+    firsts = starts(body.iteration)
+    loop.iterations = int(firsts.sum())
+    new_instance = starts(body.instance)
+    length = sizes(new_instance)
+    loop.instances = len(length)
+    loop.per_instance.add(length)
+    loop.own_ns = int(events.work_ns[rows[~claimed[rows]]].sum())
+    claimed[rows] = True
+    begin = np.flatnonzero(firsts)
+    loop.bytes.add(np.add.reduceat(events.bytes_out[rows] + events.bytes_in[rows], begin))
+    loop.prefixes.add(body.codes, firsts, body.keys)
+    _add_continuation(loop, length)
+    _add_calls(loop, annotated, body, position(firsts))
+    add_programs(loop.programs, loop.build_ids, events, annotated.image[rows[begin[new_instance]]])
+    if body.whole is not None:
+        loop.whole = int(body.whole.sum())
+    if body.source is not None:
+        counts = np.bincount(body.source[body.source >= 0], minlength=len(SOURCES))
+        loop.sources.update({s: int(n) for s, n in zip(SOURCES, counts, strict=True) if n})
+    if body.path is not None:
+        _add_paths(loop, annotated, body)
+    loop.example = _example(annotated, body)
+    return loop
+
+
+def _add_continuation(loop: BodyLoop, length: Ints) -> None:
+    none = np.zeros(len(length), dtype=np.int64)
+    loop.continuation.add(0, none, length, length)
+    for n in _NTH:
+        left = length[length >= n] - n
+        if not len(left):
+            break
+        loop.continuation.add(n, none[: len(left)], left, left)
+
+
+def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, rank: Ints) -> None:
+    events = annotated.events
+    told = np.flatnonzero(events.st_size[body.rows] >= 0)[::-1]
+    size_of = np.full(int(body.iteration[-1]) + 1, -1, dtype=np.int64)
+    size_of[body.iteration[told]] = events.st_size[body.rows[told]]
+    root = annotated.root[body.rows]
+    by_code = order(body.codes)
+    bounds = np.flatnonzero(starts(body.codes[by_code]))
+    for at in np.split(by_code, bounds[1:]):
+        key = body.keys[int(body.codes[at[0]])]
+        stats = loop.calls[key] = CallStats(key)
+        iteration = body.iteration[at]
+        new = starts(iteration)
+        stats.listed = key.via != Via.RESULT and body.over in (Over.FILES, Over.PATHS)
+        stats.add(events, body.rows[at], size_of[iteration])
+        stats.rank_sum = int(rank[at].sum())
+        stats.iterations = int(new.sum())
+        stats.add_repeats(events, body.rows[at], new)
+        stats.add_next(events, body.rows[at], new)
+        if body.over is Over.UNTIL_EOF and stats.rank_sum:
+            # The write of a copy: to another object, the buffer and length of the read.
+            stats.same = {
+                "fd": Arg(ArgKind.FILE, field="G"),
+                "buf_in": Arg(ArgKind.SAME, call=0, field="arg1"),
+                "size": Arg(ArgKind.RESULT, call=0),
+            }
+        if key.via == Via.RESULT:
+            stats.opener = _opener(body, root[at])
+
+
+def _opener(body: Body, root: Ints) -> BodyKey | None:
+    """The call of the body that most of these descriptors came from."""
+    root = root[root >= 0][:_OPENERS]
+    by_row = order(body.rows)
+    at = np.minimum(np.searchsorted(body.rows[by_row], root), len(by_row) - 1)
+    found = by_row[at[body.rows[by_row[at]] == root]]
+    if not len(found):
+        return None
+    return body.keys[int(np.bincount(body.codes[found]).argmax())]
+
+
+def _add_paths(loop: BodyLoop, annotated: Annotated, body: Body) -> None:
+    """The list of paths, and how much of it was known before."""
+    events = annotated.events
+    assert body.path is not None
+    has = np.flatnonzero(body.path >= 0)
+    if not len(has):
+        return
+    row = body.path[has]
+    gone = body.missing[has] if body.missing is not None else np.zeros(len(has), bool)
+    number, first = dense(path_identity(annotated, row), gone.astype(np.int64))
+    loop.distinct = len(first)
+    loop.known = int((body.instance[has] != body.instance[has][first][number]).sum())
+    counts = np.bincount(number)
+    for i in np.sort(first)[:_PATHS_KEPT].tolist():
+        path = events.path.values[int(events.path.codes[row[i]])]
+        count, missing = loop.paths.get(path, (0, 0))
+        seen = int(counts[number[i]])
+        loop.paths[path] = count + seen, missing + (seen if gone[i] else 0)
+
+
+def path_identity(annotated: Annotated, rows: Ints) -> Ints:
+    """One number per path that the events name: equal for the same directory and name."""
+    named = annotated.arguments
+    known = named.has[rows] & (named.folder[rows] >= 0)
+    code = annotated.events.path.codes[rows]
+    return np.where(known, ((named.folder[rows] + 1) << 32) | named.name[rows], code)
+
+
+def _example(annotated: Annotated, body: Body) -> list[str]:
+    """The calls of the early iteration that shows most of the body."""
+    early = body.iteration < 4096
+    _, first = dense(body.iteration[early], body.codes[early])
+    best = int(np.bincount(body.iteration[early][first]).argmax())
+    chosen = body.rows[body.iteration == best][:_EXAMPLE_CALLS]
+    return [call_line(annotated.events, int(i)) for i in chosen]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Counts of integer values: what of a column of lengths can be added up over traces."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from miner.events import Ints
+
+_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_EXACT = 1 << 12  # values above are kept to 12 bits, so that a histogram stays small
+
+
+class Histogram:
+    """How often each value was seen; values above 4095 are rounded down to 12 significant bits."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+
+    def add(self, values: Ints) -> None:
+        """Add one observation per element, none below 0."""
+        if not len(values):
+            return
+        if int(values.max()) >= _EXACT:
+            shift = np.maximum(np.frexp(values.astype(np.float64))[1] - 12, 0)
+            values = (values >> shift) << shift
+        unique, counts = np.unique(values, return_counts=True)
+        self.counts.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
+
+    def merge(self, other: Histogram) -> None:
+        """Add the observations of another one."""
+        self.counts.update(other.counts)
+
+    @property
+    def total(self) -> int:
+        """Number of observations."""
+        return sum(self.counts.values())
+
+    @property
+    def sum(self) -> int:
+        """Sum of the (rounded) observations."""
+        return sum(value * count for value, count in self.counts.items())
+
+    def quantiles(self) -> dict[str, float]:
+        """p10, p50, p90, p99 and max, interpolated as numpy does it; empty without observations."""
+        if not self.counts:
+            return {}
+        values = np.array(sorted(self.counts), dtype=np.int64)
+        last = np.cumsum([self.counts[int(v)] for v in values]) - 1  # position of its last one
+        out = {}
+        for name, q in _QUANTILES.items():
+            at = q * int(last[-1])
+            low, high = values[np.searchsorted(last, [int(at), min(int(at) + 1, int(last[-1]))])]
+            out[name] = round(float(low + (high - low) * (at - int(at))), 2)
+        return out

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Cuts traces into pieces that are mined one by one, so that no trace has to fit into memory.
+
+A piece is a run of row groups. Pieces know of each other only what stands in front of their rows:
+the opens and directory readings of the piece before. An instance that crosses a border counts in
+both parts. Traces of up to PIECE_ROWS events are one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from miner import events
+from miner.events import Events, Ints, Process
+from miner.paths import Move, moves
+from tracer import syscalls
+from tracer.dataset import Dataset
+from tracer.target import DatasetError
+
+PIECE_ROWS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What all pieces of a trace share; small enough to be sent to other machines."""
+
+    source: str
+    meta: Mapping[str, Any]
+    rows: int
+    images: list[Process]
+    moves: list[Move]
+    unended: int  # images whose end the trace does not have
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `start` to `stop` of a trace; the row groups `groups` hold them, from row `first` on."""
+
+    number: int
+    start: int
+    stop: int
+    groups: tuple[int, ...]
+    first: int
+
+
+def _reads_failed(source: str, error: Exception) -> DatasetError:
+    return DatasetError(f"cannot read: {source}: {(str(error).splitlines() or ['?'])[0]}")
+
+
+def cut(file: pq.ParquetFile, size: int) -> list[Piece]:
+    """Pieces of about `size` rows; row groups stay whole unless they are larger."""
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
+    found: list[Piece] = []
+    group = 0
+    while group < len(sizes):
+        last = group + 1
+        while last < len(sizes) and bounds[last + 1] - bounds[group] <= size:
+            last += 1
+        groups = tuple(range(group, last))
+        for start in range(bounds[group], bounds[last], max(size, 1)):
+            stop = min(start + size, bounds[last])
+            found.append(Piece(len(found), start, stop, groups, bounds[group]))
+        group = last
+    return found or [Piece(0, 0, 0, (), 0)]
+
+
+def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[Piece]]:
+    """The trace and its pieces; raises `tracer.target.DatasetError` when `source` is none."""
+    dataset = Dataset(source)
+    try:
+        table = dataset.processes()
+        images = events.processes(table)
+        trace = Trace(
+            source=str(source),
+            meta=dataset.meta,
+            rows=len(dataset),
+            images=images,
+            moves=moves(images, *_directory_changes(dataset)),
+            unended=table.column("exit").null_count,
+        )
+        return trace, cut(dataset.events_file, size)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _reads_failed(str(source), error) from error
+
+
+def _directory_changes(dataset: Dataset) -> tuple[pa.Table, pa.Table]:
+    """The successful chdir and fchdir calls, and the objects that these name."""
+    file = dataset.events_file
+    table = syscalls.by_name()
+    wanted = pa.array([table["chdir"].nr, table["fchdir"].nr], pa.int16())
+    columns = ["t_ns", "dur_ns", "pid", "nr", "ret", "path", "object_id"]
+    found = []
+    for group in range(file.metadata.num_row_groups):
+        numbers = file.read_row_group(group, columns=["nr"]).column("nr")
+        hits = pc.is_in(numbers, wanted)
+        if pc.any(hits).as_py():
+            rows = file.read_row_group(group, columns=columns).filter(hits)
+            found.append(rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False)))
+    if not found:
+        empty = file.schema_arrow.empty_table().select(columns)
+        return empty, dataset.objects_file.schema_arrow.empty_table()
+    rows = pa.concat_tables(found).unify_dictionaries()
+    ids = rows.column("object_id").drop_null().to_numpy().astype(np.int64)
+    return rows, _objects(dataset, np.unique(ids))
+
+
+def _objects(dataset: Dataset, ids: Ints) -> pa.Table:
+    """The objects `ids` (sorted) and others, by rising number; whole row groups."""
+    file = dataset.objects_file
+    column = file.schema_arrow.get_field_index("object_id")
+    groups = []
+    for group in range(file.metadata.num_row_groups):
+        statistics = file.metadata.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            groups.append(group)
+            continue
+        low, high = np.searchsorted(ids, [statistics.min, statistics.max + 1])
+        if low < high:
+            groups.append(group)
+    table = file.read_row_groups(groups, columns=["object_id", "kind", "path", "event"])
+    chosen = table.filter(pc.is_in(table.column("object_id"), pa.array(ids, pa.int32())))
+    return chosen.sort_by("object_id")
+
+
+def _own_rows(dataset: Dataset, piece: Piece) -> pa.Table:
+    table = dataset.events_file.read_row_groups(list(piece.groups), columns=events.COLUMNS)
+    return table.slice(piece.start - piece.first, piece.stop - piece.start)
+
+
+@lru_cache(maxsize=1)
+def _explaining(source: str, piece: Piece) -> tuple[pa.Table, Ints]:
+    """Rows of a piece that explain later ones: opens, directory readings, and their numbers."""
+    return _select(_own_rows(Dataset(source), piece), piece)
+
+
+def _select(table: pa.Table, piece: Piece) -> tuple[pa.Table, Ints]:
+    calls = syscalls.by_name()
+    numbers = [call.nr for call in calls.values() if call.returns_fd]
+    numbers += [calls["getdents64"].nr, calls["getdents"].nr]
+    mask = pc.is_in(table.column("nr"), pa.array(numbers, pa.int16()))
+    mask = pc.and_(mask, pc.fill_null(pc.greater_equal(table.column("ret"), 0), False))
+    rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + piece.start
+    return table.filter(mask), rows
+
+
+_last: dict[str, tuple[Piece, tuple[pa.Table, Ints]]] = {}
+"""The explaining rows of the piece that this process read last: mostly the one before the next."""
+
+
+def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
+    """Read a piece; raises `tracer.target.DatasetError`."""
+    dataset = Dataset(trace.source)
+    try:
+        table = _own_rows(dataset, piece)
+        rows = np.arange(piece.start, piece.stop)
+        kept = _last.get(trace.source)
+        _last.clear()
+        context = 0
+        if before is not None:
+            front = kept[1] if kept and kept[0] == before else _explaining(trace.source, before)
+            context = len(front[1])
+            table = pa.concat_tables([front[0], table])
+            rows = np.concatenate([front[1], rows])
+        if piece.stop < trace.rows:
+            _last[trace.source] = piece, _select(table.slice(context), piece)
+        ids = np.unique(table.column("object_id").drop_null().to_numpy()).astype(np.int64)
+        objects = _objects(dataset, ids[ids >= 0])
+        found = events.from_tables(
+            table, rows, context, objects, trace.images, trace.moves, trace.meta, trace.source
+        )
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _reads_failed(trace.source, error) from error
+    if len(found) > 1 and bool(np.any(np.diff(found.t_ns) < 0)):
+        raise DatasetError(f"events are not sorted by t_ns: {trace.source}: record it again")
+    return found
+
+
+def read(source: str | Path) -> Events:
+    """A whole trace as one piece, for tests and for traces that fit into memory."""
+    trace, (piece, *more) = open_trace(source, size=1 << 62)
+    assert not more
+    return load(trace, piece, None)

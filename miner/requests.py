@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Loops of servers: what a thread does for each request that it reads from a connection."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from miner.annotate import Annotated, Via
+from miner.bodies import Body
+from miner.events import NO_RET, Bools, Ints
+from miner.joins import fd_index, numbers
+from miner.motifs import Over
+from miner.order import dense, order, starts
+from miner.sessions import key_codes, runs
+
+_RECEIVES = ("read", "readv", "recvfrom", "recvmsg")
+_SENDS = ("write", "writev", "sendto", "sendmsg", "sendfile", "splice")
+_WAITS = (
+    *("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"),
+    *("accept", "accept4", "futex", "wait4", "nanosleep", "clock_nanosleep"),
+)
+
+
+def _begins(annotated: Annotated) -> Bools:
+    """Reads from an accepted connection that follow a write to it, or nothing: a request begins."""
+    events = annotated.events
+    accepted = np.isin(events.nr, numbers("accept", "accept4"))
+    root = annotated.root
+    on_connection = (root >= 0) & accepted[np.maximum(root, 0)] & (fd_index(events.nr) >= 0)
+    receives = np.isin(events.nr, numbers(*_RECEIVES)) & (events.ret > 0)
+    sends = np.isin(events.nr, numbers(*_SENDS)) & (events.ret >= 0)
+    rows = np.flatnonzero(on_connection & (receives | sends) & events.own)
+    rows = rows[order(events.object[rows], rows)]
+    first = starts(events.object[rows])
+    after = np.append(True, sends[rows][:-1]) | first
+    out = np.zeros(len(events), dtype=bool)
+    out[rows[receives[rows] & after]] = True
+    return out
+
+
+def _via(annotated: Annotated, rows: Ints, iteration: Ints, connection: Ints) -> Ints:
+    """FILE: on the connection; RESULT: on a descriptor that the same request opened."""
+    events, root = annotated.events, annotated.root[rows]
+    iteration_of = np.full(len(events), -1, dtype=np.int64)
+    iteration_of[rows] = iteration
+    has_fd = fd_index(events.nr[rows]) >= 0
+    opened_here = has_fd & (root >= 0) & (iteration_of[root] == iteration)
+    on_connection = has_fd & (events.object[rows] == connection[iteration])
+    return np.where(
+        on_connection, int(Via.FILE), np.where(opened_here, int(Via.RESULT), int(Via.OTHER))
+    )
+
+
+def requests(annotated: Annotated) -> Body | None:
+    """Iterations: the calls of a thread from the first read of a request to the next wait."""
+    events = annotated.events
+    begins = _begins(annotated)
+    if not begins.any():
+        return None
+    threads = np.unique(events.thread[begins])
+    rows = np.flatnonzero(np.isin(events.thread, threads) & (events.ret != NO_RET) & events.own)
+    rows = rows[order(events.thread[rows], rows)]
+    waits = np.isin(events.nr[rows], numbers(*_WAITS))
+    segment = np.cumsum(starts(events.thread[rows]) | begins[rows] | waits) - 1
+    serves = np.zeros(int(segment[-1]) + 1, dtype=bool)
+    serves[segment[begins[rows]]] = True
+    rows, segment = rows[serves[segment]], segment[serves[segment]]
+    # By connection, then by time.
+    iteration, first = dense(segment)
+    connection = events.object[rows[first]]
+    by_connection = order(connection, np.arange(len(first)))
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[by_connection] = np.arange(len(first))
+    sort = order(rank[iteration], rows)
+    rows, iteration = rows[sort], rank[iteration][sort]
+    connection = connection[by_connection]
+    codes, keys = key_codes(events, rows, _via(annotated, rows, iteration, connection))
+    return Body(
+        over=Over.REQUESTS,
+        keys=keys,
+        rows=rows,
+        codes=codes,
+        iteration=iteration,
+        instance=runs(connection),
+    )

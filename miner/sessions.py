@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Loops over open files: all calls on one descriptor, from the open to the close, and copies.
+
+Found by data flow: what a descriptor means is known (it was opened by that call), so other calls
+between, threads and noise do not break an iteration apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from miner.annotate import Annotated, Via
+from miner.bodies import Body
+from miner.events import NO_RET, Bools, Events, Ints
+from miner.joins import argument_index, by_number, fd_index, numbers
+from miner.motifs import Over
+from miner.order import dense, order, starts
+from miner.tokens import BodyKey
+from tracer import syscalls
+
+_K = syscalls.ArgKind
+OPENS = ("open", "openat", "openat2", "creat")
+# Access mode, O_CREAT, O_TRUNC, O_DIRECTORY, O_PATH.
+_ACCESS = 0o3 | 0o100 | 0o1000 | 0o200000 | 0o10000000
+_READS = ("read", "pread64", "recvfrom")
+_WRITES = ("write", "pwrite64", "sendto")
+_ENTRY, _ARGV = 1, 2  # indices into bodies.SOURCES
+
+
+def _details(events: Events, rows: Ints) -> Ints:
+    """What tells calls of one number apart: how an open opens, which command an ioctl gives."""
+    nr = events.nr[rows]
+    flags = by_number(argument_index(_K.OPEN_FLAGS), nr)
+    command = by_number(argument_index(_K.CMD), nr)
+    index = np.where(flags >= 0, flags, command)
+    value = (events.args[rows, np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return np.where(flags >= 0, value & _ACCESS, np.where(command >= 0, value, 0))
+
+
+def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey]]:
+    """Body calls of the events `rows`: codes, and what each code means."""
+    packed = (_details(events, rows) << 16) | (events.nr[rows] << 3) | via
+    codes, first = dense(packed)
+    keys = [
+        BodyKey(int(u >> 3) & 0x1FFF, int(u) & 7, "", int(u >> 16)) for u in packed[first].tolist()
+    ]
+    return codes, keys
+
+
+def names_child(annotated: Annotated, rows: Ints) -> Bools:
+    """Which calls name something below their descriptor: they are no work on what it is."""
+    codes = annotated.events.path.codes[rows]
+    empty = np.array([p == "" for p in annotated.events.path.values] + [True])
+    return ~empty[codes]
+
+
+def word_of_command(annotated: Annotated, rows: Ints) -> Bools:
+    """Which of the events name a path that is a word of their program's command line."""
+    events = annotated.events
+    words = [(i, word) for i, p in enumerate(events.processes) for word in p.argv[1:]]
+    if not words or not events.path.values:
+        return np.zeros(len(rows), dtype=bool)
+    values = pa.array(events.path.values, pa.string())
+    code = pc.index_in(pa.array([w for _, w in words], pa.string()), value_set=values)
+    code = pc.fill_null(code, -1).to_numpy().astype(np.int64)
+    pairs = (np.array([i for i, _ in words], dtype=np.int64) << 32) | code
+    asked = (annotated.image[rows] << 32) | events.path.codes[rows]
+    return np.isin(asked, pairs[code >= 0]) & (annotated.image[rows] >= 0)
+
+
+def runs(*keys: Ints) -> Ints:
+    """Number of the run of equal keys that each element is in."""
+    return np.cumsum(starts(*keys)) - 1
+
+
+def files(annotated: Annotated) -> Body | None:
+    """Iterations: the calls on each file that was opened by its path."""
+    events = annotated.events
+    root = annotated.root
+    on_file = (root >= 0) & (fd_index(events.nr) >= 0) & events.own
+    on_file &= np.isin(events.nr[root], numbers(*OPENS))
+    rows = np.flatnonzero(on_file & (events.ret != NO_RET))
+    rows = rows[~names_child(annotated, rows)]
+    opened = np.unique(root[rows])
+    rows = np.concatenate([opened[events.own[opened]], rows])
+    if not len(rows):
+        return None
+    is_open = np.arange(len(rows)) < int(events.own[opened].sum())
+    opener = np.where(is_open, rows, root[rows])
+    sort = order(events.thread[opener], opener, rows)
+    rows, opener, is_open = rows[sort], opener[sort], is_open[sort]
+    codes, keys = key_codes(events, rows, np.where(is_open, int(Via.OTHER), int(Via.RESULT)))
+    first = starts(opener)
+    begin = opener[first]
+    source = np.zeros(len(begin), dtype=np.int64)
+    source[word_of_command(annotated, begin)] = _ARGV
+    source[annotated.via[begin] >= 0] = _ENTRY
+    return Body(
+        over=Over.FILES,
+        keys=keys,
+        rows=rows,
+        codes=codes,
+        iteration=np.cumsum(first) - 1,
+        instance=events.thread[begin],
+        source=source,
+        path=begin,
+        whole=_read_whole(events, rows, first),
+    )
+
+
+def _read_whole(events: Events, rows: Ints, first: Bools) -> Bools:
+    """Which files were read to their end: a read returned 0, or as much was read as fstat said."""
+    begin = np.flatnonzero(first)
+    reads = np.isin(events.nr[rows], numbers("read", "pread64", "readv", "preadv", "preadv2"))
+    moved = np.where(reads & (events.ret[rows] > 0), events.ret[rows], 0)
+    total = np.add.reduceat(moved, begin)
+    ended = np.logical_or.reduceat(reads & (events.ret[rows] == 0), begin)
+    size = np.maximum.reduceat(events.st_size[rows], begin)
+    return ended | ((size > 0) & (total >= size))
+
+
+def copies(annotated: Annotated) -> Body | None:
+    """Iterations: a read, and the write of the same buffer, unchanged in length, to another object.
+
+    Nothing is known of the bytes themselves: a program that changes them in place and writes as
+    many looks the same.
+    """
+    events = annotated.events
+    moved = np.isin(events.nr, numbers(*_READS, *_WRITES)) & (events.ret > 0) & events.own
+    rows = np.flatnonzero(moved & (events.object >= 0))
+    is_read = np.isin(events.nr[rows], numbers(*_READS))
+    sort = order(events.thread[rows], events.args[rows, 1].astype(np.int64), rows)
+    rows, is_read = rows[sort], is_read[sort]
+    same = (events.args[rows, 1][1:] == events.args[rows, 1][:-1]) & (
+        events.thread[rows][1:] == events.thread[rows][:-1]
+    )
+    pair = is_read[:-1] & ~is_read[1:] & same
+    pair &= events.args[rows, 2][1:].astype(np.int64) == events.ret[rows][:-1]
+    pair &= events.object[rows][1:] != events.object[rows][:-1]
+    source, target = rows[:-1][pair], rows[1:][pair]
+    if not len(source):
+        return None
+    by_instance = order(events.object[source], events.object[target], source)
+    source, target = source[by_instance], target[by_instance]
+    both = np.stack([source, target], axis=1).ravel()
+    codes, keys = key_codes(events, both, np.full(len(both), int(Via.FILE)))
+    return Body(
+        over=Over.UNTIL_EOF,
+        keys=keys,
+        rows=both,
+        codes=codes,
+        iteration=np.repeat(np.arange(len(source)), 2),
+        instance=runs(events.object[source], events.object[target]),
+    )

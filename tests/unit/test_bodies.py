@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Loops over files, paths, requests and copied blocks are found with their data flow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from miner import cost, mine, motifs
+from miner.motifs import ArgKind, Motif, Over
+from miner.render import body_line
+from tests.unit.trace_builder import AT_FDCWD, REG, Program, TraceBuilder, run
+
+ENOENT = 2
+
+
+def mined(builder: TraceBuilder, path: Path) -> dict[str, Motif]:
+    found = mine.mine([builder.write(path / "t.cosytrace")], cost.Calibration())
+    return {m.name: m for m in found.motifs}
+
+
+def slurp(program: Program, path: str, size: int, reads: int = 1) -> Iterator[None]:
+    fd = program.open(AT_FDCWD, path, 0o2000000, "file")
+    out = {"st_mode": 0o100644, "st_size": size, "st_ino": 1, "bytes_out": 144}
+    program.call("fstat", fd, 0x7000, **out)
+    for _ in range(reads):
+        yield
+        program.call("read", fd, 0x8000, 4096, ret=size // reads, bytes_out=size // reads)
+    program.call("read", fd, 0x8000, 4096, ret=0)
+    yield
+    program.close(fd)
+
+
+def test_slurps_of_two_threads_among_noise(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    threads = [program, program.thread(77)]
+    parts = [
+        slurp(t, f"/data/{n}-{i}", 100, 1 + i % 2) for n, t in enumerate(threads) for i in range(20)
+    ]
+    run(*parts, program.noise(random.Random(1), 200), rng=random.Random(2))
+    motif = mined(builder, tmp_path)["slurp"]
+    loop = motif.loop
+    assert loop is not None
+    assert (loop.over, loop.iterations, loop.instances) == (Over.FILES, 40, 2)
+    assert [body_line(c) for c in motif.calls] == [
+        "openat(AT_FDCWD, p, O_RDONLY|O_CLOEXEC)",
+        "fstat(r0)",
+        "read(r0)",
+        "close(r0)",
+    ]
+    read = motif.calls[2]
+    assert (read.count, read.per_iteration, read.to_end) == (100, 2.5, 1.0)
+    assert read.repeats["max"] == 3
+    assert (loop.whole, loop.distinct, loop.known) == (1.0, 40, 0.0)
+    assert loop.sources == {"other": 40}
+    assert loop.paths[0].path.startswith("/data/")
+    # After open, fstat, read every file was closed.
+    last = next(p for p in motif.prefixes if p.calls == [0, 1, 2])
+    assert (last.reached, last.next) == (40, [motifs.Next(3, 40)])
+    assert [(c.n, c.reached, c.continued) for c in motif.continuation][:3] == [
+        (0, 2, 2),
+        (1, 2, 2),
+        (2, 2, 2),
+    ]
+    assert motif.own_ns == motif.time_ns
+
+
+def test_files_opened_again_are_known(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for _ in range(3):
+        program = builder.program("/usr/bin/app")
+        run(*(slurp(program, f"/lib/{i}", 50) for i in range(5)))
+    loop = mined(builder, tmp_path)["slurp"].loop
+    assert loop is not None
+    assert (loop.iterations, loop.distinct, loop.instances) == (15, 5, 3)
+    assert loop.known == round(10 / 15, 6)
+
+
+def copy(program: Program, source: int, target: int, blocks: int, buffer: int) -> Iterator[None]:
+    for _ in range(blocks):
+        program.call("read", source, buffer, 4096, ret=4096, bytes_out=4096)
+        yield
+        program.call("write", target, buffer, 4096, ret=4096, bytes_in=4096)
+    program.call("read", source, buffer, 4096, ret=0)
+
+
+def test_a_copy_is_not_any_read_and_write(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/cp")
+    source = program.open(AT_FDCWD, "/a", 0, "file")
+    target = program.open(AT_FDCWD, "/b", 0o101, "file")
+    run(copy(program, source, target, 30, 0x8000))
+    # The same lengths from another buffer, and the same buffer with another length.
+    for i in range(10):
+        program.call("read", source, 0xA000, 4096, ret=4096)
+        program.call("write", target, 0xB000, 4096, ret=4096)
+        program.call("read", source, 0xA000, 4096, ret=4096)
+        program.call("write", target, 0xA000, 100 + i, ret=100 + i)
+    motif = mined(builder, tmp_path)["copy-loop"]
+    assert motif.loop is not None
+    assert (motif.loop.iterations, motif.loop.instances) == (30, 1)
+    assert [body_line(c) for c in motif.calls] == ["read(F)", "write(G, r0.arg1, r0)"]
+    assert motif.calls[1].args[1].kind is ArgKind.SAME
+    assert motif.bytes == 30 * 2 * 4096
+
+
+def test_a_search_path_is_a_probe_list(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    for _ in range(4):
+        program = builder.program("/usr/bin/python3")
+        for folder in ("/home/lib", "/opt/lib", "/usr/local/lib"):
+            path = f"{folder}/mod.py"
+            program.call("newfstatat", AT_FDCWD, 0, 0x7000, 0, path=path, ret=-ENOENT)
+        run(slurp(program, "/usr/lib/mod.py", 10))
+    motif = mined(builder, tmp_path)["probe-list"]
+    loop = motif.loop
+    assert loop is not None
+    assert (loop.over, loop.iterations, loop.instances, loop.distinct) == (Over.PATHS, 12, 4, 3)
+    assert loop.known == 0.75
+    assert loop.paths == [
+        motifs.PathSeen(f"{d}/mod.py", 4, 4) for d in ("/home/lib", "/opt/lib", "/usr/local/lib")
+    ]
+    assert [body_line(c) for c in motif.calls] == ["newfstatat(AT_FDCWD, p, 0)"]
+    assert loop.per_instance["p50"] == 3
+
+
+def test_the_files_of_an_index(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/git")
+    for i in range(50):
+        program.stat(AT_FDCWD, f"src/{i % 7}/file{i}", REG)
+        program.getxattr("lgetxattr", f"src/{i % 7}/file{i}", "security.selinux", 255)
+    motif = mined(builder, tmp_path)["list-stat-xattr"]
+    assert motif.loop is not None
+    assert (motif.loop.iterations, motif.loop.instances) == (50, 1)
+    assert motif.pure
+    assert [p.calls for p in motif.prefixes] == [[], [0], [0, 1]]
+
+
+def test_requests_of_a_server(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/sbin/httpd")
+    listener = program.call("socket", 2, 1, 0, ret=program.free_fd())
+    program.fds[listener] = builder.new_object("socket", "")
+    for connection in range(3):
+        fd = program.call("accept4", listener, 0, 0, 0, ret=program.free_fd())
+        program.fds[fd] = builder.new_object("socket", "", len(builder.rows) - 1)
+        for request in range(4):
+            program.call("epoll_wait", 9, 0, 512, 1000, ret=1, object_id=None)
+            program.call("recvfrom", fd, 0x8000, 1024, 0, 0, 0, ret=300)
+            file = program.open(AT_FDCWD, f"/www/{connection}-{request}", 0, "file")
+            program.call("fstat", file, 0x7000, st_size=5000, st_mode=0o100644)
+            program.call("sendfile", fd, file, 0, 5000, ret=5000)
+            program.close(file)
+            program.call("write", 2, 0x9000, 60, ret=60)
+        program.close(fd)
+    found = mined(builder, tmp_path)
+    motif = next(m for m in found.values() if m.loop and m.loop.over is Over.REQUESTS)
+    assert motif.name.startswith("serve-recv-open-copy")
+    assert motif.loop is not None
+    assert (motif.loop.iterations, motif.loop.instances) == (12, 3)
+    lines = [body_line(c) for c in motif.calls]
+    assert lines[0].startswith("recvfrom(F")
+    assert "openat(AT_FDCWD, ?, O_RDONLY)" in lines or "openat(?, ?, O_RDONLY)" in lines
+    assert "fstat(r1)" in lines
