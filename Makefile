@@ -7,9 +7,9 @@ STAMPS := $(VENV)/stamps
 # Meson's programs come from .venv, and so does the Python that they run.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-SOURCES := $(shell find tracer miner synth shim kmod -not -name '*.pyc' -not -name '__pycache__' 2>/dev/null)
+SOURCES := $(shell find tracer miner synth shim kmod -not -path 'kmod/vm/*' -not -name '*.pyc' -not -name '__pycache__' 2>/dev/null)
 
-.PHONY: setup demo test soak bench lint format clean
+.PHONY: setup demo test test-vm soak bench lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/install
@@ -45,6 +45,10 @@ demo: setup
 test: setup $(STAMPS)/fence
 	$(BIN)/python -m pytest
 
+# Kernels of Debian, booted under software emulation: docs/development.md.
+test-vm: setup
+	$(BIN)/python -m pytest tests/vm
+
 soak: setup $(STAMPS)/fence
 	$(BIN)/python -m pytest -m 'soak or not soak'
 
@@ -68,4 +72,4 @@ format: $(STAMPS)/dependencies
 	$(BIN)/clang-format -i $(C_FILES)
 
 clean:
-	rm -rf $(VENV) build build-fence
+	rm -rf $(VENV) build build-fence build-vm
