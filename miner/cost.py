@@ -32,7 +32,7 @@ class Calibration:
     """Costs in ns unless the name says otherwise."""
 
     serve_ns: float = 250.0  # the shim answers a call from its result table, cold
-    bpf_run_ns: float = 8000.0  # one BPF_PROG_RUN on an empty directory, its pin opened and closed
+    bpf_run_ns: float = 1000.0  # one run on an empty directory
     bpf_child_ns: float = 350.0  # per child of the directory, asked for or not
     module_run_ns: float = 400.0
     module_child_ratio: float = 1 / 2.3  # of the native stat, fused against the VFS

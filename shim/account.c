@@ -6,10 +6,8 @@
 #define CREDIT_LIMIT (6 * 1000 * 1000)
 // Before any was timed: ticks of a call and of a run, records of a run.
 #define USUAL_TICKS 3000
-#define USUAL_SMALL_COST (30 * 1000)
-#define USUAL_LARGE_COST (180 * 1000)
-#define USUAL_DEEP_RECORDS 256
-#define USUAL_DIR_RECORDS 8
+#define USUAL_RUN_COST 2000
+#define USUAL_RECORD_COST 1000
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 // Much more than usual: something else had the processor.
@@ -35,9 +33,8 @@ static s64 saving(s64 calls)
 void account_open(struct account *a)
 {
 	*a = (struct account){
-		.cost = { USUAL_SMALL_COST, USUAL_LARGE_COST },
-		.deep_records = USUAL_DEEP_RECORDS,
-		.dir_records = USUAL_DIR_RECORDS * 16,
+		.run_cost = USUAL_RUN_COST,
+		.record_cost = USUAL_RECORD_COST,
 		.records = USUAL_RECORDS,
 		.answers = USUAL_ANSWERS,
 		.calls = 1,
@@ -84,49 +81,36 @@ void account_take_back(struct account *a)
 		a->answers--;
 }
 
-void account_run(struct account *a, u64 start, bool large)
+void account_run(struct account *a, u64 start, u32 records)
 {
-	s64 ticks = (s64)(rdtsc() - start), *mean = &a->cost[large];
+	s64 ticks = (s64)(rdtsc() - start);
+	s64 usual = a->run_cost + records * a->record_cost;
 
-	if (ticks > MOST_TIMES_USUAL * *mean)
-		ticks = MOST_TIMES_USUAL * *mean;
+	if (ticks > MOST_TIMES_USUAL * usual)
+		ticks = MOST_TIMES_USUAL * usual;
 	a->balance -= ticks;
-	learn(mean, ticks);
-}
-
-void account_records(struct account *a, u32 n, bool deep)
-{
-	a->records += n;
+	// What the usual cost does not explain, on the larger part of it.
+	if (records * a->record_cost < a->run_cost)
+		learn(&a->run_cost, a->run_cost + ticks - usual);
+	else
+		learn(&a->record_cost, a->record_cost + (ticks - usual) / records);
+	a->records += records;
 	if (a->records > LATE_RECORDS) {
 		a->records /= 2;
 		a->answers /= 2;
 	}
-	if (deep)
-		learn(&a->deep_records, n);
-}
-
-void account_below(struct account *a, u32 n, u32 n_dirs)
-{
-	if (n_dirs)
-		learn(&a->dir_records, (s64)n * 16 / n_dirs);
 }
 
 /*
  * A child that is asked for twice is answered once, and the second time the
  * kernel does what it was spared the first: such a pair saves nothing.
  */
-s64 account_expect(const struct account *a, s64 records)
+bool account_expects(const struct account *a, s64 records)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
+	s64 cost = a->run_cost + records * a->record_cost;
 
-	if (single <= 0)
-		return 0;
-	return saving(records * a->answers / a->records) * single / a->calls;
-}
-
-bool account_affords(const struct account *a)
-{
-	return a->balance > a->cost[true];
+	return single > 0 && saving(records * a->answers / a->records) * single / a->calls > cost;
 }
 
 bool account_loses(const struct account *a)

@@ -24,15 +24,11 @@
 #define LONGEST_REST (1u << 18)
 #define SERVED_SHIFT 24
 #define SERVED_KINDS 8
-#define DT_DIR 4
-// A record is longer than the directory entry of the same name by so much, at most.
-#define RECORD_GROWTH (sizeof(struct cosy_bpf_child) - sizeof(struct dirent64) + 8)
 
 struct image profile;
 struct account accounts[COSY_MAX_COMPOUNDS];
 static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern
 static bool wanted[COSY_NR_MAX];
-u32 descents; // directories opened whose parent had results
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
 static u64 last_key; // the child that the kernel was asked for last
@@ -205,19 +201,6 @@ static bool losing(const struct account *a)
 	return true;
 }
 
-// Will it save more than it costs, as far as can be known?
-static bool worth_it(const struct account *a, const struct cosy_compound *c,
-		     const struct dir_slot *d)
-{
-	bool deep = c->depth && may_descend(a, d);
-	s64 records = d->entries - DOTS, runs = 1 + d->record_bytes / COSY_BPF_LARGE;
-
-	if (deep && records < a->deep_records)
-		records = a->deep_records;
-	return account_expect(a, records) >
-	       runs * a->cost[buffer_size(d->record_bytes, deep) == COSY_BPF_LARGE];
-}
-
 static bool due(u32 ci, const struct dir_slot *d)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -226,7 +209,7 @@ static bool due(u32 ci, const struct dir_slot *d)
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       worth_it(&accounts[ci], c, d) && !losing(&accounts[ci]);
+	       account_expects(&accounts[ci], d->entries - DOTS) && !losing(&accounts[ci]);
 }
 
 // --- calls -----------------------------------------------------------------
@@ -349,47 +332,24 @@ long compound_call(struct regs *r)
 	return done ? ret : ask_kernel(r, &call, &child, ci, generation);
 }
 
-/*
- * The directory that was opened is a child of one with results: if its own
- * came along, they hold for it on the way it was opened.
- */
-static void adopt(struct dir_slot *d, const struct block_ref *below, bool by_path)
-{
-	d->results = *below;
-	d->by_fd = true;
-	// The path must have led here in the epoch that the results are of.
-	d->by_path = by_path && results_chunk(*below)->start.epoch == d->open_epoch;
-}
-
 void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch, u64 tsc)
 {
 	size_t len = strlen(path);
-	struct block_ref below = { 0 };
-	struct dir_slot *d;
 	struct child child;
 	struct record rec;
-	bool by_path = false;
 
 	if (!ground_ours() || !ground_trylock())
 		return;
 	if (armed && dir_child(dirfd, path, len, &child) && has_results(&child) &&
 	    results_find(child.dir->results, child.name, child.len, &rec) == COSY_DECLINES) {
-		by_path = child.dirfd == AT_FDCWD;
-		if (S_ISDIR(rec.child->mode)) {
-			descents++;
+		if (S_ISDIR(rec.child->mode))
 			directory = true;
-			if (rec.chunk->start.epoch == epoch &&
-			    !results_below(dir_key(&rec), &below) &&
-			    !fire_below(&child, &rec, &below))
-				below.chunk = 0;
-		} else if (*rec.served >> SERVED_SHIFT) {
+		else if (*rec.served >> SERVED_SHIFT)
 			// Opening it pays for the cold memory that the answer had saved.
 			account_take_back(&accounts[rec.chunk->compound]);
-		}
 	}
-	d = directory ? dir_opened(dirfd, path, len, fd, epoch, tsc) : NULL;
-	if (d && below.chunk)
-		adopt(d, &below, by_path);
+	if (directory)
+		dir_opened(dirfd, path, len, fd, epoch, tsc);
 	ground_unlock();
 }
 
@@ -411,11 +371,8 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 			const struct dirent64 *e = (const void *)((const u8 *)buf + at);
 
 			d->entries++;
-			d->record_bytes += RECORD_GROWTH;
-			d->subdirs += e->type == DT_DIR;
 			at += e->reclen;
 		}
-		d->record_bytes += (u32)bytes;
 	}
 	ground_unlock();
 }

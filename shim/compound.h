@@ -11,10 +11,7 @@ HIDDEN u32 compounds_start(void);
 HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
-/*
- * Something was opened, a directory for certain or perhaps: results for it may
- * have come along with its parent's.
- */
+/* Something was opened, a directory for certain or perhaps. */
 HIDDEN void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch,
 			    u64 tsc);
 /* Entries were read: `bytes` of struct linux_dirent64 at buf. */

@@ -88,13 +88,10 @@ static struct dir_slot *slot_new(void)
 	oldest = &slots[at];
 	oldest->generation++;
 	oldest->entries = 0;
-	oldest->subdirs = 0;
-	oldest->record_bytes = 0;
 	oldest->matched = 0;
 	oldest->runs = 0;
-	oldest->next_below = 0;
 	oldest->fd = -1;
-	oldest->results = (struct block_ref){ 0 };
+	oldest->results = (struct chunk_ref){ 0 };
 	oldest->by_fd = false;
 	oldest->by_path = false;
 	oldest->scanned = false;

@@ -12,21 +12,17 @@
 #include "shim.h"
 
 #define DIR_PATH_MAX 448
-#define ALL_BELOW (~0u)
 
 /* A directory that the program opened, kept while it matters. */
 struct dir_slot {
 	u32 generation; /* of this use of the slot */
 	u32 entries; /* read so far, "." and ".." included */
-	u32 subdirs; /* of these; also with both */
-	u32 record_bytes; /* that the executor's records of them take, at most */
 	u32 matched; /* triggering calls on children, not answered */
 	u32 runs; /* compounds fired */
-	u32 next_below; /* children whose own children are covered; ALL_BELOW: all */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;
-	struct block_ref results; /* of the executor, if any */
+	struct chunk_ref results; /* of the executor, if any */
 	bool by_fd, by_path; /* results hold for calls that go this way */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */

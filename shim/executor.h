@@ -12,11 +12,17 @@
 
 /* Can the eBPF executor answer every operation of this compound? */
 HIDDEN bool bpf_can_run(const struct image *im, const struct cosy_compound *c);
+/* What a run writes to: pages first, since each begins at a page's start. */
+struct run_buffers {
+	struct cosy_bpf_page pages[COSY_BPF_PAGES];
+	struct cosy_bpf_run run;
+};
+
 /*
- * Run over the directory open at run->dirfd; `size` (bytes) is that of the
- * buffer, COSY_BPF_SMALL or COSY_BPF_LARGE. -errno: there is no executor
- * (-ENOENT) or it could not be called; else run->status says how it went.
+ * Run over the directory open at dirfd, without its first `skip` children.
+ * -errno: there is no executor (-ENOENT) or it could not be called; else
+ * to->run.status says how it went.
  */
-HIDDEN long bpf_run(struct cosy_bpf_run *run, u32 size);
+HIDDEN long bpf_run(struct run_buffers *to, int dirfd, u32 skip);
 
 #endif

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
- * The eBPF executor (kmod/bpf/): one BPF_PROG_RUN per directory. The program
- * is opened from its pin for each run, since the shim holds no descriptor:
- * programs close all they find, and count those they get.
+ * The eBPF executor (kmod/bpf/): one prctl() per directory. The shim holds no
+ * descriptor for it: programs close all they find, and count those they get.
  */
 #include "executor.h"
 
 #include <asm/unistd_64.h>
+#include <errno.h>
 #include <linux/bpf.h>
+#include <sys/random.h>
 
 #include "syscall_table.h"
+
+#define PIDFD_THREAD 0200 /* O_EXCL: any thread, not only the first (Linux 6.9) */
 
 // An argument that says which entry of D a call is about.
 static bool names_entry(const struct cosy_op *op)
@@ -50,28 +53,73 @@ bool bpf_can_run(const struct image *im, const struct cosy_compound *c)
 	return true;
 }
 
-static int program_open(const char *pin)
+// Proves to the program that the memory is ours; of this process, its children take another.
+static u64 cookie(void)
 {
-	union bpf_attr attr;
+	static u64 secret, owner;
+	u64 pid = (u64)sys(__NR_getpid);
 
-	memset(&attr, 0, sizeof(attr));
-	attr.pathname = (u64)pin;
-	return (int)sys(__NR_bpf, BPF_OBJ_GET, &attr, sizeof(attr));
+	if (owner != pid || !secret) {
+		if (sys(__NR_getrandom, &secret, sizeof(secret), GRND_NONBLOCK) != sizeof(secret))
+			return 0;
+		secret |= 1;
+		owner = pid;
+	}
+	return secret;
 }
 
-long bpf_run(struct cosy_bpf_run *run, u32 size)
+// The program's memory, for this thread. Descriptors are held for the moment only.
+static long register_memory(struct run_buffers *to)
 {
+	struct cosy_bpf_buffers value = { .run = &to->run };
 	union bpf_attr attr;
+	int map, self;
 	long ret;
-	int fd = program_open(size == COSY_BPF_SMALL ? COSY_BPF_PIN_SMALL : COSY_BPF_PIN_LARGE);
 
-	if (fd < 0)
-		return fd;
+	to->run.cookie = cookie();
+	if (!to->run.cookie)
+		return -EAGAIN;
+	for (u32 i = 0; i < COSY_BPF_PAGES; i++)
+		value.pages[i] = &to->pages[i];
 	memset(&attr, 0, sizeof(attr));
-	attr.test.prog_fd = (u32)fd;
-	attr.test.ctx_in = (u64)run;
-	attr.test.ctx_size_in = size;
-	ret = sys(__NR_bpf, BPF_PROG_TEST_RUN, &attr, sizeof(attr));
-	sys(__NR_close, fd);
+	attr.pathname = (u64)COSY_BPF_PIN_BUFFERS;
+	map = (int)sys(__NR_bpf, BPF_OBJ_GET, &attr, sizeof(attr));
+	if (map < 0)
+		return map;
+	self = (int)sys(__NR_pidfd_open, sys(__NR_gettid), PIDFD_THREAD);
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = (u32)map;
+	attr.key = (u64)&self;
+	attr.value = (u64)&value;
+	ret = self < 0 ? self : sys(__NR_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr));
+	sys(__NR_close, map);
+	if (self >= 0)
+		sys(__NR_close, self);
 	return ret;
+}
+
+static bool ask(struct run_buffers *to, int dirfd, u32 skip)
+{
+	u64 cookie = to->run.cookie;
+
+	memset(&to->run, 0, sizeof(to->run));
+	to->run.cookie = cookie;
+	to->run.status = COSY_BPF_NOT_RUN;
+	sys(__NR_prctl, COSY_BPF_OPTION, cookie, dirfd, skip, 0);
+	return to->run.status != COSY_BPF_NOT_RUN;
+}
+
+long bpf_run(struct run_buffers *to, int dirfd, u32 skip)
+{
+	long ret;
+
+	_Static_assert(sizeof(to->pages) % PAGE_SIZE == 0 && sizeof(to->run) <= PAGE_SIZE,
+		       "nothing may cross a page's end");
+	// The memory is registered by thread, and not inherited.
+	if (ask(to, dirfd, skip))
+		return 0;
+	ret = register_memory(to);
+	if (ret < 0)
+		return ret;
+	return ask(to, dirfd, skip) ? 0 : -ENOENT;
 }

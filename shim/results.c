@@ -10,22 +10,15 @@
 #define RING (4u << 20) // bytes of results and indexes; the oldest make room
 #define TAG 0xff0000u // of an index entry: bits of the hash, so that few records are looked at
 #define PLACES_FEWEST 16u
-#define PLACES_MOST 2048u
+#define PLACES_MOST 1024u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
 
 // First in, first out: chunks [oldest, oldest + n_live) of the array, as a circle.
 static struct chunk chunks[CHUNKS];
 static u32 oldest, n_live;
-static u8 *staging, *ring;
+static struct run_buffers *staging;
+static u8 *ring;
 static u32 ring_head;
-
-// Directories that came along with another, by inode number.
-#define KNOWN_DIRS 4096u
-#define KNOWN_TRIES 8
-static struct known_dir {
-	u64 ino;
-	struct block_ref ref;
-} known_dirs[KNOWN_DIRS];
 
 static u64 last_epoch, last_tsc; // of the last run
 static u64 tsc_start, ns_start;
@@ -33,16 +26,15 @@ static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underest
 
 bool results_start(void)
 {
-	size_t size = PAGE_UP(COSY_BPF_LARGE) + RING;
+	size_t size = PAGE_UP(sizeof(*staging)) + RING;
 
-	_Static_assert((COSY_BPF_LARGE - sizeof(struct cosy_bpf_run)) / MIN_RECORD <
-			       PLACES_MOST / 2,
+	_Static_assert(sizeof(staging->pages) / MIN_RECORD < PLACES_MOST / 2,
 		       "the index must stay sparse");
-	staging = (u8 *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	staging = (void *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_failed((long)staging))
 		return false;
-	ring = staging + PAGE_UP(COSY_BPF_LARGE);
+	ring = (u8 *)staging + PAGE_UP(sizeof(*staging));
 	tsc_start = rdtsc();
 	ns_start = now_ns(1 /* CLOCK_MONOTONIC */);
 	return true;
@@ -66,9 +58,9 @@ u64 max_age_ticks(void)
 	return cosy_config.max_age_ms * ticks_per_ms;
 }
 
-struct cosy_bpf_run *results_staging(void)
+struct run_buffers *results_staging(void)
 {
-	return (void *)staging;
+	return staging;
 }
 
 void results_begin(struct run_start *start)
@@ -99,7 +91,7 @@ enum cosy_decline results_fresh(const struct chunk *c)
 
 static bool overlap(const struct chunk *c, const u8 *from, u32 bytes)
 {
-	return (const u8 *)c->run < from + bytes && from < (const u8 *)c->run + c->bytes;
+	return c->data < from + bytes && from < c->data + c->bytes;
 }
 
 static void drop_oldest(void)
@@ -121,9 +113,9 @@ static struct chunk *chunk_new(u32 bytes)
 	while (n_live == CHUNKS || (n_live && overlap(&chunks[oldest], at, bytes)))
 		drop_oldest();
 	c = &chunks[(oldest + n_live++) % CHUNKS];
-	c->run = (void *)at;
+	c->data = at;
 	c->bytes = bytes;
-	c->next = (struct block_ref){ 0 };
+	c->next = (struct chunk_ref){ 0 };
 	ring_head += bytes;
 	return c;
 }
@@ -140,9 +132,9 @@ static u64 last_word(const char *name, u32 len)
 	return word;
 }
 
-static u32 hash_name(u32 block, const char *name, u32 len)
+static u32 hash_name(const char *name, u32 len)
 {
-	u64 h = ((u64)block << 32 | len) ^ last_word(name, len);
+	u64 h = len ^ last_word(name, len);
 
 	for (; len > 8; len -= 8, name += 8)
 		h = ((h << 5 | h >> 59) ^ load_word(name)) * 0x9e3779b97f4a7c15ul;
@@ -167,40 +159,35 @@ static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 
 }
 
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct chunk *c, u32 block, u32 end, const char *name, u32 len, u32 hash)
+static u32 *place(const struct chunk *c, const char *name, u32 len, u32 hash)
 {
-	const u8 *data = c->run->data;
-
 	for (u32 i = hash;; i++) {
 		u32 *at = &c->index[i & c->mask];
 		u32 offset = ((*at & 0xffff) - 1) * 8;
 
 		if (!*at)
 			return at;
-		if ((*at & TAG) == (hash & TAG) && offset >= block && offset < end &&
-		    same_name((const void *)(data + offset), name, len))
+		if ((*at & TAG) == (hash & TAG) &&
+		    same_name((const void *)(c->data + offset), name, len))
 			return at;
 	}
 }
 
-// One block's children into the index. False: they are not where they should be.
-static bool index_block(struct chunk *c, u32 block, u32 *room)
+// All children into the index. False: they are not where they should be.
+static bool index_all(struct chunk *c, u32 end, u32 room)
 {
-	const struct cosy_bpf_dir *dir = (const void *)(c->run->data + block);
-	u32 end = block + dir->bytes;
-
-	for (u32 at = block + (u32)sizeof(*dir), size; at < end; at += size) {
-		const struct cosy_bpf_child *child = (const void *)(c->run->data + at);
+	for (u32 at = 0, size; at < end; at += size) {
+		const struct cosy_bpf_child *child = (const void *)(c->data + at);
 		u32 *free, hash;
 
-		if (end - at < MIN_RECORD || !child->namelen || !*room)
+		if (end - at < MIN_RECORD || !child->namelen || !room)
 			return false;
 		size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
 		if (size > end - at)
 			return false;
-		--*room;
-		hash = hash_name(block, name_of(child), child->namelen);
-		free = place(c, block, end, name_of(child), child->namelen, hash);
+		--room;
+		hash = hash_name(name_of(child), child->namelen);
+		free = place(c, name_of(child), child->namelen, hash);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
 			*free = (at / 8 + 1) | (hash & TAG);
@@ -208,23 +195,7 @@ static bool index_block(struct chunk *c, u32 block, u32 *room)
 	return true;
 }
 
-static bool index_all(struct chunk *c)
-{
-	const struct cosy_bpf_run *run = c->run;
-	u32 room = run->n_children;
-
-	for (u32 block = 0; block < run->used;) {
-		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
-
-		if (run->used - block < sizeof(*dir) || dir->bytes > run->used - block ||
-		    dir->bytes < sizeof(*dir) || dir->bytes % 8 || !index_block(c, block, &room))
-			return false;
-		block += dir->bytes;
-	}
-	return true;
-}
-
-struct chunk *results_chunk(struct block_ref ref)
+struct chunk *results_chunk(struct chunk_ref ref)
 {
 	struct chunk *c;
 
@@ -234,105 +205,71 @@ struct chunk *results_chunk(struct block_ref ref)
 	return c->generation == ref.generation ? c : NULL;
 }
 
-static struct known_dir *known_place(u64 ino, u32 i)
+// Bytes of all pages; ~0: nonsense.
+static u32 bytes_used(void)
 {
-	return &known_dirs[((ino * 0x9e3779b97f4a7c15ul >> 32) + i) % KNOWN_DIRS];
-}
+	u32 sum = 0;
 
-// Every directory of a new chunk but the first, which was asked for by name.
-static void know_dirs(const struct chunk *c)
-{
-	const struct cosy_bpf_run *run = c->run;
-	u32 block = ((const struct cosy_bpf_dir *)run->data)->bytes;
-
-	for (; block < run->used;
-	     block += ((const struct cosy_bpf_dir *)(run->data + block))->bytes) {
-		const struct cosy_bpf_dir *dir = (const void *)(run->data + block);
-		struct known_dir *k = NULL;
-
-		// A free place or a dead chunk's; else the first gives way.
-		for (u32 i = 0; i < KNOWN_TRIES; i++) {
-			k = known_place(dir->ino, i);
-			if (k->ino == dir->ino || !results_chunk(k->ref))
-				break;
-		}
-		if (k->ino != dir->ino && results_chunk(k->ref))
-			k = known_place(dir->ino, 0);
-		k->ino = dir->ino;
-		k->ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1),
-					     .generation = c->generation,
-					     .block = block,
-					     .end = block + dir->bytes };
+	for (u32 i = 0; i < COSY_BPF_PAGES; i++) {
+		if (staging->run.used[i] > COSY_BPF_PAGE || staging->run.used[i] % 8)
+			return ~0u;
+		sum += staging->run.used[i];
 	}
+	return sum;
 }
 
-bool results_keep(const struct run_start *start, u32 size, u16 compound, struct block_ref *ref)
+bool results_keep(const struct run_start *start, u16 compound, struct chunk_ref *ref)
 {
-	const struct cosy_bpf_run *run = results_staging();
-	u32 places = PLACES_FEWEST, bytes;
+	const struct cosy_bpf_run *run = &staging->run;
+	u32 places = PLACES_FEWEST, used = bytes_used();
 	struct chunk *c;
+	u8 *to;
 
-	if (run->used > size - sizeof(*run) || run->used < sizeof(struct cosy_bpf_dir) ||
-	    run->used % 8 || run->n_children > PLACES_MOST / 2)
+	if (used == ~0u || run->n_children > PLACES_MOST / 2)
 		return false;
 	while (places < 2 * run->n_children)
 		places *= 2;
-	bytes = (u32)sizeof(*run) + run->used;
-	c = chunk_new(bytes + places * (u32)sizeof(u32));
+	c = chunk_new(used + places * (u32)sizeof(u32));
 	c->start = *start;
 	c->compound = compound;
+	c->dev = run->dev;
+	c->blksize = run->blksize;
+	c->mnt_id = run->mnt_id;
+	c->sb_flags = run->sb_flags;
 	c->mask = (u16)(places - 1);
-	c->index = (u32 *)((u8 *)c->run + bytes);
-	memcpy(c->run, run, bytes);
+	c->index = (u32 *)(c->data + used);
+	to = c->data;
+	for (u32 i = 0; i < COSY_BPF_PAGES; i++) {
+		memcpy(to, staging->pages[i].data, run->used[i]);
+		to += run->used[i];
+	}
 	memset(c->index, 0, places * sizeof(u32));
-	if (!index_all(c)) {
+	if (!index_all(c, used, run->n_children)) {
 		c->generation++;
 		return false;
 	}
-	know_dirs(c);
-	*ref = (struct block_ref){ .chunk = (u16)(c - chunks + 1),
-				   .generation = c->generation,
-				   .end = ((const struct cosy_bpf_dir *)c->run->data)->bytes };
+	*ref = (struct chunk_ref){ .chunk = (u32)(c - chunks + 1), .generation = c->generation };
 	return true;
 }
 
-enum cosy_decline results_find(struct block_ref ref, const char *name, u32 len, struct record *to)
+enum cosy_decline results_find(struct chunk_ref ref, const char *name, u32 len, struct record *to)
 {
-	u32 block = ref.block, hash = hash_name(block, name, len);
 	struct chunk *c = results_chunk(ref);
 	enum cosy_decline why = c ? results_fresh(c) : COSY_DECLINE_ABSENT;
+	u32 hash = hash_name(name, len);
 
 	if (why != COSY_DECLINES)
 		return why;
-	// All chunks of a directory are of one moment. Only the directory that was asked for
-	// goes on in another chunk; one that came along is whole.
-	for (; c; ref = c->next, c = results_chunk(ref)) {
-		u32 *at = place(c, ref.block, ref.end, name, len, hash);
+	// All chunks of a directory are of one moment.
+	for (; c; c = results_chunk(c->next)) {
+		u32 *at = place(c, name, len, hash);
 
-		if (!*at && block)
-			break;
 		if (!*at)
 			continue;
 		to->chunk = c;
-		to->run = c->run;
-		to->child = (const void *)(to->run->data + ((*at & 0xffff) - 1) * 8);
+		to->child = (const void *)(c->data + ((*at & 0xffff) - 1) * 8);
 		to->served = at;
 		return COSY_DECLINES;
 	}
 	return COSY_DECLINE_ABSENT;
-}
-
-bool results_below(struct dir_key key, struct block_ref *to)
-{
-	for (u32 i = 0; i < KNOWN_TRIES; i++) {
-		const struct known_dir *k = known_place(key.ino, i);
-		const struct chunk *c = results_chunk(k->ref);
-
-		if (k->ino != key.ino || !c || c->run->dev != key.dev ||
-		    c->run->mnt_id != key.mnt_id || results_fresh(c) != COSY_DECLINES)
-			continue;
-		*to = k->ref;
-		return true;
-	}
-	return false;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * cosy-bpf-load: loads the directory scan programs and pins them for everyone.
+ * cosy-bpf-load: loads the directory scan, attaches it and pins it for everyone.
  * docs/bpf-executor.md describes what stands behind each check.
  */
 #include <bpf/bpf.h>
@@ -18,7 +18,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -40,7 +42,8 @@ enum exit_code {
 	EXIT_KERNEL = 4,
 };
 
-static const char *const programs[] = { "dirscan_small", "dirscan_large" };
+#define PROGRAM "dirscan"
+#define BUFFERS "buffers"
 static bool verbose;
 
 static int complain(int code, const char *format, ...)
@@ -80,6 +83,11 @@ static void close_object(struct bpf_object **object)
 	bpf_object__close(*object);
 }
 
+static void destroy_link(struct bpf_link **link)
+{
+	bpf_link__destroy(*link);
+}
+
 static void free_pointer(void *pointer)
 {
 	free(*(void **)pointer);
@@ -87,6 +95,7 @@ static void free_pointer(void *pointer)
 
 #define _cleanup_fd_ __attribute__((cleanup(close_fd)))
 #define _cleanup_free_ __attribute__((cleanup(free_pointer)))
+#define _cleanup_link_ __attribute__((cleanup(destroy_link)))
 #define _cleanup_object_ __attribute__((cleanup(close_object)))
 
 /* The whole object file; NULL with errno set. */
@@ -134,7 +143,7 @@ static bool is_pinned(uint64_t build)
 	uint64_t pinned = 0;
 
 	return map >= 0 && bpf_map_lookup_elem(map, &key, &pinned) == 0 && pinned == build &&
-	       access(COSY_BPF_PIN_SMALL, F_OK) == 0 && access(COSY_BPF_PIN_LARGE, F_OK) == 0;
+	       access(COSY_BPF_PIN_LINK, F_OK) == 0 && access(COSY_BPF_PIN_BUFFERS, F_OK) == 0;
 }
 
 /*
@@ -280,14 +289,24 @@ static int pin_all(struct bpf_object *object, uint64_t build)
 
 	if (map < 0 || bpf_map_update_elem(map, &key, &build, BPF_ANY) < 0)
 		return complain(EXIT_FAILED, "create map: %s", strerror(errno));
-	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
-		int code = pin_as(bpf_program__fd(program), programs[i], 0666);
+	struct bpf_program *program = bpf_object__find_program_by_name(object, PROGRAM);
+	_cleanup_link_ struct bpf_link *link = bpf_program__attach(program);
+	if (!link)
+		return complain(EXIT_KERNEL, "attach: %s: %s", PROGRAM, strerror(errno));
+	int code = pin_as(bpf_object__find_map_fd_by_name(object, BUFFERS), BUFFERS, 0666);
+	if (!code)
+		code = pin_as(bpf_link__fd(link), PROGRAM, 0600);
+	return code ? code : pin_as(map, "build", 0600);
+}
 
-		if (code)
-			return code;
-	}
-	return pin_as(map, "build", 0600);
+/* The tracepoint came with Linux 6.13, and so did memory of the caller in task storage. */
+static bool has_tracepoint(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool found = btf && btf__find_by_name(btf, "btf_trace_task_prctl_unknown") > 0;
+
+	btf__free(btf);
+	return found;
 }
 
 static int load(const char *path)
@@ -310,6 +329,9 @@ static int load(const char *path)
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
 		return complain(EXIT_KERNEL, "no BTF: /sys/kernel/btf/vmlinux: needs a kernel with "
 					     "CONFIG_DEBUG_INFO_BTF");
+	if (!has_tracepoint())
+		return complain(EXIT_KERNEL, "no tracepoint task_prctl_unknown: this kernel is "
+					     "too old: needs Linux 6.13");
 
 	_cleanup_object_ struct bpf_object *object = bpf_object__open_mem(data, size, NULL);
 	if (!object)
@@ -317,18 +339,13 @@ static int load(const char *path)
 	_cleanup_free_ char *log = calloc(1, LOG_SIZE);
 	if (!log)
 		return complain(EXIT_FAILED, "no memory");
-	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		struct bpf_program *program = bpf_object__find_program_by_name(object, programs[i]);
-
-		if (!program)
-			return complain(EXIT_FAILED, "no program %s: %s: build it again",
-					programs[i], path);
-		bpf_program__set_flags(program, BPF_F_SLEEPABLE);
-		if (verbose)
-			bpf_program__set_log_level(program, LOG_STATISTICS);
-		else
-			bpf_program__set_log_buf(program, log, LOG_SIZE);
-	}
+	struct bpf_program *program = bpf_object__find_program_by_name(object, PROGRAM);
+	if (!program || bpf_object__find_map_fd_by_name(object, BUFFERS) == -ENOENT)
+		return complain(EXIT_FAILED, "no program %s: %s: build it again", PROGRAM, path);
+	if (verbose)
+		bpf_program__set_log_level(program, LOG_STATISTICS);
+	else
+		bpf_program__set_log_buf(program, log, LOG_SIZE);
 	code = set_constants(object);
 	if (code)
 		return code;
@@ -351,7 +368,7 @@ static int load(const char *path)
 
 static int unload(void)
 {
-	static const char *const names[] = { "build", "dirscan_small", "dirscan_large" };
+	static const char *const names[] = { "build", PROGRAM, BUFFERS };
 	char path[PATH_MAX];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -367,30 +384,26 @@ static int unload(void)
 /* Can this user run what is pinned? Needs no privilege. */
 static int check(void)
 {
-	static const char *const pins[] = { COSY_BPF_PIN_SMALL, COSY_BPF_PIN_LARGE };
-	static const uint32_t sizes[] = { COSY_BPF_SMALL, COSY_BPF_LARGE };
+	static struct cosy_bpf_run run __attribute__((aligned(128)));
+	struct cosy_bpf_buffers buffers = { .run = &run };
+	_cleanup_fd_ int map = bpf_obj_get(COSY_BPF_PIN_BUFFERS);
 
-	for (size_t i = 0; i < sizeof(pins) / sizeof(pins[0]); i++) {
-		_cleanup_fd_ int fd = bpf_obj_get(pins[i]);
-		_cleanup_free_ struct cosy_bpf_run *run = calloc(1, sizes[i]);
-
-		if (fd < 0)
-			return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION :
-									    EXIT_FAILED,
-					"not loaded: %s: %s: run cosy-bpf-load as root", pins[i],
-					strerror(errno));
-		if (!run)
-			return complain(EXIT_FAILED, "no memory");
-		run->abi = COSY_BPF_ABI;
-		run->dirfd = -1;
-		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = run, .ctx_size_in = sizes[i]);
-		if (bpf_prog_test_run_opts(fd, &opts) < 0)
-			return complain(EXIT_FAILED, "run: %s: %s", pins[i], strerror(errno));
-		if (run->status == COSY_BPF_ABI_MISMATCH)
-			return complain(EXIT_FAILED,
-					"another version is loaded: %s: run cosy-bpf-load as root",
-					pins[i]);
-	}
+	if (map < 0)
+		return complain(errno == EACCES || errno == EPERM ? EXIT_PERMISSION : EXIT_FAILED,
+				"not loaded: %s: %s: run cosy-bpf-load as root",
+				COSY_BPF_PIN_BUFFERS, strerror(errno));
+	_cleanup_fd_ int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (self < 0 || bpf_map_update_elem(map, &self, &buffers, BPF_ANY) < 0)
+		return complain(EXIT_FAILED, "register memory: %s: %s", COSY_BPF_PIN_BUFFERS,
+				strerror(errno));
+	run.cookie = 1;
+	run.status = COSY_BPF_NOT_RUN;
+	prctl(COSY_BPF_OPTION, run.cookie, -1, 0, 0);
+	if (run.status == COSY_BPF_NOT_RUN)
+		return complain(EXIT_FAILED,
+				"it does not answer: %s: another version is loaded, or none: run "
+				"cosy-bpf-load as root",
+				COSY_BPF_PIN_DIR);
 	return EXIT_OK;
 }
 
@@ -402,7 +415,7 @@ static void print_help(void)
 	     "OBJECT defaults to " OBJECT_NAME " beside this program.\n"
 	     "\n"
 	     "  --check    is it loaded, and may I run it? (needs no root)\n"
-	     "  --unload   remove it; programs that run keep what they hold\n"
+	     "  --unload   remove it; programs that run go on without\n"
 	     "  --verbose  print libbpf's messages and the verifier's log\n"
 	     "  --help     print this text\n"
 	     "\n"

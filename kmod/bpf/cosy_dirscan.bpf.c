@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Walks the cached children of an open directory under RCU and returns their
- * names and attributes: one crossing instead of one stat per child.
+ * Walks the cached children of an open directory under RCU and puts their
+ * names and attributes into the caller's memory: one crossing instead of one
+ * stat per child. How it is called stands in uapi/cosy_bpf.h.
  *
- * The result goes straight into the context of BPF_PROG_RUN, which belongs to
- * the caller alone. Each program is one global function that takes the whole
- * context as typed memory: inside it the verifier allows stores at variable
- * offsets, which it refuses through a context pointer.
+ * The tracepoint calls us with preemption off, so a run is bounded to some
+ * hundred microseconds, and a large directory takes several.
  *
  * Whatever races with us (seen by d_parent, d_seq, d_hash, d_inode) is left
  * out: an absent child is asked for natively.
@@ -15,63 +14,32 @@
 #include "caller.h"
 #include "kernel_access.h"
 
-#include "../uapi/cosy_bpf.h"
+#include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "GPL";
 
 #define NAME_MAX 255
-#define MAX_VISITS (1u << 18) /* list entries of one run, so that it ends within some ms */
-#define QUEUE_SLOTS 16
-#define QUEUE_LENGTH 512
-
-/* A subdirectory that may ride along. Pointers stay valid for one RCU section. */
-struct queued {
-	__u64 dentry;
-	__u32 seq;
-	__u32 parent; /* offset of its record in data[], or NONE */
-	__u32 depth; /* levels left below it */
-	__u32 index; /* among the root's children, or NONE */
-};
-
-struct queue {
-	__u32 taken;
-	__u32 reserved;
-	struct queued entries[QUEUE_LENGTH];
-};
+#define MOST_VISITS 1024 /* children of one run */
+#define MOST_SKIPPED (1u << 15)
 
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, QUEUE_SLOTS);
-	__type(key, __u32);
-	__type(value, struct queue);
-} queues SEC(".maps");
-
-#define NO_QUEUE QUEUE_SLOTS
-#define NONE (~0u)
-#define MISFITS 4 /* subdirectories that may be too large before the rest is given up */
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cosy_bpf_buffers);
+} buffers SEC(".maps");
 
 /*
- * The state of one run. It crosses global functions, which the verifier looks
- * at one by one: each sees unknown numbers here, and its loops converge.
+ * The state of one run. It crosses a global function, which the verifier looks
+ * at by itself: it sees unknown numbers here, and its loops converge.
  */
 struct scan {
 	struct view view;
-	__u64 dir; /* struct dentry *, the directory in work */
-	__u64 ino, size; /* its own; the size in bytes hints at the number of children */
-	__u32 start, end; /* of its block in data[] */
-	__u32 parent; /* of the block, see struct cosy_bpf_dir */
-	__u32 depth; /* levels below it that may ride along */
-	__u32 skip; /* children of it to pass over */
-	__u32 n; /* children in its block */
-	__u32 seen; /* children of it passed or put */
-	__u32 visits; /* of the whole run */
-	__u32 queue; /* slot, or NO_QUEUE */
-	__u32 head, tail; /* of the queue */
-	__u32 n_dirs, n_children;
-	__u32 index; /* of the directory in work, see struct queued */
+	__u64 dir; /* struct dentry * */
+	__u64 next; /* struct hlist_node *, the child to put next; 0: none */
+	__u32 n, seen; /* children put; visited */
+	__u32 visits; /* of this run */
 	__u32 zero; /* 0, but the verifier does not know */
-	_Bool complete;
-	_Bool below; /* the root's children are not put themselves */
 };
 
 /* A directory whose children can be told, and is the caller certain to be let in? */
@@ -129,135 +97,22 @@ static __always_inline void set_view(struct view *view, struct cosy_bpf_run *run
 	run->dir_ino = inode->i_ino;
 }
 
-static __always_inline __u32 take_queue(void)
-{
-	__u32 first = bpf_get_smp_processor_id();
-
-	for (__u32 i = 0; i < 4; i++) {
-		__u32 slot = (first + i) % QUEUE_SLOTS;
-		struct queue *queue = bpf_map_lookup_elem(&queues, &slot);
-
-		if (queue && !__sync_val_compare_and_swap(&queue->taken, 0, 1))
-			return slot;
-	}
-	return NO_QUEUE;
-}
-
-static __always_inline void release_queue(__u32 slot)
-{
-	struct queue *queue = bpf_map_lookup_elem(&queues, &slot);
-
-	if (queue)
-		queue->taken = 0;
-}
-
-/* False: the queue is full. */
-static __always_inline _Bool enqueue(struct scan *scan, const struct dentry *dentry, __u32 seq)
-{
-	struct queue *queue = bpf_map_lookup_elem(&queues, &scan->queue);
-	__u32 tail = scan->tail;
-
-	if (!queue || tail >= QUEUE_LENGTH)
-		return 0;
-	queue->entries[tail].dentry = (__u64)dentry;
-	queue->entries[tail].seq = seq;
-	queue->entries[tail].parent = scan->below ? NONE : scan->end;
-	queue->entries[tail].depth = scan->depth - 1;
-	queue->entries[tail].index = scan->below ? scan->seen : NONE;
-	scan->tail = tail + 1;
-	return 1;
-}
-
-/* Makes the next subdirectory that may be told the one in work. False: there is none. */
-static __always_inline _Bool dequeue(struct scan *scan, const struct cred *cred)
-{
-	struct queue *queue = bpf_map_lookup_elem(&queues, &scan->queue);
-
-	while (queue && scan->head < scan->tail && CAN_LOOP) {
-		__u32 head = scan->head++;
-		struct dentry *dentry;
-		struct inode *inode;
-
-		if (head >= QUEUE_LENGTH)
-			break;
-		dentry = CAST(struct dentry, queue->entries[head].dentry);
-		inode = CAST(struct inode, dentry->d_inode);
-		if (READ_ONCE(dentry->d_seq.seqcount.sequence) != queue->entries[head].seq ||
-		    check_directory(inode, cred, &scan->view) != COSY_BPF_OK)
-			continue;
-		scan->dir = (__u64)dentry;
-		scan->ino = inode->i_ino;
-		scan->size = inode->i_size;
-		scan->index = queue->entries[head].index;
-		scan->parent = queue->entries[head].parent;
-		scan->depth = queue->entries[head].depth;
-		return 1;
-	}
-	return 0;
-}
-
-/* The root directory of this run becomes the one in work, or the status says why not. */
-static __always_inline __u32 begin(struct cosy_bpf_run *run, struct task_struct *task,
-				   struct scan *scan)
-{
-	const struct cred *cred = CAST(struct cred, task->cred);
-	struct opened opened = {};
-	struct super_block *sb;
-	struct dentry *dentry;
-	struct inode *inode;
-	struct vfsmount *mnt;
-	__u32 status;
-
-	run->seen = 0;
-	if (run->abi != COSY_BPF_ABI || run->flags & ~COSY_BPF_BELOW)
-		return COSY_BPF_ABI_MISMATCH;
-	if (is_watched(task))
-		return COSY_BPF_WATCHED;
-	if (cred->user_ns->level)
-		return COSY_BPF_USERNS;
-	if (!open_directory(task, run->dirfd, &opened))
-		return COSY_BPF_BADFD;
-	dentry = CAST(struct dentry, opened.dentry);
-	mnt = CAST(struct vfsmount, opened.mnt);
-	inode = CAST(struct inode, dentry->d_inode);
-	sb = CAST(struct super_block, dentry->d_sb);
-	if (mnt->mnt_idmap->uid_map.nr_extents || mnt->mnt_idmap->gid_map.nr_extents)
-		return COSY_BPF_IDMAP;
-	if (sb->s_user_ns->level)
-		return COSY_BPF_USERNS;
-	set_view(&scan->view, run, inode, sb, mnt);
-	status = check_directory(inode, cred, &scan->view);
-	if (status != COSY_BPF_OK)
-		return status;
-	if (sb->s_flags & SB_NOATIME)
-		return COSY_BPF_FS; /* its atime is a dummy */
-	scan->dir = (__u64)dentry;
-	scan->ino = inode->i_ino;
-	scan->parent = NONE;
-	scan->index = NONE;
-	scan->skip = run->skip;
-	scan->depth = run->depth;
-	scan->below = run->flags & COSY_BPF_BELOW && scan->depth;
-	scan->queue = scan->depth ? take_queue() : NO_QUEUE;
-	return COSY_BPF_OK;
-}
-
 /* Where size bytes go; NULL when they do not fit. One register holds what is checked and used. */
-static __always_inline void *place(__u8 *data, const __u32 capacity, __u64 offset, const __u32 size)
+static __always_inline void *place(struct cosy_bpf_page *page, __u64 offset, const __u32 size)
 {
 	barrier_var(offset);
-	return offset <= capacity - size ? data + offset : 0;
+	return offset <= sizeof(page->data) - size ? page->data + offset : 0;
 }
 
 /* Copies a name and pads it with NULs. False when it does not fit. */
-static __always_inline _Bool put_name(__u8 *data, const __u32 capacity, __u32 at,
+static __always_inline _Bool put_name(struct cosy_bpf_page *page, __u32 at,
 				      const unsigned char *name, __u32 length, const __u32 zero)
 {
 	const __u32 end = at + length;
 
 	while (at < end && CAN_LOOP) {
 		__u64 word = CAST(union shortname_store, name)->words[0];
-		__u64 *to = place(data, capacity, at, sizeof(word));
+		__u64 *to = place(page, at, sizeof(word));
 
 		if (!to)
 			return 0;
@@ -270,8 +125,9 @@ static __always_inline _Bool put_name(__u8 *data, const __u32 capacity, __u32 at
 	return at >= end;
 }
 
-/* One child of the directory in work. False: no room. */
-static __always_inline _Bool put_child(struct scan *scan, __u8 *data, const __u32 capacity,
+/* One child, at offset `at`: the bytes of its record, 0: it is left out, FULL: no room. */
+#define FULL (~0u)
+static __always_inline __u32 put_child(struct scan *scan, struct cosy_bpf_page *page, __u32 at,
 				       struct dentry *dentry, __u32 seq, __u32 special)
 {
 	struct inode *inode = READ_ONCE(dentry->d_inode);
@@ -280,42 +136,25 @@ static __always_inline _Bool put_child(struct scan *scan, __u8 *data, const __u3
 	__u32 length, record;
 
 	if (!inode || (seq & 1) || (dentry->d_flags & special) || !dentry->d_hash.pprev)
-		return 1;
+		return 0;
 	inode = CAST(struct inode, inode);
 	kind = getattr_of(inode);
 	length = dentry->d_name.len;
 	if (kind == GETATTR_OTHER || !inode->__i_nlink || length > NAME_MAX)
-		return 1;
-	record = sizeof(*child) + ((length + 7) & ~7u);
-	child = place(data, capacity, scan->end, sizeof(*child));
-	if (!child || scan->end + record > capacity)
 		return 0;
+	record = sizeof(*child) + ((length + 7) & ~7u);
+	child = place(page, at, sizeof(*child));
+	if (!child || at + record > sizeof(page->data))
+		return FULL;
 	put_attributes(child, &scan->view, inode, kind);
 	child->namelen = length;
-	if (!put_name(data, capacity, scan->end + sizeof(*child), dentry->d_name.name, length,
-		      scan->zero))
-		return 1;
+	if (!put_name(page, at + sizeof(*child), dentry->d_name.name, length, scan->zero))
+		return 0;
 	barrier();
 	if (READ_ONCE(dentry->d_seq.seqcount.sequence) != seq ||
 	    READ_ONCE(dentry->d_inode) != inode)
-		return 1;
-	if (scan->depth && (child->mode & S_IFMT) == S_IFDIR)
-		enqueue(scan, dentry, seq);
-	scan->n++;
-	scan->end += record;
-	return 1;
-}
-
-/* A child that is not told itself, but may be a directory to tell. False: no room. */
-static __always_inline _Bool queue_child(struct scan *scan, struct dentry *dentry, __u32 seq,
-					 __u32 special)
-{
-	struct inode *inode = READ_ONCE(dentry->d_inode);
-
-	if (!inode || (seq & 1) || (dentry->d_flags & special) || !dentry->d_hash.pprev ||
-	    (CAST(struct inode, inode)->i_mode & S_IFMT) != S_IFDIR)
-		return 1;
-	return enqueue(scan, dentry, seq);
+		return 0;
+	return record;
 }
 
 /*
@@ -347,19 +186,23 @@ static __always_inline void look_ahead(const struct dentry *dentry)
 	}
 }
 
-/* Puts the children of the directory in work, from scan->end on. */
-static __always_inline __u32 put_children(struct scan *scan, __u8 *data, const __u32 capacity)
+/* Fills one page with children from scan->next on; *used: its bytes. */
+__attribute__((noinline)) int put_page(struct cosy_bpf_page *page, struct scan *scan, __u32 *used)
 {
 	const __u32 special = special_dentry_flags();
-	struct dentry *dir = CAST(struct dentry, scan->dir);
-	struct hlist_node *first = READ_ONCE(dir->d_children.first), *next = first;
+	struct dentry *dir;
+	struct hlist_node *next;
 
-	scan->complete = !scan->skip && !scan->below;
+	if (!page || !scan || !used)
+		return COSY_BPF_NOT_RUN;
+	dir = CAST(struct dentry, scan->dir);
+	next = (struct hlist_node *)scan->next;
+	*used = 0;
 	while (next) {
 		struct dentry *dentry = CONTAINER_OF(struct dentry, d_sib, next);
-		__u32 seq = READ_ONCE(dentry->d_seq.seqcount.sequence);
+		__u32 seq = READ_ONCE(dentry->d_seq.seqcount.sequence), record;
 
-		if (!CAN_LOOP || ++scan->visits > MAX_VISITS)
+		if (!CAN_LOOP || ++scan->visits > MOST_VISITS)
 			return COSY_BPF_LIMIT;
 		barrier();
 		next = READ_ONCE(dentry->d_sib.next);
@@ -367,114 +210,123 @@ static __always_inline __u32 put_children(struct scan *scan, __u8 *data, const _
 			look_ahead(CONTAINER_OF(struct dentry, d_sib, next));
 		if (READ_ONCE(dentry->d_parent) != dir)
 			return COSY_BPF_MOVED;
-		if (scan->skip)
-			scan->skip--;
-		else if (scan->below) {
-			if (!queue_child(scan, dentry, seq, special))
-				return COSY_BPF_FULL;
-		} else if (!put_child(scan, data, capacity, dentry, seq, special))
+		record = put_child(scan, page, *used, dentry, seq, special);
+		if (record == FULL)
 			return COSY_BPF_FULL;
+		if (record) {
+			*used += record;
+			scan->n++;
+		}
 		scan->seen++;
+		scan->next = (__u64)next;
 	}
-	/* New and renamed children go to the front: what came meanwhile shows there. */
-	scan->complete &= READ_ONCE(dir->d_children.first) == first;
 	return COSY_BPF_OK;
 }
 
-/* Makes the block of the directory in work; the first may be cut, the others are whole. */
-static __always_inline __u32 put_directory(struct scan *scan, __u8 *data, const __u32 capacity)
+/* Finds the place where an earlier run was cut. */
+static __always_inline __u32 skip_children(struct scan *scan, __u32 skip)
 {
-	struct cosy_bpf_dir *block;
+	struct dentry *dir = CAST(struct dentry, scan->dir);
+	struct hlist_node *next = READ_ONCE(dir->d_children.first);
+
+	while (next && scan->seen < skip) {
+		struct dentry *dentry = CONTAINER_OF(struct dentry, d_sib, next);
+
+		if (!CAN_LOOP || scan->seen >= MOST_SKIPPED)
+			return COSY_BPF_LIMIT;
+		next = READ_ONCE(dentry->d_sib.next);
+		if (READ_ONCE(dentry->d_parent) != dir)
+			return COSY_BPF_MOVED;
+		scan->seen++;
+	}
+	scan->next = (__u64)next;
+	return COSY_BPF_OK;
+}
+
+/* A function of its own also so that clang describes struct cosy_bpf_run to the kernel. */
+static __attribute__((noinline)) __u32 begin(struct cosy_bpf_run *run, struct task_struct *task,
+				   __u32 dirfd, __u32 skip, struct scan *scan)
+{
+	const struct cred *cred = CAST(struct cred, task->cred);
+	struct opened opened = {};
+	struct super_block *sb;
+	struct dentry *dentry;
+	struct inode *inode;
+	struct vfsmount *mnt;
 	__u32 status;
 
-	scan->start = scan->end;
-	/* Better not begun than thrown away: few directories are so full of short names. */
-	if (!place(data, capacity, scan->start, sizeof(*block)) ||
-	    (scan->n_dirs && scan->size / 4 > capacity - scan->start))
-		return COSY_BPF_FULL;
-	scan->end += sizeof(*block);
-	scan->n = 0;
-	scan->seen = 0;
-	status = put_children(scan, data, capacity);
-	block = place(data, capacity, scan->start, sizeof(*block));
-	if (!block || (scan->n_dirs && status != COSY_BPF_OK)) {
-		scan->end = scan->start;
+	if (is_watched(task))
+		return COSY_BPF_WATCHED;
+	if (cred->user_ns->level)
+		return COSY_BPF_USERNS;
+	if (!open_directory(task, dirfd, &opened))
+		return COSY_BPF_BADFD;
+	dentry = CAST(struct dentry, opened.dentry);
+	mnt = CAST(struct vfsmount, opened.mnt);
+	inode = CAST(struct inode, dentry->d_inode);
+	sb = CAST(struct super_block, dentry->d_sb);
+	if (mnt->mnt_idmap->uid_map.nr_extents || mnt->mnt_idmap->gid_map.nr_extents)
+		return COSY_BPF_IDMAP;
+	if (sb->s_user_ns->level)
+		return COSY_BPF_USERNS;
+	set_view(&scan->view, run, inode, sb, mnt);
+	status = check_directory(inode, cred, &scan->view);
+	if (status != COSY_BPF_OK)
 		return status;
-	}
-	block->n = scan->n;
-	block->bytes = scan->end - scan->start;
-	block->parent = scan->parent;
-	block->ino = scan->ino;
-	block->flags = status == COSY_BPF_OK && scan->complete ? COSY_BPF_DIR_COMPLETE : 0;
-	scan->n_dirs++;
-	scan->n_children += scan->n;
-	scan->below = 0;
-	return status;
+	if (sb->s_flags & SB_NOATIME)
+		return COSY_BPF_FS; /* its atime is a dummy */
+	scan->dir = (__u64)dentry;
+	return skip_children(scan, skip);
 }
 
-/*
- * A subdirectory did not fit. One of the root's, when those are what was asked
- * for: the next run begins with it, unless it will never fit. True: go on with
- * others.
- */
-static __always_inline _Bool pass_over(struct scan *scan, struct cosy_bpf_run *run, __u32 *misfits)
+/* The pointers must be loaded one by one: the verifier knows each by its place. */
+#define PUT_PAGE(i)                                                                                \
+	do {                                                                                       \
+		page = to->pages[i];                                                               \
+		if (!page)                                                                         \
+			goto done;                                                                 \
+		status = put_page(page, &scan, &used);                                             \
+		run->used[i] = used;                                                               \
+		if (status != COSY_BPF_FULL)                                                       \
+			goto done;                                                                 \
+	} while (0)
+
+SEC("tp_btf/task_prctl_unknown")
+int BPF_PROG(dirscan, int option, unsigned long cookie, unsigned long dirfd, unsigned long skip)
 {
-	if (scan->index != NONE && scan->n_dirs > 1 && scan->size < COSY_BPF_LARGE / 2) {
-		run->seen = scan->index;
-		run->status = COSY_BPF_FULL;
+	struct task_struct *task;
+	struct cosy_bpf_buffers *to;
+	struct cosy_bpf_page *page;
+	struct cosy_bpf_run *run;
+	struct scan scan = {};
+	__u32 status, used = 0;
+
+	(void)ctx;
+	if (option != COSY_BPF_OPTION)
 		return 0;
-	}
-	return ++*misfits < MISFITS;
+	task = bpf_get_current_task_btf();
+	to = bpf_task_storage_get(&buffers, task, 0, 0);
+	if (!to)
+		return 0;
+	run = to->run;
+	if (!run || !cookie || run->cookie != cookie)
+		return 0;
+	status = begin(run, task, dirfd, skip, &scan);
+	if (status != COSY_BPF_OK)
+		goto done;
+	PUT_PAGE(0);
+	PUT_PAGE(1);
+	PUT_PAGE(2);
+	PUT_PAGE(3);
+	PUT_PAGE(4);
+	PUT_PAGE(5);
+	PUT_PAGE(6);
+	PUT_PAGE(7);
+	PUT_PAGE(8);
+	PUT_PAGE(9);
+done:
+	run->seen = scan.seen;
+	run->n_children = scan.n;
+	run->status = status;
+	return 0;
 }
-
-#define DIRSCAN(name, size)                                                                        \
-	struct name##_context {                                                                    \
-		__u8 bytes[size];                                                                  \
-	};                                                                                         \
-                                                                                                   \
-	__attribute__((noinline)) int name##_directory(struct name##_context *context,             \
-						       struct scan *scan)                          \
-	{                                                                                          \
-		if (!context || !scan)                                                             \
-			return COSY_BPF_FULL;                                                      \
-		return put_directory(scan, context->bytes + sizeof(struct cosy_bpf_run),           \
-				     (size) - sizeof(struct cosy_bpf_run));                        \
-	}                                                                                          \
-                                                                                                   \
-	__attribute__((noinline)) int name##_run(struct name##_context *context)                   \
-	{                                                                                          \
-		struct cosy_bpf_run *run = (void *)context;                                        \
-		struct scan scan = {};                                                             \
-		__u32 misfits = 0;                                                                 \
-		const struct cred *cred;                                                           \
-		struct task_struct *task = bpf_get_current_task_btf();                             \
-                                                                                                   \
-		if (!context)                                                                      \
-			return 0;                                                                  \
-		bpf_rcu_read_lock();                                                               \
-		cred = CAST(struct cred, task->cred);                                              \
-		run->status = begin(run, task, &scan);                                             \
-		if (run->status == COSY_BPF_OK) {                                                  \
-			run->status = name##_directory(context, &scan);                            \
-			run->seen = scan.seen;                                                     \
-			while ((run->status == COSY_BPF_OK || run->flags & COSY_BPF_BELOW) &&      \
-			       dequeue(&scan, cred) && CAN_LOOP)                                   \
-				if (name##_directory(context, &scan) != COSY_BPF_OK &&             \
-				    !pass_over(&scan, run, &misfits))                              \
-					break;                                                     \
-			release_queue(scan.queue);                                                 \
-		}                                                                                  \
-		bpf_rcu_read_unlock();                                                             \
-		run->used = scan.end;                                                              \
-		run->n_dirs = scan.n_dirs;                                                         \
-		run->n_children = scan.n_children;                                                 \
-		return 0;                                                                          \
-	}                                                                                          \
-                                                                                                   \
-	SEC("syscall") int name(void *context)                                                     \
-	{                                                                                          \
-		return name##_run(context);                                                        \
-	}
-
-DIRSCAN(dirscan_small, COSY_BPF_SMALL)
-DIRSCAN(dirscan_large, COSY_BPF_LARGE)

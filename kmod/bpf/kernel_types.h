@@ -20,7 +20,8 @@ typedef __u32 __be32;
 typedef __u32 __wsum;
 
 /* What bpf_helper_defs.h needs of <linux/bpf.h>, which clashes with relocated types. */
-enum bpf_map_type { BPF_MAP_TYPE_ARRAY = 2 };
+enum bpf_map_type { BPF_MAP_TYPE_TASK_STORAGE = 29 };
+enum { BPF_F_NO_PREALLOC = 1 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
 /*
- * The eBPF executor's call: the context of one BPF_PROG_RUN, private to the
- * caller. The kernel copies it in, the program fills it, the kernel copies it
- * out, so results of one process are never visible to another.
+ * The eBPF executor's call. The program hangs on the tracepoint that the kernel
+ * passes when prctl() is asked for an option it does not know; the call itself
+ * fails with EINVAL as ever, so nobody else meets it:
  *
- * data[] holds directory blocks, one behind the other: a struct cosy_bpf_dir,
- * then n struct cosy_bpf_child, each followed by its name, padded with NULs
- * to 8 bytes. The first block is the directory that was asked for, the others
- * are directories below it, each whole.
+ *	prctl(COSY_BPF_OPTION, cookie, dirfd, skip, 0)
+ *
+ * Results go into memory of the calling thread, registered once per thread: the
+ * value of its pidfd in the map COSY_BPF_PIN_BUFFERS is a struct
+ * cosy_bpf_buffers. Anyone who can open the map may register memory for any
+ * thread, so the cookie, a secret of the process, must lie in that memory, too.
  */
 #ifndef COSY_BPF_H
 #define COSY_BPF_H
 
 #ifndef __bpf__
 #include <linux/types.h>
+#define COSY_UPTR
+#else
+#define COSY_UPTR __attribute__((btf_type_tag("uptr")))
 #endif
 
-#define COSY_BPF_ABI 2
+#define COSY_BPF_ABI 3
+#define COSY_BPF_OPTION (0x436f7300 | COSY_BPF_ABI) /* "Cos" */
 #define COSY_BPF_PIN_DIR "/sys/fs/bpf/cosy"
-/* One program per context size; the kernel wants at least the size it was verified for. */
-#define COSY_BPF_SMALL 4096
-#define COSY_BPF_LARGE 65528
-#define COSY_BPF_PIN_SMALL COSY_BPF_PIN_DIR "/dirscan_small"
-#define COSY_BPF_PIN_LARGE COSY_BPF_PIN_DIR "/dirscan_large"
+#define COSY_BPF_PIN_BUFFERS COSY_BPF_PIN_DIR "/buffers"
+#define COSY_BPF_PIN_LINK COSY_BPF_PIN_DIR "/dirscan"
 
 enum cosy_bpf_status {
 	COSY_BPF_OK = 0,
@@ -34,20 +37,10 @@ enum cosy_bpf_status {
 	COSY_BPF_PERM, /* search permission is not certain */
 	COSY_BPF_FULL, /* cut: resume with skip = seen */
 	COSY_BPF_MOVED, /* the list of children changed under us */
-	COSY_BPF_LIMIT, /* too many children, negative ones included */
+	COSY_BPF_LIMIT, /* enough for one run, negative children included: resume, too */
 	COSY_BPF_WATCHED, /* ptrace, seccomp or audit on the caller */
-	COSY_BPF_BUSY, /* no free scratch space: try again or go native */
-	COSY_BPF_ABI_MISMATCH,
+	COSY_BPF_NOT_RUN, /* set by the caller before: the program did not come by */
 };
-
-struct cosy_bpf_dir {
-	__u32 n; /* children that follow */
-	__u32 bytes; /* of the whole block, this header included */
-	__u32 parent; /* offset in data[] of the child record it belongs to; ~0: none */
-	__u32 flags;
-	__u64 ino; /* of the directory */
-}; /* 24 bytes */
-#define COSY_BPF_DIR_COMPLETE 0x1 /* every cached child was visited */
 
 /* struct cosy_bpf_child.flags */
 #define COSY_BPF_DECLINE 0x1 /* attributes are not certain: ask the kernel */
@@ -67,32 +60,36 @@ struct cosy_bpf_child {
 	__u16 mode;
 	__u8 flags;
 	__u8 namelen; /* bytes, without the padding */
-	/* name follows */
+	/* the name follows, padded with NULs to 8 bytes */
 }; /* 80 bytes */
 
-/* struct cosy_bpf_run.flags */
-#define COSY_BPF_BELOW 0x1 /* no children of the root: the blocks of its subdirectories, in order */
+#define COSY_BPF_PAGES 10 /* the kernel has room for eleven pointers */
+#define COSY_BPF_PAGE 4096
 
+/* Records of children, one behind the other; none crosses a page's end. */
+struct cosy_bpf_page {
+	__u8 data[COSY_BPF_PAGE];
+};
+
+/* What one run says about the directory; it must not cross a page's end either. */
 struct cosy_bpf_run {
-	/* in */
-	__u32 abi;
-	__s32 dirfd;
-	__u32 skip; /* children of the root to pass over (after COSY_BPF_FULL): their seen */
-	__u32 depth; /* levels of subdirectories to add while there is room */
-	/* out */
+	__u64 cookie; /* in: not 0 */
 	__u32 status; /* enum cosy_bpf_status */
-	__u32 used; /* bytes of data[] */
-	__u32 n_dirs;
-	__u32 n_children;
-	__u32 seen; /* children of the root visited, skipped ones included */
+	__u32 n_children; /* in all pages */
+	__u32 seen; /* children visited, skipped ones included */
 	__u32 dev; /* as in the kernel: major << 20 | minor */
 	__u32 blksize;
 	__u32 mnt_id; /* as statx's stx_mnt_id */
+	__u64 dir_ino;
 	__u32 sb_flags; /* COSY_BPF_SB_* */
-	__u32 flags; /* in: COSY_BPF_BELOW or 0 */
-	__u64 dir_ino; /* of the root */
-	__u8 data[];
-}; /* 64 bytes */
+	__u16 used[COSY_BPF_PAGES]; /* bytes of each page */
+	__u32 reserved[16];
+}; /* 128 bytes */
 #define COSY_BPF_SB_ACL 0x1 /* POSIX ACLs are on: a missing one is ENODATA */
+
+struct cosy_bpf_buffers {
+	struct cosy_bpf_run COSY_UPTR *run;
+	struct cosy_bpf_page COSY_UPTR *pages[COSY_BPF_PAGES];
+};
 
 #endif

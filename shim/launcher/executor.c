@@ -20,7 +20,7 @@ static bool pinned(void)
 {
 	struct stat st;
 
-	return !stat(COSY_BPF_PIN_SMALL, &st) && !stat(COSY_BPF_PIN_LARGE, &st);
+	return !stat(COSY_BPF_PIN_LINK, &st) && !stat(COSY_BPF_PIN_BUFFERS, &st);
 }
 
 static bool run_loader(const char *loader)

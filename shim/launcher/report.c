@@ -54,10 +54,9 @@ static const char *const statuses[] = {
 	[COSY_BPF_PERM] = "permission not certain",
 	[COSY_BPF_FULL] = "result full, resumed",
 	[COSY_BPF_MOVED] = "directory changed meanwhile",
-	[COSY_BPF_LIMIT] = "too many children",
+	[COSY_BPF_LIMIT] = "run long enough, resumed",
 	[COSY_BPF_WATCHED] = "watched task",
-	[COSY_BPF_BUSY] = "busy",
-	[COSY_BPF_ABI_MISMATCH] = "another version is loaded",
+	[COSY_BPF_NOT_RUN] = "not loaded",
 };
 
 /* A page for the shim to count in; NULL: no folder can be written. */

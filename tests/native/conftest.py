@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import built
-from tests.native.dirscan import SIZES, Program, open_pin
+from tests.native.dirscan import PINS, Program, open_pin
 from tests.native.linux_calls import CLONE_NEWNS, in_child, mount, unshare
 
 
@@ -40,34 +40,20 @@ def programs(loader: Path) -> dict[str, int]:
         fresh_bpffs()
         done = subprocess.run([loader], capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            socket.send_fds(there, [b"x"], [open_pin(name) for name in SIZES])
+            socket.send_fds(there, [b"x"], [open_pin(name) for name in PINS])
         return done.returncode, done.stderr.strip()
 
     code, message = in_child(work)
     if code in (3, 4):
         pytest.skip(f"no eBPF executor here: {message}")
     assert code == 0, message
-    fds = socket.recv_fds(here, 1, len(SIZES))[1]
+    fds = socket.recv_fds(here, 1, len(PINS))[1]
     here.close()
     there.close()
-    return dict(zip(SIZES, fds, strict=True))
+    return dict(zip(PINS, fds, strict=True))
 
 
 @pytest.fixture
-def open_program(programs: dict[str, int]) -> Callable[[str], Program]:
-    """Gives a program by its name."""
-    return lambda name: Program(name, os.dup(programs[name]))
-
-
-@pytest.fixture
-def program(open_program: Callable[[str], Program]) -> Iterator[Program]:
-    """The large program."""
-    with open_program("dirscan_large") as large:
-        yield large
-
-
-@pytest.fixture
-def small(open_program: Callable[[str], Program]) -> Iterator[Program]:
-    """The small program."""
-    with open_program("dirscan_small") as program:
-        yield program
+def program(programs: dict[str, int]) -> Program:
+    """The executor of this build."""
+    return Program(programs["buffers"])

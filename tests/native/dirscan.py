@@ -1,35 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""Calls the pinned eBPF programs as the shim does: BPF_OBJ_GET, then BPF_PROG_RUN."""
+"""Calls the eBPF executor as the shim does: memory registered once, then prctl()."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-SYS_BPF = 321
-BPF_OBJ_GET = 7
-BPF_PROG_RUN = 10
-ABI = 2
-SIZES = {"dirscan_small": 4096, "dirscan_large": 65528}
+from tests.native.linux_calls import syscall
+
+SYS_BPF, SYS_PRCTL, SYS_PIDFD_OPEN = 321, 157, 434
+BPF_MAP_UPDATE_ELEM, BPF_OBJ_GET = 2, 7
+OPTION = 0x436F7303
+PAGES, PAGE = 10, 4096
 PIN_DIR = "/sys/fs/bpf/cosy"
+PINS = ("buffers", "dirscan")
 
-OK, BADFD, NOTDIR, FS, IDMAP, USERNS, PERM, FULL, MOVED, LIMIT, WATCHED, BUSY, ABI_MISMATCH = range(
-    13
-)
-DIR_COMPLETE = 0x1
+OK, BADFD, NOTDIR, FS, IDMAP, USERNS, PERM, FULL, MOVED, LIMIT, WATCHED, NOT_RUN = range(12)
 DECLINE, XATTR_NONE, ATIME_STABLE, ATTR_PLAIN = 0x1, 0x2, 0x4, 0x8
 SB_ACL = 0x1
-BELOW = 1
-NO_PARENT = 0xFFFFFFFF
 
-RUN = struct.Struct("<IiII IIII IIIIII Q")
-DIR = struct.Struct("<IIIIQ")
+RUN = struct.Struct("<QIIIIIIQI10H64x")
 CHILD = struct.Struct("<QQQqqqIIIIIIIHBB")
-assert (RUN.size, DIR.size, CHILD.size) == (64, 24, 80)
-
-_libc = ctypes.CDLL(None, use_errno=True)
+assert (RUN.size, CHILD.size) == (128, 80)
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,6 @@ class Child:
     """One struct cosy_bpf_child; times in nanoseconds."""
 
     name: bytes
-    offset: int  # of the record in data[]
     ino: int
     size: int
     blocks: int
@@ -53,12 +47,16 @@ class Child:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One struct cosy_bpf_dir with its children."""
+class Result:
+    """What one run, or several in a row, told."""
 
-    parent: int
-    flags: int
-    ino: int
+    status: int
+    seen: int
+    dev: int
+    blksize: int
+    mnt_id: int
+    sb_flags: int
+    dir_ino: int
     children: list[Child]
 
     @property
@@ -69,121 +67,100 @@ class Block:
         return found
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one BPF_PROG_RUN returned."""
-
-    status: int
-    seen: int
-    dev: int
-    blksize: int
-    mnt_id: int
-    sb_flags: int
-    dir_ino: int
-    blocks: list[Block] = field(default_factory=list)
-
-    @property
-    def root(self) -> Block:
-        """The directory that was asked for."""
-        return self.blocks[0]
-
-
-def bpf(command: int, attr: bytes | ctypes.Array[ctypes.c_char]) -> int:
+def bpf(command: int, attr: bytes) -> int:
     """The system call; raises OSError."""
-    result: int = _libc.syscall(SYS_BPF, command, attr, len(attr))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
+    return syscall(SYS_BPF, command, attr, len(attr))
 
 
 def open_pin(name: str, file_flags: int = 0) -> int:
-    """BPF_OBJ_GET of a pinned program."""
+    """BPF_OBJ_GET of what is pinned under this name."""
     path = ctypes.create_string_buffer(f"{PIN_DIR}/{name}".encode())
     return bpf(BPF_OBJ_GET, struct.pack("<QII", ctypes.addressof(path), 0, file_flags))
 
 
-class Program:
-    """One program, by its descriptor; it is closed with the object."""
+class Memory:
+    """One struct cosy_bpf_run and its pages: what a thread registers."""
 
-    def __init__(self, name: str, fd: int) -> None:
-        self.size = SIZES[name]
-        self.fd = fd
-        self.context = ctypes.create_string_buffer(self.size)
+    def __init__(self, cookie: int | None = None) -> None:
+        self.bytes = mmap.mmap(-1, PAGE * (1 + PAGES), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.bytes))
+        self.cookie = int.from_bytes(os.urandom(8)) | 1 if cookie is None else cookie
 
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def run_raw(
-        self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI, flags: int = 0
-    ) -> bytes:
-        """The whole context behind one run. What was there before stays where nothing is put."""
-        RUN.pack_into(self.context, 0, abi, fd, skip, depth, *[0xDEADBEEF] * 9, flags, 0)
-        # prog_fd, retval, data sizes, data, repeat, duration, ctx sizes, ctx_in, ctx_out, ...
-        attr = struct.pack(
-            "<IIIIQQIIIIQQIIII",
-            *[self.fd, 0, 0, 0, 0, 0, 0, 0, self.size, 0],
-            *[ctypes.addressof(self.context), 0, 0, 0, 0, 0],
+    def register(self, map_fd: int, tid: int) -> None:
+        """Makes it the memory of thread group leader `tid`."""
+        key = ctypes.c_int(syscall(SYS_PIDFD_OPEN, tid, 0))
+        value = (ctypes.c_uint64 * (1 + PAGES))(
+            *(self.address + i * PAGE for i in range(1 + PAGES))
         )
-        bpf(BPF_PROG_RUN, attr)
-        return self.context.raw
+        addresses = [ctypes.addressof(key), ctypes.addressof(value)]
+        try:
+            bpf(BPF_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", map_fd, 0, *addresses, 0))
+        finally:
+            os.close(key.value)
 
-    def run(
-        self, fd: int, *, skip: int = 0, depth: int = 0, abi: int = ABI, flags: int = 0
-    ) -> Result:
-        """One run, parsed; asserts that the blocks are well-formed."""
-        return parse(self.run_raw(fd, skip=skip, depth=depth, abi=abi, flags=flags))
+    def clear(self, byte: int = 0xA5) -> None:
+        """As before a run; what is not written stays visible."""
+        self.bytes[:] = bytes([byte]) * len(self.bytes)
+        RUN.pack_into(self.bytes, 0, self.cookie, NOT_RUN, *[0] * 17)
+
+
+class Program:
+    """The executor, for the calling process; a child registers memory of its own."""
+
+    def __init__(self, map_fd: int) -> None:
+        self.map_fd = map_fd
+        self.pid = 0
+        self.memory = Memory()
+
+    def register(self) -> None:
+        """Memory of this process; done by the first run."""
+        self.memory = Memory()
+        self.memory.register(self.map_fd, os.getpid())
+        self.pid = os.getpid()
+
+    def run_raw(self, fd: int, *, skip: int = 0, option: int = OPTION) -> bytes:
+        """The memory behind one run."""
+        if self.pid != os.getpid():
+            self.register()
+        self.memory.clear()
+        try:
+            syscall(SYS_PRCTL, option, self.memory.cookie, fd, skip, 0)
+        except OSError as error:
+            assert error.errno == 22
+        else:
+            raise AssertionError("prctl must fail as ever")
+        return self.memory.bytes[:]
+
+    def run(self, fd: int, *, skip: int = 0, option: int = OPTION) -> Result:
+        """One run, parsed; asserts that all is well-formed."""
+        return parse(self.run_raw(fd, skip=skip, option=option))
 
     def run_all(self, fd: int) -> Result:
         """The whole directory, resumed as often as it takes."""
         result = self.run(fd)
-        children = list(result.root.children) if result.blocks else []
-        status, seen = result.status, result.seen
-        while status == FULL:
+        children, status, seen = list(result.children), result.status, result.seen
+        while status in (FULL, LIMIT):
             more = self.run(fd, skip=seen)
             assert more.seen > seen
-            children += more.root.children
+            children += more.children
             status, seen = more.status, more.seen
-        blocks = [Block(NO_PARENT, 0, result.dir_ino, children)] if result.blocks else []
-        return Result(**{**vars(result), "status": status, "seen": seen, "blocks": blocks})
+        return Result(**{**vars(result), "status": status, "seen": seen, "children": children})
 
 
-def parse(context: bytes) -> Result:
-    """Context bytes to Python, every length checked against every other."""
-    fields = RUN.unpack_from(context)
-    status, used, n_dirs, n_children, seen = fields[4:9]
-    dev, blksize, mnt_id, sb_flags, flags, dir_ino = fields[9:15]
-    if status == ABI_MISMATCH or n_dirs == 0:
-        assert used == 0
-        return Result(status, seen, dev, blksize, mnt_id, sb_flags, dir_ino)
-    data = context[RUN.size : RUN.size + used]
-    assert len(data) == used
-    blocks: list[Block] = []
-    offsets: dict[int, Child] = {}
-    at = 0
-    for _ in range(n_dirs):
-        n, length, parent, block_flags, ino = DIR.unpack_from(data, at)
-        end, at = at + length, at + DIR.size
-        children = []
-        for _ in range(n):
-            child = _parse_child(data, at)
-            offsets[at] = child
-            children.append(child)
-            at += CHILD.size + (len(child.name) + 7) // 8 * 8
-        assert at == end
-        if flags & BELOW:
-            assert parent == NO_PARENT
-            assert blocks or not children
-        else:
-            assert (parent == NO_PARENT) == (not blocks)
-        assert parent == NO_PARENT or offsets[parent].mode & 0o170000 == 0o040000
-        assert parent == NO_PARENT or offsets[parent].ino == ino
-        blocks.append(Block(parent, block_flags, ino, children))
-    assert at == used
-    assert sum(len(block.children) for block in blocks) == n_children
-    return Result(status, seen, dev, blksize, mnt_id, sb_flags, dir_ino, blocks)
+def parse(memory: bytes) -> Result:
+    """Memory to Python, every length checked against every other."""
+    _, status, n, seen, dev, blksize, mnt_id, dir_ino, sb_flags, *used = RUN.unpack_from(memory)
+    children: list[Child] = []
+    for i, length in enumerate(used):
+        data = memory[PAGE * (i + 1) :][:length]
+        assert len(data) == length
+        at = 0
+        while at < length:
+            children.append(_parse_child(data, at))
+            at += CHILD.size + (len(children[-1].name) + 7) // 8 * 8
+        assert at == length
+    assert len(children) == n
+    return Result(status, seen, dev, blksize, mnt_id, sb_flags, dir_ino, children)
 
 
 def _parse_child(data: bytes, at: int) -> Child:
@@ -197,4 +174,4 @@ def _parse_child(data: bytes, at: int) -> Child:
     times = (asec * second + ansec, msec * second + mnsec, csec * second + cnsec)
     name = padded[:namelen]
     assert b"/" not in name
-    return Child(name, at, ino, size, blocks, *times, nlink, uid, gid, rdev, mode, flags)
+    return Child(name, ino, size, blocks, *times, nlink, uid, gid, rdev, mode, flags)

@@ -47,7 +47,7 @@ def test_life_cycle(loader: Path, object_file: Path, tmp_path: Path) -> None:
         assert "run cosy-bpf-load as root" in text
         assert run(loader) == (0, "")
         first = pins()
-        assert set(first) == {"build", "dirscan_small", "dirscan_large"}
+        assert set(first) == {"build", "buffers", "dirscan"}
         assert run(loader) == (0, "")
         assert pins() == first
         assert run(loader, other) == (0, "")
@@ -55,7 +55,7 @@ def test_life_cycle(loader: Path, object_file: Path, tmp_path: Path) -> None:
         assert not set(pins().values()) & set(first.values())
         assert run(loader, "--check") == (0, "")
         modes = [os.stat(f"{PIN_DIR}/{name}").st_mode & 0o777 for name in sorted(first)]
-        assert modes == [0o600, 0o666, 0o666]
+        assert modes == [0o666, 0o600, 0o600]
         assert os.stat(PIN_DIR).st_mode & 0o7777 == 0o755
         assert run(loader, "--unload") == (0, "")
         assert not os.path.exists(PIN_DIR)
