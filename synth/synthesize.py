@@ -11,7 +11,7 @@ both. A motif that gives no compound is rejected with a reason that a person und
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from miner.cost import Calibration, calibration_from, saved_per_child_ns
@@ -51,7 +51,6 @@ HEADROOM: Final = 8
 LEAST_DESCENDS: Final = 0.5
 MOST_DEPTH: Final = 8
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
-BUFFER_BYTES: Final = 65528  # of the executor's larger buffer (kmod/uapi/cosy_bpf.h)
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
 NS_PER_MS: Final = 1_000_000
@@ -221,8 +220,6 @@ def triggers(motifs: Sequence[Motif], costs: Calibration) -> list[Trigger]:
     Positions are those of the continuation statistics: nth from its rows, min_entries from its
     buckets of directory sizes.
     """
-    if _depth(motifs):
-        costs = replace(costs, bpf_run_ns=costs.bpf_run_ns / _riders(motifs))
     rows = [row for motif in motifs for row in motif.continuation if row.n >= 1]
     sums = {
         (nth, least): _at(motifs, nth, least, costs)
@@ -299,13 +296,6 @@ def _depth(motifs: Sequence[Motif]) -> int:
     if entered < LEAST_DESCENDS * directories:
         return 0
     return min(max((depth.max for depth in depths), default=0), MOST_DEPTH)
-
-
-def _riders(motifs: Sequence[Motif]) -> float:
-    """Directories of the traced sizes that share the fixed cost of a run: a buffer half full."""
-    rows = [row for motif in motifs for row in motif.continuation if row.n == 1]
-    mean = sum(row.entries for row in rows) / max(sum(row.reached for row in rows), 1)
-    return max(BUFFER_BYTES / 2 / RECORD_BYTES / max(mean, 1.0), 1.0)
 
 
 def _nofollow() -> Argument:

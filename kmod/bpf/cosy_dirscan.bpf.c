@@ -245,7 +245,7 @@ static __always_inline __u32 skip_children(struct scan *scan, __u32 skip)
 
 /* A function of its own also so that clang describes struct cosy_bpf_run to the kernel. */
 static __attribute__((noinline)) __u32 begin(struct cosy_bpf_run *run, struct task_struct *task,
-				   __u32 dirfd, __u32 skip, struct scan *scan)
+					     __u32 dirfd, __u32 skip, struct scan *scan)
 {
 	const struct cred *cred = CAST(struct cred, task->cred);
 	struct opened opened = {};
