@@ -77,18 +77,17 @@ struct cosy_block {
 	__u32 flags; /* COSY_BLOCK_* */
 	__u64 next; /* not at the end: where to go on, args[4] of the next call */
 	__u64 ino; /* ENTRIES: of the directory */
-	__u64 mnt_id; /* ENTRIES: of the directory, as statx's stx_mnt_id */
 	__u32 dev; /* ENTRIES: of the directory, as in struct stat */
 	__u32 error; /* the block ended early by this errno; n entries are good */
-}; /* 48 bytes */
+}; /* 40 bytes */
 #define COSY_BLOCK_END 0x1 /* nothing is missing behind the last entry */
 
 /* cosy_entry.flags */
 #define COSY_ENTRY_MOUNT 0x1 /* a mount point: attributes are the mounted root's */
 #define COSY_ENTRY_DATA 0x2 /* data was asked for and tried: see data */
 #define COSY_ENTRY_DATA_END 0x4 /* data reaches to the end of the file */
-#define COSY_ENTRY_SPECIAL 0x8 /* a device, FIFO or socket: never opened, no data */
-#define COSY_ENTRY_SUBDIR 0x10 /* its own block follows */
+#define COSY_ENTRY_SPECIAL                                                                         \
+	0x8 /* never opened or read here: a device, FIFO, socket, file of /proc */
 
 /*
  * Behind the fixed part: n_xattrs __s32, padded to 8 bytes; the name and a NUL,
@@ -114,11 +113,10 @@ struct cosy_entry {
 	__s64 atime_sec, mtime_sec, ctime_sec, btime_sec;
 	__u32 atime_nsec, mtime_nsec, ctime_nsec, btime_nsec;
 	__u64 attributes, attributes_mask; /* as statx's */
-	__u64 mnt_id;
 	__u32 nlink, uid, gid;
 	__u32 dev, rdev; /* as in struct stat */
 	__u32 blksize;
-}; /* 144 bytes */
+}; /* 136 bytes */
 
 /* The result of getxattr(name, NULL, 0) for each name asked for: bytes or -errno. */
 static inline const __s32 *cosy_entry_xattrs(const struct cosy_entry *e)

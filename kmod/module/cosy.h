@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the parts of the module share. kmod/uapi/cosy_module.h is the outside. */
+#ifndef COSY_H
+#define COSY_H
+
+#include <linux/fs.h>
+#include <linux/mutex.h>
+#include <linux/path.h>
+#include <linux/types.h>
+
+#include "compat.h"
+#include "cosy_module.h"
+
+/* --- limits.c --------------------------------------------------------------- */
+
+/* What a run may still use. */
+struct cosy_budget {
+	u64 ops, max_ops;
+	u64 start_ns, deadline_ns; /* CLOCK_MONOTONIC */
+	unsigned int until_clock; /* ticks until the clock is read again */
+	unsigned int closed; /* files by COSY_I_CALL */
+};
+
+void cosy_budget_init(struct cosy_budget *budget, const struct cosy_limits *limits);
+/* Somebody sees each system call of the caller, and would miss those of a compound. */
+bool cosy_is_watched(void);
+/* Counts one op. 0, or the status with which the run ends. Also a preemption point. */
+int cosy_tick(struct cosy_budget *budget);
+void cosy_budget_max(struct cosy_info *info);
+
+/* --- contexts (main.c) -------------------------------------------------------- */
+
+struct cosy_program {
+	u32 n, flags; /* COSY_LOAD_* */
+	struct cosy_insn insns[];
+};
+
+struct cosy_context {
+	struct mutex lock; /* held while a compound runs */
+	struct mm_struct *mm; /* the address space that it belongs to */
+	unsigned long user; /* where the buffer is mapped in it; 0: nowhere */
+	u8 *buffer;
+	size_t bytes; /* of the buffer; set once, behind buffer */
+	struct page **pages;
+	struct cosy_program *programs[COSY_MAX_PROGRAMS];
+};
+
+static inline bool cosy_range_ok(const struct cosy_context *c, u64 offset, u64 bytes)
+{
+	return offset <= c->bytes && bytes <= c->bytes - offset;
+}
+
+/* --- fused operations ---------------------------------------------------------- */
+
+#define COSY_NAMES_BYTES (32u << 10) /* of directory entries read at a time */
+
+/* A fused operation under way. */
+struct cosy_op {
+	struct cosy_budget *budget;
+	u64 args[COSY_FUSED_ARGS];
+	u32 flags; /* COSY_WANT_* */
+	u8 *out; /* aligned to 8 bytes; other threads of the caller may write there, too */
+	u32 out_bytes, used;
+	const char *names; /* as above, but not to be trusted twice */
+	u32 names_bytes;
+	unsigned long names_user; /* the same names in the caller's memory; 0: not there */
+	struct file *reader; /* opened for one file after the other (reader.c) */
+};
+
+s64 cosy_entries(struct cosy_op *op, int *status);
+s64 cosy_files(struct cosy_op *op, int *status);
+s64 cosy_copy(struct cosy_op *op, int *status);
+/* Which operations there are, and which flags they take; checked before they are called. */
+bool cosy_fused_exists(u64 nr);
+bool cosy_fused_is_pure(u64 nr);
+/*
+ * With arguments as of struct cosy_fused, memory in the context's buffer. Returns
+ * what the operation returns, or -errno; *status says whether the run must end.
+ */
+s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
+	       struct cosy_budget *budget, u64 *used, int *status);
+/* The same with memory of the caller. */
+s64 cosy_fused_user(u32 nr, const u64 *args, bool pure, struct cosy_budget *budget, u64 *used,
+		    int *status);
+
+/* --- record.c -------------------------------------------------------------------- */
+
+/* A record under construction. What is in e is written once and never read. */
+struct cosy_record {
+	struct cosy_entry *e;
+	u32 bytes;
+	u16 flags; /* COSY_ENTRY_* */
+	s32 data;
+};
+
+/* Bytes that are free. */
+static inline u32 cosy_room(const struct cosy_op *op)
+{
+	return op->out_bytes - op->used;
+}
+
+/* Bytes of a record without data. */
+static inline u32 cosy_record_bytes(u32 n_xattrs, u32 name_len)
+{
+	return sizeof(struct cosy_entry) + (n_xattrs + 1) / 2 * 8 + (name_len + 8) / 8 * 8;
+}
+
+/* An entry with its name behind all that is there. False: no room. */
+bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, const char *name,
+		       u32 name_len);
+/* There are no attributes, by this error. */
+void cosy_record_failed(struct cosy_record *r, int error);
+/* Attributes as stat gives them. False: there are none, r says why. */
+bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st);
+/* The target of a symbolic link. False: no room, r is unchanged. */
+bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path);
+/*
+ * Contents of a regular file with this size, at most `most` bytes from `offset` on.
+ * False: no room for all of them though they are wanted whole, r is unchanged.
+ */
+bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
+		      u64 offset, u64 most, bool whole, int *status);
+/* No data, by this error. */
+void cosy_record_no_data(struct cosy_record *r, int error);
+/* Done: it counts. */
+void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type);
+
+/* --- reader.c --------------------------------------------------------------------- */
+
+/* As open(O_RDONLY) of a path that was looked up; directories and regular files. */
+struct file *cosy_open(const struct path *path, int flags);
+struct file *cosy_reader_open(struct cosy_op *op, const struct path *path);
+void cosy_reader_close(struct cosy_op *op);
+void cosy_reader_destroy(struct cosy_op *op);
+
+/* --- names.c ------------------------------------------------------------------------ */
+
+/* dirfd or AT_FDCWD as a path that the caller puts. */
+int cosy_directory(int dirfd, struct path *dir);
+int cosy_may_search(const struct path *dir);
+/*
+ * A child by its name, which is a single component, and what is mounted there.
+ * cosy_may_search() came first. The caller puts the path.
+ */
+int cosy_child(const struct path *dir, const char *name, u32 len, struct path *child, bool *mount);
+
+/* --- calls.c ------------------------------------------------------------------------ */
+
+struct cosy_call;
+/* NULL: not on the list. */
+const struct cosy_call *cosy_call_find(s32 nr);
+bool cosy_call_is_pure(const struct cosy_call *call);
+u32 cosy_call_n_args(const struct cosy_call *call);
+/*
+ * Makes the call: *result is what it returns. Otherwise the status with which the
+ * run ends, and the call is still to be made.
+ */
+int cosy_call(const struct cosy_context *c, const struct cosy_call *call, const u64 *args,
+	      struct cosy_budget *budget, u64 *result);
+void cosy_calls_init(void);
+bool cosy_calls_work(void);
+
+/* --- verify.c, interpret.c ------------------------------------------------------------ */
+
+enum cosy_refusal cosy_verify(const struct cosy_insn *insns, u32 n, u32 flags, u32 *error_at);
+void cosy_interpret(struct cosy_context *c, const struct cosy_program *program,
+		    struct cosy_run *run, struct cosy_budget *budget);
+
+#endif

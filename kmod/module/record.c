@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Writing results. The memory may be shared with the caller, so it is only
+ * written here, never read back; and every byte of a record is written, since
+ * it may also be fresh kernel memory on its way to the caller.
+ */
+#include <linux/magic.h>
+#include <linux/stat.h>
+#include <linux/uidgid.h>
+
+#include "cosy.h"
+
+#define DATA_CHUNK (64u << 10) /* bytes between two looks at the limits */
+
+bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, const char *name,
+		       u32 name_len)
+{
+	u8 *to;
+
+	r->bytes = cosy_record_bytes(n_xattrs, name_len);
+	if (r->bytes > cosy_room(op))
+		return false;
+	r->e = (struct cosy_entry *)(op->out + op->used);
+	r->flags = 0;
+	r->data = 0;
+	to = (u8 *)(r->e + 1) + (n_xattrs + 1) / 2 * 8;
+	if (unlikely(n_xattrs))
+		memset(r->e + 1, 0, to - (u8 *)(r->e + 1));
+	/* the last word first: what the name leaves of it stays 0 */
+	*(u64 *)(to + name_len / 8 * 8) = 0;
+	memcpy(to, name, name_len);
+	r->e->name_len = name_len;
+	r->e->n_xattrs = n_xattrs;
+	r->e->error = 0;
+	return true;
+}
+
+void cosy_record_failed(struct cosy_record *r, int error)
+{
+	r->e->error = error;
+	r->e->mode = 0;
+	memset((u8 *)r->e + offsetof(struct cosy_entry, mask), 0,
+	       sizeof(*r->e) - offsetof(struct cosy_entry, mask));
+}
+
+bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st)
+{
+	struct user_namespace *ns = current_user_ns();
+	struct cosy_entry *e = r->e;
+	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
+
+	if (err) {
+		cosy_record_failed(r, err);
+		return false;
+	}
+	if (path->dentry == path->mnt->mnt_root)
+		st->attributes |= STATX_ATTR_MOUNT_ROOT;
+	e->mode = st->mode;
+	e->mask = st->result_mask & (STATX_BASIC_STATS | STATX_BTIME);
+	e->ino = st->ino;
+	e->size = st->size;
+	e->blocks = st->blocks;
+	e->atime_sec = st->atime.tv_sec;
+	e->mtime_sec = st->mtime.tv_sec;
+	e->ctime_sec = st->ctime.tv_sec;
+	e->btime_sec = st->btime.tv_sec;
+	e->atime_nsec = st->atime.tv_nsec;
+	e->mtime_nsec = st->mtime.tv_nsec;
+	e->ctime_nsec = st->ctime.tv_nsec;
+	e->btime_nsec = st->btime.tv_nsec;
+	e->attributes = st->attributes;
+	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
+	e->nlink = st->nlink;
+	e->uid = from_kuid_munged(ns, st->uid);
+	e->gid = from_kgid_munged(ns, st->gid);
+	e->dev = new_encode_dev(st->dev);
+	e->rdev = new_encode_dev(st->rdev);
+	e->blksize = st->blksize;
+	return true;
+}
+
+void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type)
+{
+	r->e->bytes = r->bytes;
+	r->e->flags = r->flags;
+	r->e->data = r->data;
+	r->e->type = type;
+	op->used += r->bytes;
+}
+
+/* data: bytes behind the record, or -errno. */
+static void data_end(struct cosy_record *r, s32 data, bool end)
+{
+	u8 *to = (u8 *)r->e + r->bytes;
+
+	r->data = data;
+	r->flags |= COSY_ENTRY_DATA;
+	if (end)
+		r->flags |= COSY_ENTRY_DATA_END;
+	if (data > 0) {
+		memset(to + data, 0, ALIGN(data, 8) - data);
+		r->bytes += ALIGN(data, 8);
+	}
+}
+
+void cosy_record_no_data(struct cosy_record *r, int error)
+{
+	data_end(r, error, false);
+}
+
+bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path)
+{
+	DEFINE_DELAYED_CALL(done);
+	const char *target = vfs_get_link(path->dentry, &done);
+	size_t len;
+
+	if (IS_ERR(target)) {
+		cosy_record_no_data(r, PTR_ERR(target));
+		return true;
+	}
+	len = strnlen(target, PATH_MAX);
+	if (ALIGN(len, 8) > cosy_room(op) - r->bytes) {
+		do_delayed_call(&done);
+		return false;
+	}
+	memcpy((u8 *)r->e + r->bytes, target, len);
+	do_delayed_call(&done);
+	if (!(op->flags & COSY_WANT_NOATIME))
+		touch_atime(path);
+	data_end(r, len, true);
+	return true;
+}
+
+/* Its size is where reading ends. Elsewhere only a read of 0 bytes tells. */
+static bool size_is_true(const struct inode *inode)
+{
+	return inode->i_sb->s_bdev || inode->i_sb->s_magic == TMPFS_MAGIC;
+}
+
+/* Bytes read, or -errno. *end: nothing is behind them. */
+static ssize_t read_some(struct cosy_op *op, struct file *file, u8 *to, u64 offset, u64 bytes,
+			 bool *end, int *status)
+{
+	const struct inode *inode = file_inode(file);
+	loff_t at = offset;
+	u64 done = 0;
+
+	while (done < bytes) {
+		size_t want = min_t(u64, bytes - done, DATA_CHUNK);
+		ssize_t got = kernel_read(file, to + done, want, &at);
+
+		if (got < 0)
+			return done ? done : got;
+		done += got;
+		*end = !got || (size_is_true(inode) && at >= i_size_read(inode));
+		if (*end)
+			break;
+		/* the first chunk is paid for by the tick of its file */
+		*status = cosy_tick(op->budget);
+		if (*status)
+			break;
+	}
+	return done;
+}
+
+bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
+		      u64 offset, u64 most, bool whole, int *status)
+{
+	u64 room = (cosy_room(op) - r->bytes) & ~7u;
+	u64 left = size > offset ? size - offset : 0;
+	bool end = false;
+	struct file *file;
+	ssize_t got;
+
+	most = min_t(u64, most, S32_MAX);
+	if (whole && min(left, most) > room)
+		return false;
+	file = cosy_reader_open(op, path);
+	if (IS_ERR(file)) {
+		cosy_record_no_data(r, PTR_ERR(file));
+		return true;
+	}
+	/* kernel_read() knows no other files */
+	if (!file->f_op->read_iter || file->f_op->read) {
+		r->flags |= COSY_ENTRY_SPECIAL;
+	} else {
+		got = read_some(op, file, (u8 *)r->e + r->bytes, offset, min(room, most), &end,
+				status);
+		data_end(r, got, end);
+	}
+	cosy_reader_close(op);
+	return true;
+}
