@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from miner.events import Bools, Events, Ints
-from miner.joins import last_before, numbers
-from miner.order import order
+from miner.joins import is_one, last_before
+from miner.order import order, ranges
 from miner.paths import Arguments, Directories, arguments
 from tracer.dataset import path_bytes
 
@@ -123,7 +123,7 @@ def _programs(events: Events) -> Ints:
 
 
 def _scans(events: Events, folders: Directories, image: Ints) -> Scans:
-    rows = np.flatnonzero(np.isin(events.nr, numbers("getdents64", "getdents")) & (events.ret >= 0))
+    rows = np.flatnonzero(is_one(events.nr, "getdents64", "getdents") & (events.ret >= 0))
     rows = rows[events.object[rows] >= 0]
     key = events.object[rows]
     by_object = order(key)
@@ -141,20 +141,17 @@ def _scans(events: Events, folders: Directories, image: Ints) -> Scans:
     by_time = np.argsort(first, kind="stable")
     rank[by_time] = np.arange(count)
     scan_of_row = rank[group]
-    by_scan = order(scan_of_row, rows)
+    by_scan = order(scan_of_row)
     rows, scan_of_row = rows[by_scan], scan_of_row[by_scan]
     length = events.names_end[rows] - events.names_start[rows]
-    total = int(length.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
-    values = events.names[np.repeat(events.names_start[rows], length) + within]
+    values = events.names[ranges(events.names_start[rows], length)]
     entries = np.bincount(scan_of_row, weights=length, minlength=count).astype(np.int64)
-    first, last, what = first[by_time], last[by_time], key[begin][by_time].tolist()
-    folder = [folders.of_object(events.objects, number) for number in what]
+    first, last, what = first[by_time], last[by_time], key[begin][by_time]
     return Scans(
         pid=events.pid[first],
         image=image[first],
-        folder=np.array(folder, dtype=np.int64),
-        opened=events.objects.event[what] if what else first,
+        folder=folders.of_objects(events.objects, what),
+        opened=events.objects.event[what],
         first=first,
         last=last,
         entries=entries,

@@ -8,7 +8,10 @@ Additive over traces; ends as a motif. Loops over the entries of a directory hav
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +23,7 @@ from miner.histogram import Histogram
 from miner.loopstats import ContinuationTable, add_programs, returns_size
 from miner.masks import MASK_BITS, similar_masks
 from miner.motifs import Arg, ArgKind, Over
-from miner.order import dense, order, position, sizes, starts
+from miner.order import dense, order, position, ranges, sizes, starts
 from miner.prefixes import PrefixTable
 from miner.render import call_line
 from miner.tokens import BodyKey
@@ -37,7 +40,8 @@ _OPENERS = 4096  # descriptors looked at to tell which call opened them
 class Body:
     """Iterations of loops, before they are told apart: one element per call.
 
-    Sorted by (iteration, event); iterations are numbered by their instance, then by time.
+    Sorted by (iteration, event). Iterations of one instance are numbered by time, but others may
+    lie between them.
     """
 
     over: Over
@@ -51,25 +55,37 @@ class Body:
     missing: Bools | None = None  # by iteration: the path was not there
     whole: Bools | None = None  # by iteration: the file was read to its end
 
-    def select(self, chosen: Bools) -> Body:
-        """The iterations for which `chosen` holds."""
-        mine = chosen[self.iteration]
-        number = np.cumsum(chosen) - 1
-        return Body(
-            self.over,
-            self.keys,
-            self.rows[mine],
-            self.codes[mine],
-            number[self.iteration[mine]],
-            self.instance[chosen],
-            None if self.source is None else self.source[chosen],
-            None if self.path is None else self.path[chosen],
-            None if self.missing is None else self.missing[chosen],
-            None if self.whole is None else self.whole[chosen],
-        )
+    def sorted_by(self, new_order: Ints) -> Body:
+        """The same iterations in another order."""
+        size = np.bincount(self.iteration, minlength=len(new_order))
+        at = ranges((np.cumsum(size) - size)[new_order], size[new_order])
+        columns: list[Any] = [
+            None if column is None else column[new_order]
+            for column in (self.instance, self.source, self.path, self.missing, self.whole)
+        ]
+        iteration = np.repeat(np.arange(len(new_order)), size[new_order])
+        return Body(self.over, self.keys, self.rows[at], self.codes[at], iteration, *columns)
+
+    def by_group(self, group: Ints) -> Iterator[Body]:
+        """The iterations of each group (a number by iteration), one group after the other."""
+        by_group = order(group)
+        whole = self.sorted_by(by_group)
+        cuts = np.append(np.flatnonzero(starts(group[by_group])), len(group)).tolist()
+        bounds = np.searchsorted(whole.iteration, cuts).tolist()
+        for i, (start, stop) in enumerate(pairwise(cuts)):
+            mine = slice(bounds[i], bounds[i + 1])
+            columns: list[Any] = [
+                None if column is None else column[start:stop]
+                for column in (whole.instance, whole.source, whole.path, whole.missing, whole.whole)
+            ]
+            iteration = whole.iteration[mine] - start
+            yield Body(
+                self.over, self.keys, whole.rows[mine], whole.codes[mine], iteration, *columns
+            )
 
 
 SOURCES = ["other", "entry", "argv"]
+OTHER, ENTRY, ARGV = range(3)
 
 
 @dataclass
@@ -179,7 +195,7 @@ def separate(annotated: Annotated, body: Body, claimed: Bools) -> list[BodyLoop]
         masks |= body.whole.astype(np.int64) << MASK_BITS
     group = np.zeros(len(begin), dtype=np.int64)
     count = 0
-    for number in np.unique(program).tolist():
+    for number in np.flatnonzero(np.bincount(program)).tolist():
         mine = np.flatnonzero(program == number)
         # One call or the other may find out that a path is not there.
         probes = body.missing is not None and body.missing[mine].all()
@@ -187,9 +203,16 @@ def separate(annotated: Annotated, body: Body, claimed: Bools) -> list[BodyLoop]
         label = np.zeros(len(mine), np.int64) if probes else similar_masks(masks[mine], ignored)
         group[mine] = count + label
         count += int(label.max()) + 1
-    instance = np.cumsum(starts(body.instance, group)) - 1 if len(group) else group
-    body = replace(body, instance=instance)
-    return [measure(annotated, body.select(group == g), claimed) for g in range(count)]
+    by_instance = order(body.instance)
+    run = np.empty(len(group), dtype=np.int64)
+    run[by_instance] = np.cumsum(starts(body.instance[by_instance], group[by_instance]))
+    # A group's iterations run by run, so that those of one instance are neighbours.
+    by_run = order(run)
+    body, group = replace(body, instance=run).sorted_by(by_run), group[by_run]
+    # By event, for all groups: they share no event.
+    code_of_row = np.full(len(annotated.events), -1, dtype=np.int64)
+    code_of_row[body.rows] = body.codes
+    return [measure(annotated, one, claimed, code_of_row) for one in body.by_group(group)]
 
 
 def _ignored(keys: list[BodyKey], bit: Ints) -> int:
@@ -199,8 +222,11 @@ def _ignored(keys: list[BodyKey], bit: Ints) -> int:
     return int(np.bitwise_or.reduce(common)) if common else 0
 
 
-def measure(annotated: Annotated, body: Body, claimed: Bools) -> BodyLoop:
-    """The loop whose iterations are those of `body`; marks its events in `claimed`."""
+def measure(annotated: Annotated, body: Body, claimed: Bools, code_of_row: Ints) -> BodyLoop:
+    """The loop whose iterations are those of `body`; marks its events in `claimed`.
+
+    code_of_row: by event, index into body.keys, -1: not in the body.
+    """
     events, rows = annotated.events, body.rows
     loop = BodyLoop(body.over)
     firsts = starts(body.iteration)
@@ -215,7 +241,7 @@ def measure(annotated: Annotated, body: Body, claimed: Bools) -> BodyLoop:
     loop.bytes.add(np.add.reduceat(events.bytes_out[rows] + events.bytes_in[rows], begin))
     loop.prefixes.add(body.codes, firsts, body.keys)
     _add_continuation(loop, length)
-    _add_calls(loop, annotated, body, position(firsts))
+    _add_calls(loop, annotated, body, code_of_row)
     add_programs(loop.programs, loop.build_ids, events, annotated.image[rows[begin[new_instance]]])
     if body.whole is not None:
         loop.whole = int(body.whole.sum())
@@ -238,8 +264,9 @@ def _add_continuation(loop: BodyLoop, length: Ints) -> None:
         loop.continuation.add(n, none[: len(left)], left, left)
 
 
-def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, rank: Ints) -> None:
+def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: Ints) -> None:
     events = annotated.events
+    rank = position(starts(body.iteration))
     told = np.flatnonzero(events.st_size[body.rows] >= 0)[::-1]
     size_of = np.full(int(body.iteration[-1]) + 1, -1, dtype=np.int64)
     size_of[body.iteration[told]] = events.st_size[body.rows[told]]
@@ -265,18 +292,15 @@ def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, rank: Ints) -> 
                 "size": Arg(ArgKind.RESULT, call=0),
             }
         if key.via == Via.RESULT:
-            stats.opener = _opener(body, root[at])
+            stats.opener = _opener(body, root[at], code_of_row)
 
 
-def _opener(body: Body, root: Ints) -> BodyKey | None:
+def _opener(body: Body, root: Ints, code_of_row: Ints) -> BodyKey | None:
     """The call of the body that most of these descriptors came from."""
     root = root[root >= 0][:_OPENERS]
-    by_row = order(body.rows)
-    at = np.minimum(np.searchsorted(body.rows[by_row], root), len(by_row) - 1)
-    found = by_row[at[body.rows[by_row[at]] == root]]
-    if not len(found):
-        return None
-    return body.keys[int(np.bincount(body.codes[found]).argmax())]
+    found = code_of_row[root]
+    found = found[found >= 0]
+    return body.keys[int(np.bincount(found).argmax())] if len(found) else None
 
 
 def _add_paths(loop: BodyLoop, annotated: Annotated, body: Body) -> None:
@@ -293,7 +317,7 @@ def _add_paths(loop: BodyLoop, annotated: Annotated, body: Body) -> None:
     loop.known = int((body.instance[has] != body.instance[has][first][number]).sum())
     counts = np.bincount(number)
     for i in np.sort(first)[:_PATHS_KEPT].tolist():
-        path = events.path.values[int(events.path.codes[row[i]])]
+        path = events.path[int(row[i])]
         count, missing = loop.paths.get(path, (0, 0))
         seen = int(counts[number[i]])
         loop.paths[path] = count + seen, missing + (seen if gone[i] else 0)

@@ -23,6 +23,7 @@ from tracer import syscalls
 CONST_SHARE = 0.99  # of the observations that a value or a relation must explain
 OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
 _VALUES_KEPT = 64
+_FEW = 256  # values that Python counts faster than numpy
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
 _ADDRESSES = (1 << 32, 1 << 47)  # of user memory: what looks constant is a stack or a buffer
 _FREE = Arg(ArgKind.UNKNOWN)
@@ -47,6 +48,12 @@ def table_entry(nr: int) -> syscalls.Syscall:
 
 def top(values: Ints, limit: int = _VALUES_KEPT) -> Counter[int]:
     """The most frequent values."""
+    if not len(values):
+        return Counter()
+    if len(values) < _FEW:
+        return Counter(dict(Counter(values.tolist()).most_common(limit)))
+    if (values == values[0]).all():
+        return Counter({int(values[0]): len(values)})
     unique, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:limit]
     pairs = zip(unique[order].tolist(), counts[order].tolist(), strict=True)

@@ -41,15 +41,28 @@ WAITING_CALLS = frozenset(
 )
 # So it is in these, on what another process fills.
 _WAITING_READS = ("read", "readv", "write", "writev", "splice", "tee")
-_FILLED_BY_OTHERS = frozenset({"pipe", "socket", "tty"})
+_FILLED_BY_OTHERS = ("pipe", "socket", "tty")
+KINDS = ("file", "directory", "pipe", "socket", "tty", "device", "other")
 
 
 @dataclass(frozen=True)
 class Strings:
-    """A dictionary-encoded column: `codes` into `values`, -1 for none."""
+    """A dictionary-encoded column: `codes` into `array`, -1 for none."""
 
     codes: Ints
-    values: list[str]
+    array: pa.StringArray
+
+    def __getitem__(self, row: int) -> str:
+        """The string of a row, empty for none."""
+        code = int(self.codes[row])
+        return str(self.array[code].as_py()) if code >= 0 else ""
+
+    @cached_property
+    def nonempty(self) -> Bools:
+        """By row: there is a string, and it is not empty."""
+        empty = pc.index(self.array, "").as_py()
+        found: Bools = (self.codes >= 0) & (self.codes != empty)
+        return found
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,18 @@ class Process:
 class Objects:
     """Open file descriptions and working directories that a piece uses, by number within it."""
 
-    kind: list[str]
-    path: list[str]  # empty: not known
+    kind: Ints  # into KINDS; one more, for object -1
+    path: pa.StringArray  # null: not known
     event: Ints  # row of `Events` that opened it, -1: none of them; one more, for object -1
     opened: Bools  # opened in the trace, be it before the piece; one more, for object -1
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def are(self, *kinds: str) -> Bools:
+        """Which are of one of these kinds; one more, for object -1."""
+        table = np.array([kind in kinds for kind in KINDS])
+        return table[self.kind]
 
 
 @dataclass(frozen=True)
@@ -130,13 +151,13 @@ class Events:
         fed = np.zeros(len(waiting), dtype=bool)
         fed[[table[name].nr for name in _WAITING_READS]] = True
         nr = np.where((self.nr >= 0) & (self.nr < len(waiting)), self.nr, len(waiting) - 1)
-        kinds = np.array([k in _FILLED_BY_OTHERS for k in self.objects.kind] + [False])
-        return np.where(waiting[nr] | (fed[nr] & kinds[self.object]), 0, self.dur_ns)
+        by_others = self.objects.are(*_FILLED_BY_OTHERS)[self.object]
+        return np.where(waiting[nr] | (fed[nr] & by_others), 0, self.dur_ns)
 
     @cached_property
     def thread(self) -> Ints:
-        """Thread that made each call, as one number."""
-        return (self.pid << 32) | self.tid
+        """Thread that made each call, numbered from 0."""
+        return _appearance((self.pid << 32) | self.tid)
 
     def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
         """Argument `index` of the events as the int that the kernel takes it for."""
@@ -158,10 +179,10 @@ def _strings(table: pa.Table, name: str) -> Strings:
     merged = column.unify_dictionaries().combine_chunks()
     if isinstance(merged, pa.ChunkedArray):
         if merged.num_chunks == 0:
-            return Strings(np.zeros(0, np.int64), [])
+            return Strings(np.zeros(0, np.int64), pa.array([], pa.string()))
         merged = merged.chunk(0)
     codes = pc.fill_null(merged.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return Strings(codes, merged.dictionary.to_pylist())
+    return Strings(codes, merged.dictionary)
 
 
 def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32]]:
@@ -195,6 +216,19 @@ def processes(table: pa.Table) -> list[Process]:
     ]
 
 
+def _appearance(key: Ints) -> Ints:
+    """Numbers from 0 in the order of appearance."""
+    codes: Ints = pa.array(key).dictionary_encode().indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _kinds(column: pa.ChunkedArray) -> Ints:
+    """Kinds of objects as indices into KINDS; one that nobody knows is `other`."""
+    codes = pc.fill_null(pc.index_in(column, pa.array(KINDS)), KINDS.index("other"))
+    found: Ints = codes.to_numpy().astype(np.int64)
+    return found
+
+
 def _objects(table: pa.Table, rows: Ints) -> Objects:
     """The objects of `table`; `rows`: numbers of the piece's rows, rising."""
     event = _ints(table, "event", -1)
@@ -202,8 +236,8 @@ def _objects(table: pa.Table, rows: Ints) -> Objects:
     at = np.minimum(np.searchsorted(rows, event), max(len(rows) - 1, 0))
     here = opened & (rows[at] == event) if len(rows) else np.zeros(len(event), bool)
     return Objects(
-        kind=table.column("kind").to_pylist(),
-        path=[path or "" for path in table.column("path").to_pylist()],
+        kind=np.append(_kinds(table.column("kind")), KINDS.index("other")),
+        path=table.column("path").combine_chunks(),
         event=np.append(np.where(here, at, -1), -1),
         opened=np.append(opened, False),
     )

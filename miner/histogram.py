@@ -26,7 +26,11 @@ class Histogram:
         if int(values.max()) >= _EXACT:
             shift = np.maximum(np.frexp(values.astype(np.float64))[1] - 12, 0)
             values = (values >> shift) << shift
-        unique, counts = np.unique(values, return_counts=True)
+            unique, counts = np.unique(values, return_counts=True)
+        else:
+            counts = np.bincount(values)
+            unique = np.flatnonzero(counts)
+            counts = counts[unique]
         self.counts.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
 
     def merge(self, other: Histogram) -> None:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from miner.events import Events, Ints
+from miner.events import Bools, Events, Ints
 from tracer import syscalls
 
 AT_FDCWD = -100
@@ -25,6 +27,18 @@ def numbers(*names: str) -> Ints:
 
 
 @cache
+def _table(names: tuple[str, ...]) -> Bools:
+    out = np.zeros(max(syscalls.by_nr()) + 2, dtype=bool)
+    out[[number(name) for name in names]] = True
+    return out
+
+
+def is_one(nr: Ints, *names: str) -> Bools:
+    """Which of the call numbers are one of `names`."""
+    return by_number(_table(names), nr)
+
+
+@cache
 def argument_index(*kinds: syscalls.ArgKind) -> Ints:
     """By call number: position of the first argument of these kinds, -1 where it has none."""
     table = syscalls.by_nr()
@@ -35,10 +49,12 @@ def argument_index(*kinds: syscalls.ArgKind) -> Ints:
     return out
 
 
-def by_number(table: Ints, nr: Ints) -> Ints:
+def by_number(table: NDArray[Any], nr: Ints) -> NDArray[Any]:
     """`table[nr]`, with the table's last element for numbers that it does not have."""
-    known = (nr >= 0) & (nr < len(table) - 1)
-    return table[np.where(known, nr, len(table) - 1)]
+    last = len(table) - 1
+    if not len(nr) or (int(nr.min()) >= 0 and int(nr.max()) < last):
+        return table[nr]
+    return table[np.where((nr >= 0) & (nr < last), nr, last)]
 
 
 def pick(events: Events, index: Ints) -> Ints:

@@ -116,9 +116,11 @@ def tandems(tokens: Ints) -> list[Tandem]:
             break
         equal = (tokens[:-period] == tokens[period:]) & free[:-period] & free[period:]
         edges = np.flatnonzero(np.diff(np.concatenate([[False], equal, [False]]).astype(np.int8)))
-        for start, end in edges.reshape(-1, 2).tolist():
+        spans = edges.reshape(-1, 2)
+        long = spans[:, 1] - spans[:, 0] >= (_MIN_TANDEM - 1) * period
+        for start, end in spans[long].tolist():
             repeats = (end - start) // period + 1
-            if repeats >= _MIN_TANDEM and free[start : start + repeats * period].all():
+            if free[start : start + repeats * period].all():
                 found.append(Tandem(start, period, repeats))
                 free[start : start + repeats * period] = False
     return sorted(found, key=lambda t: t.start)

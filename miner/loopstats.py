@@ -348,9 +348,9 @@ def add_programs(
     programs: Counter[str], build_ids: dict[str, str], events: Events, images: Ints
 ) -> None:
     """Add the instances of a motif: `images` that they ran in, one each."""
-    for image, count in enumerate(np.bincount(images + 1).tolist(), -1):
-        if not count:
-            continue
+    counts = np.bincount(images + 1)
+    used = np.flatnonzero(counts)
+    for image, count in zip((used - 1).tolist(), counts[used].tolist(), strict=True):
         process = events.processes[image] if image >= 0 else None
         programs[process.exe if process else "?"] += count
         if process and process.build_id:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from miner import cluster, cost, pieces
+from miner import cluster, cost, execution, pieces
 from miner.annotate import Via
 from miner.bodies import BodyLoop
 from miner.loopstats import EntryLoop
 from miner.motifs import Motif, MotifFile, TraceInfo
-from miner.partial import Partial, merged, mine_piece
+from miner.partial import Partial, merged
 from tracer import syscalls
 
 _MIN_SHARE = 0.0005  # of the boundary time: rarer sequences are not worth a line
@@ -96,16 +96,30 @@ def rank(
     return MotifFile(traces, calibration.to_json(), motifs)
 
 
-def mine(paths: Sequence[Path | str], calibration: cost.Calibration) -> MotifFile:
-    """Mine the traces together; raises `tracer.target.DatasetError` for one that is none."""
-    traces: list[TraceInfo] = []
-    partials: list[Partial] = []
-    for path in paths:
-        trace, parts = pieces.open_trace(path)
-        found = [
-            mine_piece(trace, part, parts[i - 1] if i else None) for i, part in enumerate(parts)
-        ]
-        partials += found
+def mine(
+    paths: Sequence[Path | str],
+    calibration: cost.Calibration,
+    workers: int | None = None,
+    dask: str | None = None,
+) -> MotifFile:
+    """Mine the traces together.
+
+    workers: processes on this machine (by default one per CPU); dask: address of a scheduler to
+    use instead. Raises `tracer.target.DatasetError` for what is no trace, and ExecutionError.
+    """
+    opened = [pieces.open_trace(path) for path in paths]
+    tasks = [
+        (trace, part, parts[i - 1] if i else None)
+        for trace, parts in opened
+        for i, part in enumerate(parts)
+    ]
+    with execution.dask(dask) if dask else execution.local(workers) as run:
+        partials = run(tasks)
+    traces = []
+    at = 0
+    for path, (trace, parts) in zip(paths, opened, strict=True):
+        found = partials[at : at + len(parts)]
+        at += len(parts)
         traces.append(
             TraceInfo(
                 path=str(path),

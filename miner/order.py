@@ -1,33 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""Sorting and grouping of integer columns.
+"""Sorting and grouping of integer columns, fast on every machine.
 
-numpy sorts int64 values with vector instructions (x86-simd-sort, numpy 1.25 and later), far faster
-than it sorts indices. So an argsort packs value and position into one integer, if both fit.
+numpy sorts 16-bit integers by counting, about ten times faster than wider ones, whose vector code
+is slow on some processors (AVX-512 on Zen 4: 120 ms for 2^21 values, 23 ms without). So wide keys
+are sorted 16 bits at a time, and equal values are found by hashing, in pyarrow.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from miner.events import Bools, Ints
 
 _BITS = 63
+_DIGIT = 16
+_FEW = 1 << 12  # rows that one sort by comparison orders as fast
 
 
 def order(*keys: Ints) -> Ints:
     """Positions in rising order of the keys, the first one weighs most; ties keep their order."""
     key = combine(*keys)
-    n = len(key)
-    if not n:
-        return np.zeros(0, dtype=np.int64)
+    if len(key) < _FEW:
+        return np.argsort(key, kind="stable")
+    if (key[1:] >= key[:-1]).all():
+        return np.arange(len(key))
     low = int(key.min())
-    bits = n.bit_length()
-    if (int(key.max()) - low).bit_length() + bits <= _BITS:
-        packed = ((key - low) << bits) | np.arange(n)
-        packed.sort()
-        packed &= (1 << bits) - 1
-        return packed
-    return np.argsort(key, kind="stable")
+    bits = (int(key.max()) - low).bit_length()
+    if bits > 3 * _DIGIT:
+        return np.argsort(key, kind="stable")
+    key = key - low
+    out = np.argsort((key & 0xFFFF).astype(np.uint16), kind="stable")
+    for shift in range(_DIGIT, bits, _DIGIT):
+        digit = ((key >> shift) & 0xFFFF).astype(np.uint16)
+        out = out[np.argsort(digit[out], kind="stable")]
+    return out
 
 
 def combine(*keys: Ints) -> Ints:
@@ -36,11 +43,10 @@ def combine(*keys: Ints) -> Ints:
     for key in keys[1:]:
         if not len(key):
             return key
-        low = int(key.min())
+        low, base = int(key.min()), int(out.min())
         bits = (int(key.max()) - low).bit_length()
-        base = int(out.min())
         if (int(out.max()) - base).bit_length() + bits > _BITS:
-            (out, _), (key, _) = dense(out), dense(key)
+            out, key = ranks(out), ranks(key)
             low, base, bits = 0, 0, len(key).bit_length()
         out = ((out - base) << bits) | (key - low)
     return out
@@ -56,18 +62,32 @@ def starts(*sorted_keys: Ints) -> Bools:
     return new
 
 
-def dense(*keys: Ints) -> tuple[Ints, Ints]:
-    """Numbers from 0 in the order of the keys, equal rows sharing one, and the first row of each
-    number; as np.unique with its inverse."""
-    key = combine(*keys)
-    n = len(key)
-    if not n:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+def ranks(key: Ints) -> Ints:
+    """Numbers from 0 in rising order of the values, equal ones sharing one."""
     by_key = order(key)
-    new = starts(key[by_key])
-    out = np.empty(n, dtype=np.int64)
-    out[by_key] = np.cumsum(new) - 1
-    return out, by_key[new]
+    out = np.empty(len(key), dtype=np.int64)
+    out[by_key] = np.cumsum(starts(key[by_key])) - 1
+    return out
+
+
+def dense(*keys: Ints) -> tuple[Ints, Ints]:
+    """Numbers from 0 in the order of appearance, equal rows sharing one, and the first row of each
+    number."""
+    key = combine(*keys)
+    if not len(key):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    encoded = pa.array(key).dictionary_encode()
+    out = encoded.indices.to_numpy().astype(np.int64)
+    first = np.empty(len(encoded.dictionary), dtype=np.int64)
+    first[out[::-1]] = np.arange(len(out) - 1, -1, -1)  # of equal ones the last write stays
+    return out, first
+
+
+def ranges(start: Ints, size: Ints) -> Ints:
+    """The numbers start[0], start[0] + 1, ..., size[0] of them, then those of start[1]..."""
+    out: Ints = np.repeat(start - (np.cumsum(size) - size), size)
+    out += np.arange(len(out))
+    return out
 
 
 def position(new: Bools) -> Ints:

@@ -14,12 +14,12 @@ import errno
 import numpy as np
 
 from miner.annotate import Annotated, Via
-from miner.bodies import Body, path_identity
+from miner.bodies import ARGV, OTHER, Body, path_identity
 from miner.events import NO_RET, Ints
-from miner.joins import argument_index, by_number, numbers
+from miner.joins import argument_index, by_number, is_one
 from miner.motifs import Over
 from miner.order import order, sizes, starts
-from miner.sessions import OPENS, key_codes, names_child, runs, word_of_command
+from miner.sessions import OPENS, key_codes, runs, word_of_command
 from miner.tokens import by_class
 from tracer import syscalls
 
@@ -33,10 +33,13 @@ def _candidates(annotated: Annotated) -> Ints:
     named = by_number(argument_index(syscalls.ArgKind.PATH), events.nr) >= 0
     asks = by_class(events.nr, syscalls.SyscallClass.PURE)
     rows = np.flatnonzero(
-        named & (asks | np.isin(events.nr, numbers(*OPENS))) & (events.ret != NO_RET) & events.own
+        events.path.nonempty
+        & named
+        & (asks | is_one(events.nr, *OPENS))
+        & (events.ret != NO_RET)
+        & events.own
     )
-    rows = rows[names_child(annotated, rows)]
-    return rows[order(events.thread[rows], rows)]
+    return rows[order(events.thread[rows])]
 
 
 def paths(annotated: Annotated) -> list[Body]:
@@ -49,7 +52,7 @@ def paths(annotated: Annotated) -> list[Body]:
     iteration = runs(thread, path_identity(annotated, rows))
     begin = np.flatnonzero(starts(iteration))
     absent = np.isin(-events.ret[rows], _MISSING)
-    opens = np.isin(events.nr[rows], numbers(*OPENS))
+    opens = is_one(events.nr[rows], *OPENS)
     gone = np.logical_and.reduceat(absent, begin)
     # A call on an entry of a directory that was read is part of that loop, unless it is not there.
     asked = ~np.logical_or.reduceat((opens & ~absent) | (annotated.via[rows] >= 0), begin)
@@ -57,23 +60,18 @@ def paths(annotated: Annotated) -> list[Body]:
     run = runs(thread[begin], kind)
     long = (sizes(starts(run)) >= _LEAST)[run] & (kind > 0)
     codes, keys = key_codes(events, rows, np.full(len(rows), int(Via.OTHER)))
-    found = []
-    for number in (1, 2):
-        chosen = long & (kind == number)
-        if not chosen.any():
-            continue
-        first = rows[begin]
-        source = np.where(word_of_command(annotated, first), 2, 0)
-        whole = Body(
-            over=Over.PATHS,
-            keys=keys,
-            rows=rows,
-            codes=codes,
-            iteration=iteration,
-            instance=run,
-            source=source,
-            path=first,
-            missing=gone,
-        )
-        found.append(whole.select(chosen))
-    return found
+    first = rows[begin]
+    whole = Body(
+        over=Over.PATHS,
+        keys=keys,
+        rows=rows,
+        codes=codes,
+        iteration=iteration,
+        instance=run,
+        source=np.where(word_of_command(annotated, first), ARGV, OTHER),
+        path=first,
+        missing=gone,
+    )
+    label = np.where(long, kind, 0)
+    parts = zip(np.unique(label).tolist(), whole.by_group(label), strict=True)
+    return [part for number, part in parts if number]

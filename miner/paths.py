@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
 from miner.joins import AT_FDCWD, argument_index, by_number, last_before, number, pick
+from miner.order import dense
 from tracer import syscalls
 
 _DOT = re.compile(r"/\.(?=/|$)|//+")
@@ -50,6 +51,7 @@ class Directories:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self._ids: dict[str, int] = {}
+        self._spelled: dict[str | None, int] = {}
 
     def id(self, path: str) -> int:
         """Number of the directory `path`, which is normalized."""
@@ -59,11 +61,21 @@ class Directories:
             self.paths.append(path)
         return known
 
-    def of_object(self, objects: Objects, number: int) -> int:
-        """Number of the directory that an object is, -1: its path is not known."""
-        if number < 0 or not objects.path[number].startswith("/"):
-            return -1
-        return self.id(normal(objects.path[number]))
+    def of_objects(self, objects: Objects, wanted: Ints) -> Ints:
+        """Numbers of the directories that objects are, -1: the path is not known."""
+        out = np.full(len(wanted), -1, dtype=np.int64)
+        if not len(objects):
+            return out
+        known, number = self._spelled, self.id
+        paths = objects.path.take(pa.array(np.maximum(wanted, 0))).to_pylist()
+        for i, path in enumerate(paths):
+            found = known.get(path)
+            if found is None:
+                found = number(normal(path)) if path and path.startswith("/") else -1
+                known[path] = found
+            out[i] = found
+        out[wanted < 0] = -1
+        return out
 
     def join(self, base: int, path: str) -> int:
         """Number of `path` as seen from directory `base` (-1: not known); -1 if that is unknown."""
@@ -118,26 +130,28 @@ def arguments(events: Events, folders: Directories) -> Arguments:
     has_path = (events.path.codes >= 0) & (by_number(argument_index(kinds.PATH), events.nr) >= 0)
     dirfd_index = by_number(argument_index(kinds.DIRFD), events.nr)
     on_fd = (dirfd_index >= 0) & (pick(events, dirfd_index) != AT_FDCWD)
-    empty = np.array([p == "" for p in events.path.values] + [True])[events.path.codes]
-    has = has_path & ~empty & (events.ret != NO_RET)
+    has = has_path & events.path.nonempty & (events.ret != NO_RET)
     rows = np.flatnonzero(has)
     key, time = np.array([m[:2] for m in events.moves], dtype=np.int64).reshape(-1, 2).T
     where = [folders.id(m[2]) if m[2] else -1 for m in events.moves]
     cwd = np.array([*where, -1], dtype=np.int64)[
         last_before(key, time, events.pid[rows], events.t_ns[rows])
     ]
-    used = np.unique(events.object[rows][on_fd[rows]])
-    of_object = np.full(len(events.objects.kind) + 1, -1, dtype=np.int64)
-    of_object[used] = [folders.of_object(events.objects, int(o)) for o in used]
+    is_used = np.zeros(len(events.objects) + 1, dtype=bool)
+    is_used[events.object[rows][on_fd[rows]]] = True
+    used = np.flatnonzero(is_used[:-1])
+    of_object = np.full(len(events.objects) + 1, -1, dtype=np.int64)
+    of_object[used] = folders.of_objects(events.objects, used)
     base = np.where(on_fd[rows], of_object[events.object[rows]], cwd)
-    head, tail, names, heads = _split(events.path.values)
+    head, tail, names, heads = _split(events.path.array)
     codes = events.path.codes[rows]
     plain = head[codes] < 0
     folder = base.copy()
     # Few pairs of (base, leading directories): one per directory, not one per event.
     slow = np.flatnonzero(~plain)
     pairs = (base[slow] + 1) * (len(heads) + 1) + head[codes[slow]]
-    unique, inverse = np.unique(pairs, return_inverse=True)
+    inverse, first = dense(pairs)
+    unique = pairs[first].tolist()
     resolved = [
         folders.join(int(u) // (len(heads) + 1) - 1, heads[int(u) % (len(heads) + 1)])
         for u in unique
@@ -150,25 +164,20 @@ def arguments(events: Events, folders: Directories) -> Arguments:
     return Arguments(has, out[0], out[1], single, on_fd, names)
 
 
-def _split(paths: list[str]) -> tuple[Ints, Ints, pa.StringArray, list[str]]:
+def _split(array: pa.StringArray) -> tuple[Ints, Ints, pa.StringArray, list[str]]:
     """Of each path: code of its leading directories (-1: none) and of its last component."""
-    array = pa.array(paths, pa.string())
     trimmed = pc.utf8_rtrim(array, characters="/")
     odd = pc.match_substring_regex(trimmed, r"//|(^|/)\.(/|$)")
     if pc.any(odd).as_py():
-        fixed = [
-            normal(p) if is_odd else p for p, is_odd in zip(paths, odd.to_pylist(), strict=True)
-        ]
-        trimmed = pc.utf8_rtrim(pa.array(fixed, pa.string()), characters="/")
+        fixed = pa.array([normal(p) for p in pc.filter(array, odd).to_pylist()], pa.string())
+        trimmed = pc.utf8_rtrim(pc.replace_with_mask(array, odd, fixed), characters="/")
     slash = pc.match_substring(trimmed, "/").to_numpy(zero_copy_only=False)
     parts = pc.split_pattern(trimmed, "/", max_splits=1, reverse=True)
     first = pc.list_element(parts, 0)
     tails = pc.list_element(pc.filter(parts, pa.array(slash)), 1)
-    tail_full = np.array(first.to_pylist(), dtype=object)
-    tail_full[slash] = np.array(tails.to_pylist(), dtype=object)
-    tail = pa.array(tail_full, pa.string()).dictionary_encode()
+    tail = pc.replace_with_mask(first, pa.array(slash), tails).dictionary_encode()
     heads = pc.filter(first, pa.array(slash)).dictionary_encode()
-    head = np.full(len(paths), -1, dtype=np.int64)
+    head = np.full(len(array), -1, dtype=np.int64)
     head[slash] = heads.indices.to_numpy(zero_copy_only=False)
     # "/name" splits into "" and "name": its directory is the root.
     head_values = [value or "/" for value in heads.dictionary.to_pylist()]

@@ -69,7 +69,7 @@ def call_line(events: Events, i: int) -> str:
     nr = int(events.nr[i])
     entry = syscalls.by_nr().get(nr)
     kinds: Sequence[syscalls.ArgKind] = entry.args if entry else ()
-    strings = [s.values[s.codes[i]] for s in (events.path, events.path2) if s.codes[i] >= 0]
+    strings = [s[i] for s in (events.path, events.path2) if s.codes[i] >= 0]
     parts = []
     for j, kind in enumerate(kinds):
         value = int(events.args[i, j])

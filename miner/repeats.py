@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Maximal repeats of an integer sequence, by a suffix array over windows of bounded length.
+"""Maximal repeats of an integer sequence, by its suffix array.
 
-Prefix doubling (Manber and Myers, "Suffix arrays", 1993) stops once suffixes are ordered by their
-first 2^levels tokens: longer repeats are of no use to a compound, and each level is one sort of the
-whole sequence inside numpy. A repeat is maximal when no longer one has all its occurrences; maximal
-repeats are the left-diverse LCP intervals (Abouelhoda, Kurtz and Ohlebusch, 2004).
+The suffix array comes from pydivsufsort (Y. Mori's libdivsufsort), the lengths that neighbours in
+it share from Kasai's algorithm. A repeat is maximal when no longer one has all its occurrences;
+maximal repeats are the left-diverse LCP intervals (Abouelhoda, Kurtz and Ohlebusch, 2004).
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from miner.events import Bools, Ints
+from miner.order import ranks
 
-LEVELS = 6
-"""Repeats of up to 2^6 = 64 tokens are told apart."""
+LONGEST = 64
+"""Longer repeats are of no use to a compound: they are cut."""
 
 
 @dataclass(frozen=True)
@@ -27,39 +27,19 @@ class Repeat:
     starts: Ints
 
 
-def _rank(sequence: Ints, levels: int) -> list[Ints]:
-    """For each level k the rank of each window of 2^k tokens; windows beyond the end are lowest."""
-    n = len(sequence)
-    _, rank = np.unique(sequence, return_inverse=True)
-    ranks = [rank + 1]
-    for level in range(levels):
-        half = 1 << level
-        shifted = np.zeros(n, dtype=np.int64)
-        if half < n:
-            shifted[:-half] = ranks[-1][half:]
-        _, rank = np.unique(ranks[-1] * (n + 2) + shifted, return_inverse=True)
-        ranks.append(rank + 1)
-    return ranks
+def suffix_array(sequence: Ints) -> tuple[Ints, Ints]:
+    """The suffixes in order, and the length that each shares with the one before it (0 for the
+    first), at most LONGEST."""
+    from pydivsufsort import divsufsort, kasai
 
-
-def suffix_array(sequence: Ints, levels: int = LEVELS) -> tuple[Ints, Ints]:
-    """Suffixes ordered by their first 2^levels tokens, and the length that each shares with the
-    one before it, at most 2^levels (0 for the first)."""
-    n = len(sequence)
-    ranks = _rank(sequence, levels)
-    order = np.argsort(ranks[-1], kind="stable")
-    left, right = order[:-1].copy(), order[1:].copy()
-    common = np.zeros(len(left), dtype=np.int64)
-    # Greedy from the longest window down: the common length in binary.
-    for level in range(levels, -1, -1):
-        padded = np.append(ranks[level], 0)
-        size = 1 << level
-        inside = np.maximum(left, right) + size <= n
-        at_left, at_right = np.minimum(left, n), np.minimum(right, n)
-        equal = inside & (padded[at_left] == padded[at_right])
-        step = np.where(equal, size, 0)
-        common, left, right = common + step, left + step, right + step
-    return order, np.minimum(np.concatenate([[0], common]), 1 << levels)[:n]
+    if not len(sequence):
+        return sequence, sequence
+    # Small numbers, which it sorts by counting.
+    tokens = ranks(sequence)
+    suffixes = divsufsort(tokens)
+    behind = kasai(tokens, suffixes)
+    common = np.concatenate([[0], behind[:-1]])
+    return suffixes.astype(np.int64), np.minimum(common, LONGEST).astype(np.int64)
 
 
 def _nearest_smaller(value: Ints) -> Ints:
@@ -73,34 +53,32 @@ def _nearest_smaller(value: Ints) -> Ints:
         previous[behind] = previous[previous[behind]]
 
 
-def maximal_repeats(
-    sequence: Ints, min_length: int = 2, min_count: int = 2, levels: int = LEVELS
-) -> list[Repeat]:
+def maximal_repeats(sequence: Ints, min_length: int = 2, min_count: int = 2) -> list[Repeat]:
     """All maximal repeats of at least `min_length` tokens and `min_count` occurrences, which may
-    overlap; longer than 2^levels tokens only their first 2^levels."""
+    overlap; of longer ones than LONGEST tokens the first so many."""
     n = len(sequence)
     if n < 2:
         return []
-    order, common = suffix_array(sequence, levels)
+    suffixes, common = suffix_array(sequence)
     low = _nearest_smaller(common)
     high = n - 1 - _nearest_smaller(common[::-1])[::-1]  # nearest smaller to the right, n: none
-    # Interval: suffixes low .. high - 1 of `order` share common[i] tokens.
+    # Interval: `suffixes` low .. high - 1 share common[i] tokens.
     low = np.maximum(low, 0)
     keep = (common >= min_length) & (high - low >= min_count)
     packed = np.unique((low[keep] * (n + 1)) + high[keep], return_index=True)[1]
     chosen = np.flatnonzero(keep)[packed]
     low, high, length = low[chosen], high[chosen], common[chosen]
-    diverse = _left_diverse(sequence, order, low, high)
+    diverse = _left_diverse(sequence, suffixes, low, high)
     return [
-        Repeat(int(size), np.sort(order[a:b]))
+        Repeat(int(size), np.sort(suffixes[a:b]))
         for size, a, b in zip(
             length[diverse].tolist(), low[diverse].tolist(), high[diverse].tolist(), strict=True
         )
     ]
 
 
-def _left_diverse(sequence: Ints, order: Ints, low: Ints, high: Ints) -> Bools:
+def _left_diverse(sequence: Ints, suffixes: Ints, low: Ints, high: Ints) -> Bools:
     """Whether the tokens before an interval's occurrences differ; the start counts as different."""
-    before = np.where(order > 0, sequence[order - 1], -1 - np.arange(len(order)))
+    before = np.where(suffixes > 0, sequence[suffixes - 1], -1 - np.arange(len(suffixes)))
     changes = np.concatenate([[0], np.cumsum(before[1:] != before[:-1])])
     return changes[high - 1] > changes[low]

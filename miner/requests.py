@@ -8,7 +8,7 @@ import numpy as np
 from miner.annotate import Annotated, Via
 from miner.bodies import Body
 from miner.events import NO_RET, Bools, Ints
-from miner.joins import fd_index, numbers
+from miner.joins import fd_index, is_one
 from miner.motifs import Over
 from miner.order import dense, order, starts
 from miner.sessions import key_codes, runs
@@ -24,13 +24,13 @@ _WAITS = (
 def _begins(annotated: Annotated) -> Bools:
     """Reads from an accepted connection that follow a write to it, or nothing: a request begins."""
     events = annotated.events
-    accepted = np.isin(events.nr, numbers("accept", "accept4"))
+    accepted = is_one(events.nr, "accept", "accept4")
     root = annotated.root
     on_connection = (root >= 0) & accepted[np.maximum(root, 0)] & (fd_index(events.nr) >= 0)
-    receives = np.isin(events.nr, numbers(*_RECEIVES)) & (events.ret > 0)
-    sends = np.isin(events.nr, numbers(*_SENDS)) & (events.ret >= 0)
+    receives = is_one(events.nr, *_RECEIVES) & (events.ret > 0)
+    sends = is_one(events.nr, *_SENDS) & (events.ret >= 0)
     rows = np.flatnonzero(on_connection & (receives | sends) & events.own)
-    rows = rows[order(events.object[rows], rows)]
+    rows = rows[order(events.object[rows])]
     first = starts(events.object[rows])
     after = np.append(True, sends[rows][:-1]) | first
     out = np.zeros(len(events), dtype=bool)
@@ -57,10 +57,10 @@ def requests(annotated: Annotated) -> Body | None:
     begins = _begins(annotated)
     if not begins.any():
         return None
-    threads = np.unique(events.thread[begins])
-    rows = np.flatnonzero(np.isin(events.thread, threads) & (events.ret != NO_RET) & events.own)
-    rows = rows[order(events.thread[rows], rows)]
-    waits = np.isin(events.nr[rows], numbers(*_WAITS))
+    serving = np.bincount(events.thread[begins], minlength=int(events.thread.max()) + 1) > 0
+    rows = np.flatnonzero(serving[events.thread] & (events.ret != NO_RET) & events.own)
+    rows = rows[order(events.thread[rows])]
+    waits = is_one(events.nr[rows], *_WAITS)
     segment = np.cumsum(starts(events.thread[rows]) | begins[rows] | waits) - 1
     serves = np.zeros(int(segment[-1]) + 1, dtype=bool)
     serves[segment[begins[rows]]] = True
@@ -68,10 +68,10 @@ def requests(annotated: Annotated) -> Body | None:
     # By connection, then by time.
     iteration, first = dense(segment)
     connection = events.object[rows[first]]
-    by_connection = order(connection, np.arange(len(first)))
+    by_connection = order(connection)
     rank = np.empty(len(first), dtype=np.int64)
     rank[by_connection] = np.arange(len(first))
-    sort = order(rank[iteration], rows)
+    sort = order(rank[iteration])
     rows, iteration = rows[sort], rank[iteration][sort]
     connection = connection[by_connection]
     codes, keys = key_codes(events, rows, _via(annotated, rows, iteration, connection))

@@ -132,7 +132,7 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
         instance = (size >= 2) & ends
         image = annotated.image[rows[start]]
         program = annotated.program[image]
-        for number in np.unique(program[instance]).tolist():
+        for number in np.flatnonzero(np.bincount(program[instance])).tolist():
             mine = instance & (program == number)
             chosen = rows[np.repeat(mine, size)]
             loop = _read_loop(annotated, nr, chosen, size[mine], image[mine])
@@ -156,8 +156,7 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     if index >= 0 and nr not in numbers("getdents64", "getdents"):
         wanted = events.args[rows, index].astype(np.int64)
         short = (events.ret[rows] > 0) & (events.ret[rows] < wanted)
-        regular = np.array([k == "file" for k in events.objects.kind], dtype=bool)
-        short &= regular[events.object[rows]]
+        short &= events.objects.are("file")[events.object[rows]]
         same = events.object[rows][1:] == events.object[rows][:-1]
         known = rows[1:][short[:-1] & (events.ret[rows][1:] == 0) & same]
         loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
@@ -178,7 +177,7 @@ def _streams(annotated: Annotated, claimed: Bools) -> tuple[Ints, Ints]:
     """Tokens of the calls that belong to no loop, thread by thread, and their events."""
     events = annotated.events
     rows = np.flatnonzero((events.ret != NO_RET) & events.own)
-    rows = rows[order(events.thread[rows], rows)]
+    rows = rows[order(events.thread[rows])]
     # What was taken out leaves one token behind, which equals no other.
     gone = claimed[rows]
     head = gone & ~np.append(False, gone[:-1])
@@ -234,7 +233,7 @@ def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Seq
     for j in range(grid.shape[1]):
         column = grid[:, j]
         code = int(xattr[j])
-        name = events.path2.values[code] if code >= 0 else ""
+        name = str(events.path2.array[code]) if code >= 0 else ""
         stats = CallStats(BodyKey(int(events.nr[column[0]]), Via.OTHER, name))
         stats.add(events, column)
         stats.iterations = len(column)
@@ -272,7 +271,7 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
     elif (codes >= 0).all():
         arg = Arg(ArgKind.UNKNOWN)
         if (codes == codes[0]).all():
-            arg = Arg(ArgKind.STRING, text=events.path.values[codes[0]])
+            arg = Arg(ArgKind.STRING, text=events.path[int(column[0])])
         else:
             for k in range(j):
                 if (events.path.codes[grid[:, k]] == codes).all():

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.annotate import Annotated, Via
-from miner.bodies import Body
+from miner.bodies import ARGV, ENTRY, Body
 from miner.events import NO_RET, Bools, Events, Ints
-from miner.joins import argument_index, by_number, fd_index, numbers
+from miner.joins import argument_index, by_number, fd_index, is_one
 from miner.motifs import Over
 from miner.order import dense, order, starts
 from miner.tokens import BodyKey
@@ -26,7 +26,6 @@ OPENS = ("open", "openat", "openat2", "creat")
 _ACCESS = 0o3 | 0o100 | 0o1000 | 0o200000 | 0o10000000
 _READS = ("read", "pread64", "recvfrom")
 _WRITES = ("write", "pwrite64", "sendto")
-_ENTRY, _ARGV = 1, 2  # indices into bodies.SOURCES
 
 
 def _details(events: Events, rows: Ints) -> Ints:
@@ -49,25 +48,22 @@ def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey
     return codes, keys
 
 
-def names_child(annotated: Annotated, rows: Ints) -> Bools:
-    """Which calls name something below their descriptor: they are no work on what it is."""
-    codes = annotated.events.path.codes[rows]
-    empty = np.array([p == "" for p in annotated.events.path.values] + [True])
-    return ~empty[codes]
-
-
 def word_of_command(annotated: Annotated, rows: Ints) -> Bools:
     """Which of the events name a path that is a word of their program's command line."""
     events = annotated.events
     words = [(i, word) for i, p in enumerate(events.processes) for word in p.argv[1:]]
-    if not words or not events.path.values:
+    if not words:
         return np.zeros(len(rows), dtype=bool)
-    values = pa.array(events.path.values, pa.string())
-    code = pc.index_in(pa.array([w for _, w in words], pa.string()), value_set=values)
-    code = pc.fill_null(code, -1).to_numpy().astype(np.int64)
-    pairs = (np.array([i for i, _ in words], dtype=np.int64) << 32) | code
-    asked = (annotated.image[rows] << 32) | events.path.codes[rows]
-    return np.isin(asked, pairs[code >= 0]) & (annotated.image[rows] >= 0)
+    texts = pa.array([word for _, word in words], pa.string()).dictionary_encode()
+    code = pc.index_in(events.path.array, value_set=texts.dictionary)
+    word_of = np.append(pc.fill_null(code, -1).to_numpy().astype(np.int64), -1)
+    word = word_of[events.path.codes[rows]]
+    images = np.array([i for i, _ in words], dtype=np.int64)
+    pairs = (images << 32) | texts.indices.to_numpy().astype(np.int64)
+    hits = np.flatnonzero((word >= 0) & (annotated.image[rows] >= 0))
+    out = np.zeros(len(rows), dtype=bool)
+    out[hits] = np.isin((annotated.image[rows[hits]] << 32) | word[hits], pairs)
+    return out
 
 
 def runs(*keys: Ints) -> Ints:
@@ -80,23 +76,24 @@ def files(annotated: Annotated) -> Body | None:
     events = annotated.events
     root = annotated.root
     on_file = (root >= 0) & (fd_index(events.nr) >= 0) & events.own
-    on_file &= np.isin(events.nr[root], numbers(*OPENS))
-    rows = np.flatnonzero(on_file & (events.ret != NO_RET))
-    rows = rows[~names_child(annotated, rows)]
-    opened = np.unique(root[rows])
-    rows = np.concatenate([opened[events.own[opened]], rows])
+    on_file &= is_one(events.nr, *OPENS)[root]
+    on_file &= (events.ret != NO_RET) & ~events.path.nonempty
+    is_open = np.zeros(len(events), dtype=bool)
+    is_open[root[on_file]] = True
+    is_open &= events.own
+    rows = np.flatnonzero(on_file | is_open)
     if not len(rows):
         return None
-    is_open = np.arange(len(rows)) < int(events.own[opened].sum())
+    is_open = is_open[rows]
     opener = np.where(is_open, rows, root[rows])
-    sort = order(events.thread[opener], opener, rows)
+    sort = order(opener)
     rows, opener, is_open = rows[sort], opener[sort], is_open[sort]
     codes, keys = key_codes(events, rows, np.where(is_open, int(Via.OTHER), int(Via.RESULT)))
     first = starts(opener)
     begin = opener[first]
     source = np.zeros(len(begin), dtype=np.int64)
-    source[word_of_command(annotated, begin)] = _ARGV
-    source[annotated.via[begin] >= 0] = _ENTRY
+    source[word_of_command(annotated, begin)] = ARGV
+    source[annotated.via[begin] >= 0] = ENTRY
     return Body(
         over=Over.FILES,
         keys=keys,
@@ -113,7 +110,7 @@ def files(annotated: Annotated) -> Body | None:
 def _read_whole(events: Events, rows: Ints, first: Bools) -> Bools:
     """Which files were read to their end: a read returned 0, or as much was read as fstat said."""
     begin = np.flatnonzero(first)
-    reads = np.isin(events.nr[rows], numbers("read", "pread64", "readv", "preadv", "preadv2"))
+    reads = is_one(events.nr[rows], "read", "pread64", "readv", "preadv", "preadv2")
     moved = np.where(reads & (events.ret[rows] > 0), events.ret[rows], 0)
     total = np.add.reduceat(moved, begin)
     ended = np.logical_or.reduceat(reads & (events.ret[rows] == 0), begin)
@@ -128,10 +125,11 @@ def copies(annotated: Annotated) -> Body | None:
     many looks the same.
     """
     events = annotated.events
-    moved = np.isin(events.nr, numbers(*_READS, *_WRITES)) & (events.ret > 0) & events.own
+    moved = is_one(events.nr, *_READS, *_WRITES) & (events.ret > 0) & events.own
     rows = np.flatnonzero(moved & (events.object >= 0))
-    is_read = np.isin(events.nr[rows], numbers(*_READS))
-    sort = order(events.thread[rows], events.args[rows, 1].astype(np.int64), rows)
+    is_read = is_one(events.nr[rows], *_READS)
+    buffer, _ = dense(events.args[rows, 1].view(np.int64))
+    sort = order(events.thread[rows], buffer)
     rows, is_read = rows[sort], is_read[sort]
     same = (events.args[rows, 1][1:] == events.args[rows, 1][:-1]) & (
         events.thread[rows][1:] == events.thread[rows][:-1]
@@ -142,7 +140,7 @@ def copies(annotated: Annotated) -> Body | None:
     source, target = rows[:-1][pair], rows[1:][pair]
     if not len(source):
         return None
-    by_instance = order(events.object[source], events.object[target], source)
+    by_instance = order(events.object[source], events.object[target])
     source, target = source[by_instance], target[by_instance]
     both = np.stack([source, target], axis=1).ravel()
     codes, keys = key_codes(events, both, np.full(len(both), int(Via.FILE)))

@@ -64,7 +64,7 @@ def body_tokens(annotated: Annotated) -> BodyTokens:
     packed = (xattr << 16) | (events.nr[rows] << 3) | annotated.via[rows]
     codes[rows], first = dense(packed)
     unique = packed[first]
-    names = ["", *events.path2.values]
+    names = ["", *events.path2.array.to_pylist()]
     keys = [BodyKey(int(u >> 3) & 0x1FFF, int(u) & 7, names[int(u) >> 16]) for u in unique]
     return BodyTokens(codes, keys)
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.repeats import LEVELS, maximal_repeats, suffix_array
+from miner.repeats import LONGEST, maximal_repeats, suffix_array
 
 
 def brute_force(tokens: list[int]) -> set[tuple[int, tuple[int, ...]]]:
@@ -50,7 +50,7 @@ def test_suffix_array_is_sorted(tokens: list[int]) -> None:
 def test_long_repeats_are_cut() -> None:
     block = list(range(100))
     found = maximal_repeats(np.array([*block, -1, *block, -2, *block], dtype=np.int64))
-    assert max(r.length for r in found) == 1 << LEVELS
+    assert max(r.length for r in found) == LONGEST
     longest = max(found, key=lambda r: (r.length, len(r.starts)))
     assert len(longest.starts) >= 3
 
