@@ -105,6 +105,7 @@ class BodyLoop:
     distinct: int = 0
     known: int = 0
     whole: int = 0
+    missing: int = 0
     programs: Counter[str] = field(default_factory=Counter)
     build_ids: dict[str, str] = field(default_factory=dict)
     example: list[str] = field(default_factory=list)
@@ -121,7 +122,7 @@ class BodyLoop:
                 self.calls[key].merge(stats)
             else:
                 self.calls[key] = stats
-        for name in ("instances", "iterations", "distinct", "known", "whole", "own_ns"):
+        for name in ("instances", "iterations", "distinct", "known", "whole", "missing", "own_ns"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.per_instance.merge(other.per_instance)
         self.bytes.merge(other.bytes)
@@ -245,6 +246,8 @@ def measure(annotated: Annotated, body: Body, claimed: Bools, code_of_row: Ints)
     add_programs(loop.programs, loop.build_ids, events, annotated.image[rows[begin[new_instance]]])
     if body.whole is not None:
         loop.whole = int(body.whole.sum())
+    if body.missing is not None:
+        loop.missing = int(body.missing.sum())
     if body.source is not None:
         counts = np.bincount(body.source[body.source >= 0], minlength=len(SOURCES))
         loop.sources.update({s: int(n) for s, n in zip(SOURCES, counts, strict=True) if n})

@@ -28,6 +28,7 @@ def _body_signature(loop: BodyLoop) -> cluster.Signature:
     for key, share in loop.features().items():
         name = (loop.over, cluster.family(syscalls.name_of(key.nr)), key.via)
         out[name] = max(out.get(name, 0.0), share)
+    out["missing"] = loop.missing / max(loop.iterations, 1)
     out["whole"] = loop.whole / max(loop.iterations, 1)
     return out
 
