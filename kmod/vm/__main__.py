@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from kmod.vm import Disk, Machine, VmError, make_ext4, obtain
+from kmod.vm import Disk, Kernel, Machine, VmError, make_ext4, obtain
+from kmod.vm.debug_kernel import SUFFIX, obtain_debug
 
 HARNESS_FAILED = 125
 
@@ -22,11 +23,11 @@ def main() -> None:
 @main.command()
 @click.argument("version")
 def kernel(version: str) -> None:
-    """Download Debian's kernel VERSION (6.1, 6.12) and print its release, image and build folder.
+    """Download Debian's kernel VERSION (6.1, 6.12; 6.1-debug is built) and print its release, image and build folder.
 
     The folder is for `make -C FOLDER M=$PWD modules`.
     """
-    found = obtain(version)
+    found = _kernel(version)
     print(f"release={found.release}\nimage={found.image}\nbuild={found.build}")
 
 
@@ -75,7 +76,7 @@ def run(
     """
     brought = [*programs, *([command[0]] if shutil.which(command[0]) else [])]
     machine = Machine(
-        obtain(version),
+        _kernel(version),
         programs=brought,
         files={guest: Path(host) for host, _, guest in (text.partition(":") for text in files)},
         modules=modules,
@@ -97,6 +98,12 @@ def run(
     if console:
         sys.stderr.write(result.dmesg)
     sys.exit(result.returncode)
+
+
+def _kernel(version: str) -> Kernel:
+    if version.endswith(SUFFIX):
+        return obtain_debug(version.removesuffix(SUFFIX))
+    return obtain(version)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Kernel:
         found: dict[Path, None] = {}
         for name in names:
             command = ["modprobe", "-d", str(self.root), "-S", self.release, "--show-depends", name]
-            for line in _output(command).splitlines():
+            for line in command_output(command).splitlines():
                 kind, *rest = line.split()
                 if kind == "insmod":
                     found[Path(rest[0])] = None
@@ -88,14 +88,14 @@ def _fetch(version: str, place: Path) -> None:
         if name.startswith(("linux-headers-", "linux-kbuild-"))
     ]
     # apt-get warns when its own user cannot write here; it downloads all the same.
-    _output(["apt-get", *options, "download", *wanted], cwd=packages)
+    command_output(["apt-get", *options, "download", *wanted], cwd=packages)
     for package in sorted(packages.glob("*.deb")):
         _unpack(package, scratch)
     shutil.rmtree(packages)
     _relocate(scratch, place, release)
     vmlinuz = scratch / "boot" / f"vmlinuz-{release}"
     (scratch / "boot" / "vmlinux").write_bytes(extract_vmlinux(vmlinuz.read_bytes()))
-    _output(["depmod", "-b", str(scratch), release])
+    command_output(["depmod", "-b", str(scratch), release])
     scratch.rename(place)
 
 
@@ -103,7 +103,7 @@ def _find_release(version: str) -> tuple[list[str], str]:
     """Options of apt-get and the release, as in "6.1.0-56-amd64"."""
     offered = []
     for backports in (False, True):
-        options = _apt_options(backports)
+        options = apt_options(backports)
         for name in _depends(options, META_IMAGE):
             release = name.removeprefix("linux-image-")
             if release.startswith(version + "."):
@@ -114,7 +114,7 @@ def _find_release(version: str) -> tuple[list[str], str]:
     )
 
 
-def _apt_options(backports: bool) -> list[str]:
+def apt_options(backports: bool) -> list[str]:
     """A state of apt's own in our folder, so that neither root nor the machine's lists matter."""
     state = FOLDER / ("apt-backports" if backports else "apt")
     for folder in ("lists/partial", "archives/partial"):
@@ -145,7 +145,7 @@ def _codename() -> str:
 def _backports_line() -> str:
     """Backports stand on the server that the machine's own suite comes from."""
     codename = _codename()
-    targets = _output(
+    targets = command_output(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
     )
     for line in targets.splitlines():
@@ -172,7 +172,7 @@ def _unpack(package: Path, target: Path) -> None:
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
     ) as files:
-        _output(["tar", "-x", "--no-same-owner", *left_out, "-C", str(target)], stdin=files.stdout)
+        command_output(["tar", "-x", "--no-same-owner", *left_out, "-C", str(target)], stdin=files.stdout)
     if files.returncode != 0:
         raise UnavailableError(f"{package.name} cannot be unpacked")
 
@@ -207,7 +207,7 @@ def extract_vmlinux(vmlinuz: bytes) -> bytes:
     raise UnavailableError(f"vmlinuz is compressed in an unknown way: {payload[:6].hex()}")
 
 
-def _output(command: Sequence[str], **options: object) -> str:
+def command_output(command: Sequence[str], **options: object) -> str:
     # What an administrator's PATH has and a user's lacks: depmod, modprobe.
     env = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
     try:
