@@ -15,6 +15,7 @@
 #include "executor.h"
 #include "fence.h"
 #include "firing.h"
+#include "reference.h"
 #include "stats.h"
 #include "syscall_table.h"
 
@@ -79,8 +80,11 @@ u32 compounds_start(void)
 	for (u32 i = 0; i < profile.head->n_compounds; i++) {
 		const struct cosy_compound *c = &profile.compounds[i];
 
-		if (!bpf_can_run(&profile, c) || !serve_kinds(i, c))
+		if (!(cosy_config.executors & COSY_EXECUTOR_BPF) || !bpf_can_run(&profile, c) ||
+		    !serve_kinds(i, c)) {
+			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
+		}
 		account_open(&accounts[i]);
 		want(c->first_trigger, c->n_triggers);
 		want(c->first_serve, c->n_serve);

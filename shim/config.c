@@ -6,9 +6,14 @@
  */
 #include "shim.h"
 
+#include "cosy_image.h"
+
 #define MAX_ORDERS 4096
 
-struct cosy_config cosy_config = { .max_age_ms = 100 };
+struct cosy_config cosy_config = {
+	.max_age_ms = 100,
+	.executors = ~(u32)COSY_EXECUTOR_REFERENCE, // that one gains nothing
+};
 
 static char orders[MAX_ORDERS]; // "COSY_SHIM=..." as it came
 static char values[MAX_ORDERS]; // the same, cut into strings
@@ -65,6 +70,38 @@ static bool take_number(const char *s, u64 *to)
 	return true;
 }
 
+static bool take_executors(char *names)
+{
+	static const struct {
+		const char *name;
+		u32 bit;
+	} known[] = {
+		{ "bpf", COSY_EXECUTOR_BPF },
+		{ "module", COSY_EXECUTOR_MODULE },
+		{ "ahead", COSY_EXECUTOR_AHEAD },
+		{ "inline", COSY_EXECUTOR_INLINE },
+		{ "reference", COSY_EXECUTOR_REFERENCE },
+	};
+
+	cosy_config.executors = 0;
+	while (*names) {
+		char *end = names;
+		u32 i;
+
+		while (*end && *end != '+')
+			end++;
+		if (*end)
+			*end++ = 0;
+		for (i = 0; i < ARRAY_SIZE(known) && !str_equal(names, known[i].name); i++)
+			;
+		if (i == ARRAY_SIZE(known))
+			return false;
+		cosy_config.executors |= known[i].bit;
+		names = end;
+	}
+	return true;
+}
+
 static bool take_mode(const char *value)
 {
 	if (str_equal(value, "pass"))
@@ -88,6 +125,8 @@ static bool take_pair(const char *key, char *value)
 		cosy_config.strict = str_equal(value, "1");
 		return cosy_config.strict;
 	}
+	if (str_equal(key, "executors"))
+		return take_executors(value);
 #ifdef COSY_FENCE_TESTS
 	if (str_equal(key, "nofence"))
 		return take_nofence(value);

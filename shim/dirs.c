@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "fence.h"
+#include "recorded.h"
 
 #define SLOTS 64
 #define FDS 1024 // descriptors above are not followed: their reads are fences
@@ -26,6 +27,7 @@ static struct {
 
 void fd_forget(u64 first, u64 to)
 {
+	recorded_forget(first, to);
 	if (to >= FDS)
 		to = FDS - 1;
 	for (u64 fd = first; fd <= to; fd++) {
@@ -162,6 +164,11 @@ struct dir_slot *dir_of_fd(u64 fd)
 		return NULL;
 	d = &slots[(bind & 0xff) - 1];
 	return d->generation == bind >> 8 ? d : NULL;
+}
+
+u32 dir_number(const struct dir_slot *d)
+{
+	return (u32)(d - slots);
 }
 
 bool dirs_known(void)

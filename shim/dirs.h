@@ -53,6 +53,8 @@ HIDDEN struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int 
 				   u64 tsc);
 HIDDEN void dir_duplicated(u64 from, u64 to);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
+/* Which slot it is. */
+HIDDEN u32 dir_number(const struct dir_slot *d);
 /* What (dirfd, path) names, if it is a child of a known directory. */
 HIDDEN bool dir_child(int dirfd, const char *path, size_t len, struct child *to);
 /* Lock-free: the working directory or the root changed: paths mean something else. */

@@ -14,6 +14,7 @@
 #include "dirs.h"
 #include "fence.h"
 #include "mem.h"
+#include "reference.h"
 #include "stats.h"
 #include "syscall_table.h"
 
@@ -41,6 +42,7 @@ enum action {
 	ACTION_SIGACTION,
 	ACTION_EXEC,
 	ACTION_CLONE, // cosy_hook_before
+	ACTION_LOOK, // to the kernel; the reference executor wants to see it
 };
 
 // Calls whose class alone does not say enough; the rest follow their class.
@@ -155,26 +157,32 @@ bool exec_arm(void)
 	return true;
 }
 
-static void watch_attributes(u8 action)
+// Calls that are of no interest to the other executors.
+static u8 pass_action(u64 nr)
+{
+	return reference_wants(nr) ? ACTION_LOOK : ACTION_PASS;
+}
+
+static void watch_attributes(bool watch)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		if (compounds_want(nr))
-			cosy_actions[nr] = action;
+			cosy_actions[nr] = watch ? ACTION_ATTR : pass_action(nr);
 }
 
 void exec_rest(void)
 {
 	epoch_end(FENCE_PROCESS);
 	armed = false;
-	watch_attributes(ACTION_PASS);
+	watch_attributes(false);
 	// With threads, one may be reading now and come back when there are results again.
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed) && !threads; i++)
-		cosy_actions[when_armed[i].nr] = ACTION_PASS;
+		cosy_actions[when_armed[i].nr] = pass_action(when_armed[i].nr);
 }
 
 void exec_wake(void)
 {
-	watch_attributes(ACTION_ATTR);
+	watch_attributes(true);
 }
 
 void exec_disarm(int native_reason)
@@ -457,7 +465,7 @@ static long leave_call(struct regs *r)
 	return sys_regs(r);
 }
 
-static long exec_hook(struct regs *r)
+static long by_action(struct regs *r)
 {
 	switch ((enum action)(r->nr < COSY_ACTIONS ? cosy_actions[r->nr] : ACTION_BOTH)) {
 	case ACTION_ATTR:
@@ -502,10 +510,16 @@ static long exec_hook(struct regs *r)
 	case ACTION_EXEC:
 		return follow_exec(r);
 	case ACTION_PASS:
+	case ACTION_LOOK:
 	case ACTION_CLONE:
 		break;
 	}
 	return sys_regs(r);
+}
+
+static long exec_hook(struct regs *r)
+{
+	return unlikely(reference_wants(r->nr)) ? reference_call(r, by_action) : by_action(r);
 }
 
 /*
@@ -528,6 +542,8 @@ static void exec_before(struct regs *r)
 		exec_disarm(COSY_NATIVE_SHARING);
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
+		if (!(flags & CLONE_VFORK))
+			reference_stop();
 		watch_reads();
 	}
 }
@@ -556,9 +572,11 @@ void exec_start(void)
 		else if (is_special(nr))
 			cosy_actions[nr] = special[nr];
 		else if (is_when_armed(nr))
-			cosy_actions[nr] = ACTION_PASS;
+			cosy_actions[nr] = pass_action(nr);
 		else
 			cosy_actions[nr] = action_of_class(cosy_syscalls[nr].cls);
+		if (cosy_actions[nr] == ACTION_PASS)
+			cosy_actions[nr] = pass_action(nr);
 	}
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;

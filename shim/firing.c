@@ -12,17 +12,12 @@
 
 #define RESULTS_PER_DIR (3u << 20) // bytes: most of all there is room for
 
-static bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
+bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
 {
 	return d->open_epoch == epoch && tsc - d->open_tsc < max_age_ticks();
 }
 
-/*
- * A descriptor of the directory that the call means. By path it must be the
- * one the path leads to now: the program's own if that was opened in this
- * epoch, else one opened for the moment.
- */
-static int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
+int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
 {
 	const struct dir_slot *d = child->dir;
 

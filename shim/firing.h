@@ -13,6 +13,14 @@
 extern HIDDEN struct image profile;
 extern HIDDEN struct account accounts[COSY_MAX_COMPOUNDS];
 
+/* The program's descriptor of it was opened in this epoch: it and its path mean the same. */
+HIDDEN bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc);
+/*
+ * A descriptor of the directory that the call means; -errno. By path it must be
+ * the one the path leads to now: the program's own if that was opened in this
+ * epoch, else one opened for the moment (*ours).
+ */
+HIDDEN int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours);
 /* Compound number `ci` runs over the directory of this child. */
 HIDDEN void fire(u32 ci, const struct child *child);
 

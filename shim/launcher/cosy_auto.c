@@ -46,8 +46,11 @@ static void plan_execution(struct plan *p)
 		p->executor = "none: only watching, as asked";
 	else if (executors & COSY_EXECUTOR_BPF)
 		p->executor = executor_prepare(&p->places);
-	else
+	else if (!(executors & COSY_EXECUTOR_REFERENCE))
 		p->executor = "none of the profile's is among those allowed or built";
+	// Plain calls need nobody else.
+	if (executors & COSY_EXECUTOR_REFERENCE)
+		p->executor = NULL;
 	if (p->native)
 		return;
 	if (p->profile.refused)
@@ -80,6 +83,8 @@ static void plan_orders(struct plan *p)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
 	if (p->opt.strict)
 		ADD(";strict=1");
+	if (p->opt.executors && p->opt.executors != EXECUTORS_USUAL)
+		ADD(";executors=%s", executor_names(p->opt.executors, "+"));
 	if (p->stats[0])
 		ADD(";stats=%s", p->stats);
 #undef ADD

@@ -25,6 +25,9 @@ enum exit_code {
 	EXIT_NOT_FOUND = 127,
 };
 
+/* Unless the user says otherwise: that one gains nothing. */
+#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+
 struct options {
 	bool stats;
 	bool learn;
@@ -61,7 +64,7 @@ struct profile {
 
 /* options.c */
 void options_parse(struct options *to, int argc, char **argv);
-const char *executor_names(uint32_t executors);
+const char *executor_names(uint32_t executors, const char *between);
 
 /* program.c */
 int program_find(const char *name, char path[PATH_MAX]);

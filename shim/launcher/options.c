@@ -14,7 +14,9 @@ static const char help[] =
 	"  --stats          afterwards, say on stderr what was fused, and why not\n"
 	"  --learn          trace this run, and learn a profile from it afterwards\n"
 	"  --explain        say what would be done; do not run COMMAND\n"
-	"  --executor LIST  use only these: bpf,module,ahead,inline; none: only watch\n"
+	"  --executor LIST  use only these: bpf,module,ahead,inline; none: only watch;\n"
+	"                   reference: plain calls, which prove a profile right but gain\n"
+	"                   nothing\n"
 	"  --profile FILE   use this profile image instead of the program's own\n"
 	"  --max-age MS     answers older than this are never used [100]\n"
 	"  --strict         let every read of a file end what is known: slower, and safe\n"
@@ -32,6 +34,7 @@ static const struct {
 	{ "module", COSY_EXECUTOR_MODULE },
 	{ "ahead", COSY_EXECUTOR_AHEAD },
 	{ "inline", COSY_EXECUTOR_INLINE },
+	{ "reference", COSY_EXECUTOR_REFERENCE },
 };
 
 static void __attribute__((noreturn)) usage(const char *what, const char *on, const char *advice)
@@ -40,7 +43,7 @@ static void __attribute__((noreturn)) usage(const char *what, const char *on, co
 	exit(EXIT_USAGE);
 }
 
-const char *executor_names(uint32_t set)
+const char *executor_names(uint32_t set, const char *between)
 {
 	static char names[64];
 
@@ -49,7 +52,7 @@ const char *executor_names(uint32_t set)
 		if (!(set & executors[i].bit))
 			continue;
 		if (names[0])
-			strcat(names, ", ");
+			strcat(names, between);
 		strcat(names, executors[i].name);
 	}
 	return names[0] ? names : "none";
@@ -71,7 +74,8 @@ static uint32_t parse_executors(const char *list)
 				bit = executors[i].bit;
 		}
 		if (!bit)
-			usage("no such executor", list, "use bpf, module, ahead, inline or none");
+			usage("no such executor", list,
+			      "use bpf, module, ahead, inline, reference or none");
 		set |= bit;
 		list += len;
 		list += *list == ',';
@@ -110,7 +114,7 @@ void options_parse(struct options *to, int argc, char **argv)
 	char **at = argv + (argc > 0);
 	const char *value;
 
-	*to = (struct options){ .executors = UINT32_MAX };
+	*to = (struct options){ .executors = EXECUTORS_USUAL };
 	for (; *at && (*at)[0] == '-'; at++) {
 		if (!strcmp(*at, "--")) {
 			at++;

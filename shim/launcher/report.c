@@ -143,8 +143,8 @@ void explain(const struct program *program, const struct places *places,
 	for (uint32_t i = 0; (c = profile_compound(profile, i)); i++)
 		printf("compound  %s: at call %u in a directory of %u entries or more; by %s\n",
 		       profile_string(profile, c->name), c->nth, c->min_entries,
-		       executor_names(c->executors));
-	printf("executor  %s\n", executor ? executor : "bpf: ready");
+		       executor_names(c->executors, ", "));
+	printf("executor  %s\n", executor ? executor : "ready");
 	if (native)
 		printf("native    the program would run without Cosy: %s\n", native);
 	else

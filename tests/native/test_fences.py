@@ -124,8 +124,11 @@ AS_ROOT = {"chown", "become-nobody", "chroot"}
 class Stage:
     """Makes fresh pairs of directories and runs the victim on them."""
 
-    def __init__(self, runner: Runner, victim: Path, image: Path, folder: Path) -> None:
-        self.runner, self.victim, self.image, self.folder = runner, victim, image, folder
+    def __init__(
+        self, runner: Runner, victim: Path, image: Path, folder: Path, **orders: str
+    ) -> None:
+        self.runner, self.victim, self.folder = runner, victim, folder
+        self.orders = {"image": str(image), "max_age_ms": NEVER_MS, **orders}
         self.numbers: Iterator[int] = itertools.count()
 
     def fresh(self, kind: str) -> tuple[Path, Path]:
@@ -161,7 +164,7 @@ class Stage:
         return self._line(self.runner.native([self.victim, kind, *self.fresh(kind)]))
 
     def cosy(self, kind: str, **orders: str) -> str:
-        orders = {"image": str(self.image), "max_age_ms": NEVER_MS, **orders}
+        orders = {**self.orders, **orders}
         return self._line(
             self.runner.cosy([self.victim, kind, *self.fresh(kind)], mode="exec", orders=orders)
         )
@@ -174,14 +177,9 @@ class Stage:
         return text
 
 
-@pytest.fixture(scope="session")
-def stage(
-    fence_runner: Runner,
-    compiled: Compiler,
-    executor: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Stage:
-    victim = compiled(
+def victim(compiled: Compiler) -> Path:
+    """The program that scans, lets something happen, and asks."""
+    return compiled(
         "victim.c",
         "-Wno-missing-field-initializers",
         "victim_news.c",
@@ -189,9 +187,18 @@ def stage(
         "-pthread",
         "-lutil",
     )
+
+
+@pytest.fixture(scope="session")
+def stage(
+    fence_runner: Runner,
+    compiled: Compiler,
+    executor: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Stage:
     folder = tmp_path_factory.mktemp("fences")
     folder.chmod(0o755)
-    return Stage(fence_runner, victim, executor, folder)
+    return Stage(fence_runner, victim(compiled), executor, folder)
 
 
 @pytest.fixture(scope="session")
