@@ -21,6 +21,7 @@ Signature = Mapping[Any, float]
 MAX_DISTANCE = 0.35
 """Signatures further apart (1 - Ruzicka similarity, average linkage) are other motifs."""
 
+_O_NEW = 0o100 | 0o1000  # O_CREAT, O_TRUNC
 _PRECISION = 2  # digits of a feature that count as the same
 _NAMED_SHARE = 0.3  # calls in fewer iterations do not show in the name
 _NAMED_CALLS = 5
@@ -82,7 +83,7 @@ def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[
 _FAMILIES = {
     "stat": ("stat", "lstat", "fstat", "newfstatat", "statx"),
     "xattr": ("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr"),
-    "open": ("open", "openat", "openat2"),
+    "open": ("open", "openat", "openat2", "creat"),
     "read": ("read", "pread64", "readv", "preadv", "preadv2"),
     "write": ("write", "pwrite64", "writev", "pwritev", "pwritev2"),
     "getdents": ("getdents64", "getdents"),
@@ -95,7 +96,7 @@ _FAMILIES = {
     "wait": ("epoll_wait", "epoll_pwait", "poll", "ppoll", "select", "pselect6"),
     "unlink": ("unlink", "unlinkat", "rmdir"),
 }
-_FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
+FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
 _FAMILY = {name: family for family, names in _FAMILIES.items() for name in names}
 
 
@@ -116,14 +117,17 @@ def _shares(motif: Motif) -> dict[str, float]:
 def _file_name(motif: Motif) -> str:
     """What is done with each file between the open and the close."""
     share = _shares(motif)
-    done = [name for name in share if share[name] >= _NAMED_SHARE and name not in _FRAME]
+    done = [name for name in share if share[name] >= _NAMED_SHARE and name not in FRAME]
     reads = [c for c in motif.calls if family(c.syscall) == "read" and c.share >= _NAMED_SHARE]
     if "getdents" in done:
         return "read-directory"
     if "copy" in done:
         return "copy-file"
-    if "write" in done and not reads:
-        return "write-file"
+    if "write" in done:
+        return "rewrite-file" if reads else "write-file"
+    if _creates(motif) and not reads:
+        # What fills it may name it second (copy_file_range), or never.
+        return "write-file" if done else "create-file"
     if done == ["mmap"]:
         return "map-file"
     if reads and not {"write", "mmap"} & set(done):
@@ -134,6 +138,15 @@ def _file_name(motif: Motif) -> str:
         )
     words = [name for name in share if share[name] >= _NAMED_SHARE][:_NAMED_CALLS]
     return "-".join(["file", *words])
+
+
+def _creates(motif: Motif) -> bool:
+    """Whether most of the files are opened to be made or emptied."""
+    opens = [c for c in motif.calls if family(c.syscall) == "open"]
+    total = sum(c.count for c in opens)
+    new = sum(seen.count for c in opens for seen in c.flags if seen.value & _O_NEW)
+    new += sum(c.count for c in opens if c.syscall == "creat")
+    return 2 * new > total
 
 
 def _list_name(motif: Motif) -> str:
@@ -150,7 +163,7 @@ def _list_name(motif: Motif) -> str:
 
 def _serve_name(motif: Motif) -> str:
     share = _shares(motif)
-    words = [n for n in share if share[n] >= _NAMED_SHARE and n not in _FRAME - {"open"}]
+    words = [n for n in share if share[n] >= _NAMED_SHARE and n not in FRAME - {"open"}]
     return "-".join(["serve", *dict.fromkeys(words[:_NAMED_CALLS])])
 
 
@@ -184,6 +197,7 @@ def unique_names(motifs: Sequence[Motif]) -> None:
     """Number motifs of the same name, in the order of the list: NAME, NAME-2, ..."""
     seen: dict[str, int] = {}
     for motif in motifs:
+        motif.cluster = motif.name
         seen[motif.name] = seen.get(motif.name, 0) + 1
         if seen[motif.name] > 1:
             motif.name = f"{motif.name}-{seen[motif.name]}"

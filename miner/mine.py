@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from miner import cluster, cost, execution, pieces
 from miner.annotate import Via
 from miner.bodies import BodyLoop
 from miner.loopstats import EntryLoop
-from miner.motifs import Motif, MotifFile, TraceInfo
+from miner.motifs import Motif, MotifFile, Over, TraceInfo
 from miner.partial import Partial, merged
 from tracer import syscalls
 
@@ -23,11 +24,13 @@ def _entry_signature(loop: EntryLoop) -> cluster.Signature:
 
 
 def _body_signature(loop: BodyLoop) -> cluster.Signature:
-    """How regularly each kind of call is made; what opens a file differs by how it does."""
-    out: dict[object, float] = {}
+    """How regularly each kind of call is made; around a file, what is done with it counts."""
+    out: dict[Any, float] = {}
     for key, share in loop.features().items():
         name = (loop.over, cluster.family(syscalls.name_of(key.nr)), key.via)
         out[name] = max(out.get(name, 0.0), share)
+    if loop.over is Over.FILES:
+        out = {name: v for name, v in out.items() if name[1] not in cluster.FRAME} or out
     out["missing"] = loop.missing / max(loop.iterations, 1)
     out["whole"] = loop.whole / max(loop.iterations, 1)
     return out

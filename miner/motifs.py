@@ -230,6 +230,7 @@ class Motif:
     predicted: dict[str, int]  # executor -> ns saved in these traces; absent: cannot run it
     members: list[str]  # names of the variants that the cluster holds, this one first
     prefixes: list[Prefix] = field(default_factory=list)  # of the body, where it has an order
+    cluster: str = ""  # its name without a number: motifs that do the same in other forms share it
     own_ns: int = 0  # time in calls that no motif of an earlier kind has: these add up
     interval: dict[str, list[int]] = field(default_factory=dict)  # executor -> [low, high] ns
 

@@ -114,11 +114,12 @@ def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[M
     out = []
     for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
         if path.startswith("/"):
-            where = normal(path)
+            where = posixpath.normpath(path)
         elif by_fd or not cwd.get(pid) or not path:
             where = ""
         else:
-            where = normal(posixpath.join(cwd[pid], path))
+            # As the tracer does for objects: `..` takes the last component away.
+            where = posixpath.normpath(posixpath.join(cwd[pid], path))
         cwd[pid] = where
         out.append((pid, time, where))
     return out

@@ -232,3 +232,21 @@ def test_threads_share_descriptors(tmp_path: Path) -> None:
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no trace dataset: .*absent"):
         pieces.read(tmp_path / "absent")
+
+
+def test_a_walk_that_changes_directory_and_goes_back_up(tmp_path: Path) -> None:
+    """perl's File::Find: chdir down, `chdir ../..` up, and names of the working directory."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/perl", "/top")
+    for move, folder in (("a", "/top/a"), ("../b", "/top/b"), ("..", "/top")):
+        program.call("chdir", 0, path=move)
+        program.cwd = builder.new_object("directory", folder, len(builder.rows) - 1)
+        fd = program.open(AT_FDCWD, ".")
+        program.fds[fd] = builder.new_object("directory", folder, len(builder.rows) - 1)
+        program.getdents(fd, {"x": None, "y": None})
+        program.end_of_dir(fd)
+        program.close(fd)
+        for name in ("x", "y"):
+            program.stat(AT_FDCWD, name, REG)
+    found = annotated(builder, tmp_path)
+    assert int((found.via == an.Via.CWD).sum()) == 6
