@@ -78,7 +78,7 @@ def main(
     from tracer.target import DatasetError
 
     try:
-        costs = cost.load_calibration(calibration) if calibration else cost.Calibration()
+        costs = cost.load_calibration(calibration) if calibration else cost.here()
         found = mine.mine(list(traces), costs)
     except (cost.CalibrationError, DatasetError) as error:
         _fail(str(error))

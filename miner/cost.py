@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from miner.motifs import Call, Continuation, Motif, Over
 
+LEAST_ERROR = 0.05  # of a cost, however well it seems to be known
+DEFAULT_ERROR = 0.3  # of a cost that was not measured on this machine
 EXECUTORS = ("inline", "ahead", "bpf", "module")
 
 STAT_CALLS = frozenset({"stat", "lstat", "newfstatat", "statx"})
@@ -31,6 +34,9 @@ class CalibrationError(Exception):
 class Calibration:
     """Costs in ns unless the name says otherwise."""
 
+    call_ns: float = 60.0  # the cheapest call there is: crossing the boundary and back
+    byte_ns: float = 0.05  # of a copy between the page cache and the program
+    stat_ns: float = 550.0  # attributes of a child whose dentry is cached, native
     serve_ns: float = 250.0  # the shim answers a call from its result table, cold
     bpf_run_ns: float = 1000.0  # one run on an empty directory
     bpf_child_ns: float = 350.0  # per child of the directory, asked for or not
@@ -40,6 +46,8 @@ class Calibration:
     ahead_gate_ns: float = 40_000.0  # calls that are faster on average are cached: no gain
     ahead_ratio: float = 0.35  # of the native time, cold, with helper threads
     inline_ns: float = 10.0  # an answer that follows from what is known
+    errors: dict[str, float] = field(default_factory=dict)  # relative, of the costs measured here
+    machine: str = ""  # what they were measured on; empty: defaults
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -59,13 +67,52 @@ def calibration_from(value: object, where: str) -> Calibration:
     """A calibration from plain JSON values; raises CalibrationError that names `where`."""
     if not isinstance(value, Mapping):
         raise CalibrationError(f"is no calibration: {where}: expected a JSON object")
-    known = {f.name for f in dataclasses.fields(Calibration)}
-    for name, number in value.items():
+    known = {f.name for f in dataclasses.fields(Calibration)} - {"errors", "machine"}
+    errors, machine = value.get("errors", {}), value.get("machine", "")
+    if not isinstance(errors, Mapping) or not isinstance(machine, str):
+        raise CalibrationError(f"errors and machine are not as they should be: {where}")
+    numbers = {k: v for k, v in value.items() if k not in ("errors", "machine")}
+    for name, number in (*numbers.items(), *((k, errors[k]) for k in errors)):
         if name not in known:
             raise CalibrationError(f"unknown cost {name!r}: {where}: run cosy-doctor --calibrate")
         if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
             raise CalibrationError(f"cost {name} is no positive number: {where}")
-    return Calibration(**{name: float(number) for name, number in value.items()})
+    return Calibration(
+        **{name: float(number) for name, number in numbers.items()},
+        errors={str(name): float(error) for name, error in errors.items()},
+        machine=machine,
+    )
+
+
+def stored_path() -> Path | None:
+    """Where `cosy-doctor --calibrate` keeps the costs of this machine; None without a home."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    home = os.environ.get("HOME", "")
+    if not base.startswith("/") and not home.startswith("/"):
+        return None
+    root = Path(base) if base.startswith("/") else Path(home) / ".local" / "share"
+    return root / "cosy" / "calibration.json"
+
+
+def here() -> Calibration:
+    """The costs of this machine if they were measured, else the defaults.
+
+    Raises CalibrationError for a stored file that is none.
+    """
+    path = stored_path()
+    return load_calibration(path) if path and path.exists() else Calibration()
+
+
+def save_calibration(costs: Calibration, path: Path) -> None:
+    """Write the file whole or not at all; raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        tmp.write_text(json.dumps(costs.to_json(), indent=1) + "\n")
+        tmp.replace(path)
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -179,6 +226,26 @@ def predict(
     if known_ends:
         saved["inline"] = int(known_ends_ns - known_ends * c.inline_ns)
     return {executor: saved[executor] for executor in EXECUTORS if saved.get(executor, 0) > 0}
+
+
+def interval(
+    motif: Motif, c: Calibration, known_ends: int = 0, known_ends_ns: int = 0
+) -> dict[str, list[int]]:
+    """[low, high] of each prediction: all costs of the executors at the upper, at the lower end of
+    their errors. The trigger stays where the prediction puts it only if it pays there as well."""
+    ends = []
+    for sign in (1.0, -1.0):
+        changed = {
+            f.name: getattr(c, f.name) * max(1 + sign * c.errors.get(f.name, DEFAULT_ERROR), 0.0)
+            for f in dataclasses.fields(c)
+            if f.name not in ("errors", "machine", "call_ns", "byte_ns", "stat_ns")
+        }
+        ends.append(predict(motif, dataclasses.replace(c, **changed), known_ends, known_ends_ns))
+    low, high = ends
+    return {
+        executor: sorted([low.get(executor, 0), high.get(executor, 0)])
+        for executor in predict(motif, c, known_ends, known_ends_ns)
+    }
 
 
 def _is_slurp(call: Call) -> bool:

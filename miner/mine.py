@@ -85,14 +85,15 @@ def rank(
     motifs += _body_motifs([loop for p in partials for loop in p.body_loops], boundary_ns)
     for motif in motifs:
         motif.predicted = cost.predict(motif, calibration)
+        motif.interval = cost.interval(motif, calibration)
     found = (sequence for p in partials for sequence in p.sequences)
     for sequence in merged(found, lambda s: s.key()):
         motif = sequence.to_motif("?", boundary_ns)
         motif.name = cluster.content_name(motif)
         motif.members = [motif.name]
-        motif.predicted = cost.predict(
-            motif, calibration, sequence.known_ends, sequence.known_ends_ns
-        )
+        ends = (sequence.known_ends, sequence.known_ends_ns)
+        motif.predicted = cost.predict(motif, calibration, *ends)
+        motif.interval = cost.interval(motif, calibration, *ends)
         motifs.append(motif)
     motifs = [m for m in motifs if m.share >= _MIN_SHARE or m.predicted]
     motifs.sort(key=lambda m: (-max(m.predicted.values(), default=0), -m.time_ns, m.name))

@@ -199,14 +199,37 @@ def render(finding: Finding) -> str:
     return f"{line}\n{'':<22}to change it: {finding.command}" if finding.command else line
 
 
+def measure() -> None:
+    """Calibrate, store and print; exits 1 with a line when it cannot."""
+    from miner import cost
+    from synth import calibrate
+
+    path = cost.stored_path()
+    if path is None:
+        raise click.ClickException("no home folder: set XDG_DATA_HOME to an absolute path")
+    try:
+        costs = calibrate.calibrate()
+        cost.save_calibration(costs, path)
+    except (SynthError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    for line in calibrate.describe(costs):
+        click.echo(line)
+    click.echo(f"kept in {path}")
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cosy", prog_name="cosy-doctor")
-def main() -> None:
+@click.option("--calibrate", is_flag=True, help="Measure what calls cost here, and keep that.")
+def main(calibrate: bool) -> None:
     """Say what of Cosy works here, what does not, why, and the command that would change it.
 
-    Changes nothing, except that it makes the cache folder. Exit code: 0 programs can run faster
-    here, 1 they cannot (each `no` says why).
+    Changes nothing, except that it makes the cache folder. With --calibrate it measures what calls
+    and executors cost on this machine (half a minute) and keeps that for cosy-mine. Exit code: 0
+    programs can run faster here, 1 they cannot (each `no` says why), or could not be measured.
     """
+    if calibrate:
+        measure()
+        return
     results = {finding.what: finding for finding in findings()}
     for finding in results.values():
         click.echo(render(finding))

@@ -83,6 +83,8 @@ def _check_config(config: str) -> None:
 def _logged(command: list[str], place: Path) -> None:
     log = place / "build.log"
     with open(log, "ab") as file:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file).returncode
+        code = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        ).returncode
     if code != 0:
         raise UnavailableError(f"the debug kernel does not build, see {log}")

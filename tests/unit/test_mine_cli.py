@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def cosy_mine(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": "/proc/nowhere"}
     command = [sys.executable, "-m", "miner.cli", *map(str, args)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
@@ -163,7 +163,7 @@ def test_help_loads_nothing_heavy() -> None:
         "    heavy = {'numpy', 'pandas', 'pyarrow', 'sklearn'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": "/proc/nowhere"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"cosy-synth" in done.stdout

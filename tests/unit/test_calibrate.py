@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Costs are found again in walks that were made from them; files and intervals hold together."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from miner import cost
+from synth import calibrate
+from synth.calibrate import SIZES, STEPS, Walk
+from tests.unit.test_motifs import example_file
+
+RUN_NS, CHILD_NS, SERVE_NS, CALL_NS = 8000.0, 350.0, 250.0, 900.0
+
+
+def walks(rng: random.Random, noise: float) -> list[tuple[Walk, Walk, float]]:
+    out = []
+    for size, count in SIZES.items():
+        idle = Walk(1e6 * rng.uniform(0.99, 1.01), 0)
+        for step in STEPS:
+            asked = count * -(-size // step)
+            served = asked - count
+            spent = count * RUN_NS + count * size * CHILD_NS + served * SERVE_NS + count * CALL_NS
+            cpu_ns = idle.cpu_ns + spent * rng.uniform(1 - noise, 1 + noise)
+            out.append((Walk(cpu_ns, asked, count, count * size, served), idle, CALL_NS))
+    return out
+
+
+def test_known_costs_are_found_again() -> None:
+    rng = random.Random(5)
+    (exact,) = calibrate.executor_costs([walks(rng, 0.0)])
+    assert exact["bpf_run_ns"] == pytest.approx(RUN_NS, rel=0.02)
+    assert exact["bpf_child_ns"] == pytest.approx(CHILD_NS, rel=0.02)
+    assert exact["serve_ns"] == pytest.approx(SERVE_NS, rel=0.02)
+    rounds = calibrate.executor_costs([walks(rng, 0.02) for _ in range(30)])
+    middle, error = calibrate._median([found["bpf_child_ns"] for found in rounds])
+    assert middle == pytest.approx(CHILD_NS, rel=0.1)
+    assert cost.LEAST_ERROR <= error < 0.5
+
+
+def test_a_stored_calibration_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert cost.here() == cost.Calibration()
+    path = cost.stored_path()
+    assert path is not None
+    costs = cost.Calibration(serve_ns=123.0, errors={"serve_ns": 0.1}, machine="this one")
+    cost.save_calibration(costs, path)
+    assert cost.here() == costs
+    path.write_text('{"errors": 3}')
+    with pytest.raises(cost.CalibrationError, match="errors and machine"):
+        cost.here()
+    path.write_text(json.dumps({"errors": {"no_such_ns": 0.1}}))
+    with pytest.raises(cost.CalibrationError, match="no_such_ns"):
+        cost.here()
+
+
+def test_an_interval_holds_the_prediction_and_narrows_with_the_errors() -> None:
+    (motif,) = example_file().motifs[:1]
+    widths = []
+    for error in (0.05, 0.3):
+        errors = dict.fromkeys(("serve_ns", "bpf_run_ns", "bpf_child_ns"), error)
+        costs = cost.Calibration(bpf_run_ns=10.0, bpf_child_ns=10.0, errors=errors)
+        saved = cost.predict(motif, costs)["bpf"]
+        low, high = cost.interval(motif, costs)["bpf"]
+        assert low <= saved <= high
+        widths.append(high - low)
+    assert 0 < widths[0] < widths[1]
