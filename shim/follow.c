@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "adopt.h"
 #include "shim.h"
 #include "stats.h"
 
@@ -201,6 +202,8 @@ long follow_exec(struct regs *r)
 		reason = COSY_NATIVE_LIMITED;
 	if (reason != COSY_NATIVE_REASONS) {
 		stats_native(reason);
+		if (cosy_config.mode == COSY_MODE_TRACE)
+			adopt_ask(reason == COSY_NATIVE_SETID);
 		return sys_regs(r);
 	}
 	// Whoever set orders itself knows what it does: cosy-auto within cosy-auto.

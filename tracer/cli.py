@@ -4,22 +4,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tracer.backends import NAMES
+
 if TYPE_CHECKING:
-    from tracer.backends.shim import Recorder
-    from tracer.dataset import Dataset
+    from tracer.filters import Filter
+    from tracer.recorder import Recorder
+    from tracer.run import Ended
 
 EXIT_FAILED = 1
-SUMMARY_ROWS = 20
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+# Commands besides recording, and where they live.
+COMMANDS = {"show": "tracer.show", "import": "tracer.import_strace"}
 
 
 def say(text: str) -> None:
@@ -34,14 +39,47 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     sys.exit(code)
 
 
-@click.command(context_settings={**_SETTINGS, "allow_interspersed_args": False})
+def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int:
+    units = {"k": 10, "m": 20, "g": 30}
+    number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in units else (value, "")
+    if not number.isdigit() or not int(number):
+        raise click.BadParameter("a size such as 64M")
+    size = int(number) << units.get(unit, 0)
+    if not 1 << 16 <= size <= 1 << 32:
+        raise click.BadParameter("between 64K and 4G")
+    return 1 << (size - 1).bit_length()
+
+
+@click.command(context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
+@click.option("-p", "--pid", type=click.IntRange(min=1), help="Watch this process, no CMD.")
+@click.option("--backend", type=click.Choice(NAMES), default=NAMES[0], help="How to watch [auto].")
+@click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",
+              help="Keep these calls: names, %file, %desc, %pure..., !SET.")  # fmt: skip
+@click.option("-P", "--path", "paths", multiple=True, metavar="PATH",
+              help="Keep calls that touch this file.")  # fmt: skip
+@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+              help="Record that long; the program goes on.")  # fmt: skip
+@click.option("--ring-size", "ring_bytes", callback=_bytes, default="64M", metavar="SIZE",
+              help="bcc: buffer between kernel and us [64M].")  # fmt: skip
+@click.option("--block", is_flag=True, help="shim: rather wait for room than lose events.")
 @click.option("--summary-only", is_flag=True, help="Print the summary, keep no dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="CMD...")
 def trace(
-    output: str | None, force: bool, summary_only: bool, as_json: bool, command: tuple[str, ...]
+    output: str | None,
+    force: bool,
+    pid: int | None,
+    backend: str,
+    expressions: tuple[str, ...],
+    paths: tuple[str, ...],
+    duration: float | None,
+    ring_bytes: int,
+    block: bool,
+    summary_only: bool,
+    as_json: bool,
+    command: tuple[str, ...],
 ) -> None:
     """Run CMD untouched and record every system call it makes.
 
@@ -49,94 +87,95 @@ def trace(
     stderr; output, exit code and fatal signal are CMD's own. The records go to
     OUT, a folder of Parquet files.
 
-    `cosy-trace show DATASET` prints the summary again; to trace a program called
-    show, write `cosy-trace -- show`.
+    \b
+    cosy-trace show DATASET      the summary again
+    cosy-trace import FILE       a dataset from strace's output
+    To trace a program called show, write `cosy-trace -- show`.
 
     \b
     Exit code: that of CMD; 127 CMD not found, 126 not executable,
     1 CMD went well but could not be recorded, 2 wrong usage.
     """
-    from tracer.backends.shim import Recorder, ShimError
+    from tracer.run import hold_signals
+
+    hold_signals()
+    from tracer.backends import BackendError
+    from tracer.filters import FilterError, make
     from tracer.native import NativeFileError
+    from tracer.recorder import Options, Recorder
     from tracer.run import CommandError, end_like
     from tracer.target import DatasetError, check_target
 
+    if bool(command) == (pid is not None):
+        raise click.UsageError("give either a command or -p PID")
+    options = Options(backend, ring_bytes, block, duration)
     try:
+        kept = make(expressions, paths)
         if output and not summary_only:
             check_target(Path(output), force)
         elif not summary_only and not os.access(".", os.W_OK):
             raise DatasetError("cannot write to this folder: .: use -o NAME")
-        with Recorder(command, os.environb) as recorder:
-            status = _record(recorder, output, force, summary_only, as_json)
-    except (DatasetError, NativeFileError, ShimError) as error:
+        started = (
+            Recorder(command, os.environb, options)
+            if pid is None
+            else Recorder.attached(pid, options)
+        )
+        with started as recorder:
+            if recorder.folder and recorder.choice.name != "shim":
+                say(f"cosy-trace: backend {recorder.choice.name}: {recorder.choice.why}")
+            ended = recorder.run() if pid is None else recorder.look_at(pid)
+            written = _write(recorder, ended, output, force, kept, summary_only, as_json)
+    except FilterError as error:
+        fail(str(error), 2)
+    except (DatasetError, NativeFileError, BackendError) as error:
         fail(str(error))
     except CommandError as error:
         fail(str(error), error.code)
-    end_like(status)
+    end_like(ended.status or (0 if written else EXIT_FAILED << 8))
 
 
-def _record(
-    recorder: Recorder, output: str | None, force: bool, summary_only: bool, as_json: bool
-) -> int:
-    """Run, write, print; return the wait status to end with."""
-    from tracer.backends.shim import ShimError
+def _write(
+    recorder: Recorder,
+    ended: Ended,
+    output: str | None,
+    force: bool,
+    kept: Filter | None,
+    summary_only: bool,
+    as_json: bool,
+) -> bool:
+    """Write and print; returns whether all that was asked for was done."""
+    from tracer.backends import BackendError
+    from tracer.show import text_of
     from tracer.target import DatasetError
 
     if recorder.folder is None:
-        ended = recorder.run()
-        say(
-            f"cosy-trace: nothing recorded: {recorder.program} {recorder.native_reason}: "
-            "it ran as it is"
-        )
-        return ended.status
-    ended = recorder.run()
+        say(f"cosy-trace: nothing recorded: {recorder.choice.why}: it ran as it is")
+        return True
     name = f"{os.path.basename(recorder.command[0])}.{ended.pid}.cosytrace"
     path = recorder.folder / "summary" if summary_only else Path(output or name)
     try:
-        data = recorder.write(ended, path, force)
-    except (DatasetError, ShimError, OSError) as error:
+        data = recorder.write(ended, path, force, kept)
+    except KeyboardInterrupt:
+        recorder.keep_raw = True
+        again = f"cosy-trace import {shlex.quote(str(recorder.folder))} -o {path}"
+        say(f"cosy-trace: interrupted, no dataset written: to write it: {again}")
+        return False
+    except (DatasetError, BackendError, OSError) as error:
         say(f"cosy-trace: not recorded: {error}")
-        return ended.status or EXIT_FAILED << 8
+        return False
     for line in recorder.broken:
         say(f"cosy-trace: not readable: {line}")
-    say(_text(data, as_json))
+    say(text_of(data, as_json))
     if not summary_only and not as_json:
         size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
         say(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}")
-    return ended.status
-
-
-def _text(data: Dataset, as_json: bool) -> str:
-    from tracer.summary import render, summarize
-
-    summary = summarize(data)
-    if as_json:
-        return json.dumps(summary.as_dict(), indent=1)
-    return render(summary, SUMMARY_ROWS)
-
-
-@click.command("cosy-trace show", context_settings=_SETTINGS)
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.argument("dataset")
-def show(as_json: bool, dataset: str) -> None:
-    """Print the summary of a recorded trace."""
-    from tracer.dataset import Dataset
-    from tracer.target import DatasetError
-
-    try:
-        click.echo(_text(Dataset(dataset), as_json))
-    except DatasetError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        os._exit(EXIT_FAILED)
-    except OSError as error:
-        say(f"cosy-trace: cannot print: {error.strerror}: check where the output goes")
-        os._exit(EXIT_FAILED)
+    return True
 
 
 def main() -> None:
-    """Tell recording from showing: `show` counts only as the very first word."""
-    if sys.argv[1:2] == ["show"]:
-        show(sys.argv[2:])
+    """Tell recording from the rest: a command's name counts only as the very first word."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        importlib.import_module(COMMANDS[name]).main(sys.argv[2:], prog_name=f"cosy-trace {name}")
     else:
         trace(prog_name="cosy-trace")

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer import dataset, objects, processes
+from tracer import dataset, dirents, objects, processes
 from tracer.dataset import path_text
 from tracer.descriptors import Object
-from tracer.raw import NO_RETURN, OUT_STAT, Bytes, Chunk, Ints, RawTrace
+from tracer.filters import Filter
+from tracer.raw import NO_RETURN, OUT_STAT, RAW_DIRENTS, Bytes, Chunk, Ints, RawTrace
 from tracer.syscalls import ArgKind, by_name, by_nr
 
 PROT_EXEC = 4
@@ -147,11 +149,25 @@ def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
     has = calls.returns_dirents[events["nr"]] & (events["ret"] >= 0)
     has &= ~(events["flags"] & NO_RETURN).astype(bool)
     joined, ends = chunk.payload(out_at, np.where(has, events["out_len"], 0).astype(np.int64))
+    raw = np.flatnonzero(has & (events["flags"] & RAW_DIRENTS > 0))
+    if len(raw):
+        joined, ends = _hashed(joined, ends, raw)
     values = _column(joined[: len(joined) // 4 * 4].view("<u4"), pa.uint32())
     offsets = pa.py_buffer((ends // 4).astype(np.int32))
     bits = pa.py_buffer(np.packbits(has, bitorder="little"))
     kind = dataset.EVENTS.field("names").type
     return pa.Array.from_buffers(kind, len(has), [bits, offsets], children=[values])
+
+
+def _hashed(joined: Bytes, ends: Ints, raw: npt.NDArray[np.intp]) -> tuple[Bytes, Ints]:
+    """Replace the buffers of the rows `raw` by the hashes of their names."""
+    parts = [joined[begin:end] for begin, end in pairwise(ends.tolist())]
+    found = [dirents.entries(parts[row].tobytes()) for row in raw.tolist()]
+    every = dirents.hashes(pair for pairs in found for pair in pairs).view(np.uint8)
+    split = np.split(every, np.cumsum([4 * len(pairs) for pairs in found])[:-1])
+    for row, values in zip(raw.tolist(), split, strict=True):
+        parts[row] = values
+    return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
 
 
 def _stat(calls: _Calls, chunk: Chunk, out_at: Ints) -> list[pa.Array]:
@@ -198,8 +214,9 @@ class _Sites:
             rows = np.flatnonzero(chunk.file == file)
             sites, inverse = np.unique(chunk.events["site"][rows], return_inverse=True)
             codes[rows] = np.array([self._code(file, site) for site in sites.tolist()])[inverse]
+        known = chunk.events["site"] != 0
         return pa.DictionaryArray.from_arrays(
-            _column(codes, pa.int32()), _strings(list(self._codes))
+            _column(codes, pa.int32(), None if known.all() else known), _strings(list(self._codes))
         )
 
     def _code(self, file: int, site: int) -> int:
@@ -280,12 +297,21 @@ def objects_table(found: objects.Objects) -> pa.Table:
     return _table(dataset.OBJECTS, columns)
 
 
+def _renumber(found: objects.Objects, kept: npt.NDArray[np.bool_]) -> None:
+    """Let objects name the rows of their events after others were left out."""
+    row = np.cumsum(kept) - 1
+    for what in found.objects:
+        if what.event is not None:
+            what.event = int(row[what.event]) if kept[what.event] else None
+
+
 def write_dataset(
     raw: RawTrace,
     writer: dataset.Writer,
     meta: Mapping[str, Any],
     inherited: Mapping[int, Object] | None = None,
     exits: Mapping[int, int] | None = None,
+    kept: Filter | None = None,
 ) -> None:
     """Write a whole trace.
 
@@ -293,19 +319,34 @@ def write_dataset(
     status of processes, where it is known better than from their last call.
     """
     who = processes.find(raw)
+    known = raw.exits | dict(exits or {})
     for image in who.images:
-        if exits and image.pid in exits and not image.replaced:
-            image.exit = exits[image.pid]
+        if image.pid in known and not image.replaced:
+            image.exit = known[image.pid]
     found = objects.replay(raw, who, inherited)
     calls, sites = _Calls(), _Sites(raw, who, found)
     row = 0
+    masks = []
     for chunk in raw.chunks(dataset.ROW_GROUP):
         ids = found.of_call[row : row + len(chunk.file)]
-        writer.write_events(_events(calls, chunk, raw, sites, ids))
         row += len(chunk.file)
+        events = _events(calls, chunk, raw, sites, ids)
+        if kept:
+            masks.append(kept.mask(chunk, ids, found.objects))
+            bits = pa.py_buffer(np.packbits(masks[-1], bitorder="little"))
+            events = events.filter(pa.Array.from_buffers(pa.bool_(), len(ids), [None, bits]))
+        writer.write_events(events)
+    if kept:
+        _renumber(found, np.concatenate([np.empty(0, np.bool_), *masks]))
+        meta = {**meta, "filter": kept.describe()}
     unseen = sorted({path_text(image.unseen) for image in who.images if image.unseen})
     writer.finish(
         processes_table(raw, who),
         objects_table(found),
-        {**meta, "lost_events": raw.lost_events, "unseen_programs": unseen},
+        {
+            **meta,
+            "lost_events": raw.lost_events,
+            "unseen_programs": unseen,
+            "adopted_programs": [path_text(exe) for exe in raw.adopted],
+        },
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -37,18 +38,29 @@ def kind_of_mode(mode: int, path: bytes | None = None) -> str:
     return kinds.get(stat.S_IFMT(mode), "other")
 
 
+def _object(name: str) -> Object:
+    """What a link in /proc/PID/fd leads to; raises OSError."""
+    st = os.stat(name)
+    link = os.readlink(name)
+    path = os.fsencode(link) if link.startswith("/") else None
+    return Object(kind_of_mode(st.st_mode, path), path, st.st_dev, st.st_ino)
+
+
 def inherited() -> dict[int, Object]:
     """Return what those of our own descriptors are that survive an exec."""
     found: dict[int, Object] = {}
     for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        try:
-            if not os.get_inheritable(fd):
-                continue
-            st = os.fstat(fd)
-            link = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:
-            continue
-        path = os.fsencode(link) if link.startswith("/") else None
-        found[fd] = Object(kind_of_mode(st.st_mode, path), path, st.st_dev, st.st_ino)
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(int(name)):
+                found[int(name)] = _object(f"/proc/self/fd/{name}")
+    return found
+
+
+def of_process(pid: int) -> dict[int, Object]:
+    """Return what the descriptors of a running process are, as far as we may know."""
+    found: dict[int, Object] = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found[int(name)] = _object(f"/proc/{pid}/fd/{name}")
     return found

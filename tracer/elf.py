@@ -7,8 +7,10 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 
+PT_LOAD = 1
 PT_INTERP = 3
 PT_NOTE = 4
 NT_GNU_BUILD_ID = 3
@@ -65,6 +67,16 @@ def _build_id(notes: bytes) -> str | None:
     return None
 
 
+def is_fixed(path: str) -> bool:
+    """Whether a program file says itself at which address it is loaded."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(18)
+    except OSError:
+        return False
+    return head[:4] == b"\x7fELF" and head[16:18] == b"\x02\x00"  # ET_EXEC
+
+
 def _set_id(path: str, file: BinaryIO) -> bool:
     if os.fstat(file.fileno()).st_mode & (stat.S_ISUID | stat.S_ISGID):
         return True
@@ -103,6 +115,34 @@ def inspect(path: str) -> Program:
             else:
                 build_id = build_id or _build_id(data)
     return Program(path, "elf", interpreter, build_id, set_id)
+
+
+@cache
+def span(path: str) -> int:
+    """Return how many bytes of address space a program or library takes; 0: not known."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0)
+            head = file.read(_EHDR.size)
+            if len(head) < _EHDR.size or head[:4] != b"\x7fELF" or head[4] != 2:
+                return 0
+            fields = _EHDR.unpack(head)
+            if fields[9] != _PHDR.size or fields[10] > MAX_HEADERS:
+                return 0
+            file.seek(fields[5])
+            data = file.read(fields[10] * _PHDR.size)
+    except OSError:
+        return 0
+    rows = _PHDR.iter_unpack(data[: len(data) // _PHDR.size * _PHDR.size])
+    return max((row[3] + row[6] for row in rows if row[0] == PT_LOAD), default=0)
+
+
+def is_set_id(path: str) -> bool:
+    """Whether a program runs with other rights than its caller's."""
+    try:
+        return inspect(path).set_id
+    except OSError:
+        return False
 
 
 def why_native(path: str) -> str | None:

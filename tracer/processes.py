@@ -61,6 +61,8 @@ class _Forks:
     """What the events of one process tell about its children and its end."""
 
     tsc: list[int] = field(default_factory=list)
+    known: dict[int, int] = field(default_factory=dict)
+    """The same of calls that were seen to return, by the number of the child."""
     clone3_tsc: list[int] = field(default_factory=list)
     """Those of tsc that may as well have been threads."""
     exec_tsc: list[int] = field(default_factory=list)
@@ -103,6 +105,8 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
                 of.exec_path = chunk.text(row)
         elif nr not in forks:
             of.exit_code = (first & 0xFF) << 8
+        elif not event["flags"] & NO_RETURN:
+            of.known[int(event["ret"])] = tsc
         elif nr != calls["clone"].nr or not first & CLONE_THREAD:
             of.tsc.append(tsc)
             if nr == calls["clone3"].nr:
@@ -167,7 +171,12 @@ def find(raw: RawTrace) -> Processes:
             image.modules[address] = path or image.exe
         of_file.append(image)
     for ppid, born in children.items():
-        _fork_times(born, forks[ppid].tsc)
+        known = forks[ppid].known if ppid in forks else {}
+        for child in born:
+            child.fork_tsc = min(known.get(child.pid, child.fork_tsc), child.start_tsc)
+        unknown = [child for child in born if child.pid not in known]
+        if unknown:
+            _fork_times(unknown, forks[ppid].tsc)
     for pid, image in current.items():
         of = forks.get(pid, _Forks())
         image.exit = of.exit_code
@@ -180,8 +189,8 @@ def _describe(image: Image, who: list[tuple[int, bytes, bytes, bytes]]) -> None:
     if who:
         _, image.exe, image.cwd, argv = who[0]
         image.argv = argv.rstrip(b"\0").split(b"\0") if argv else []
-    elif image.parent:
-        # The child of vfork, until it execs: it still is its parent.
+    if image.parent and not image.exe:
+        # A child until it execs: it still is its parent.
         image.exe, image.cwd = image.parent.exe, image.parent.cwd
         image.argv = image.parent.argv
 
@@ -205,6 +214,9 @@ class Modules:
         if not at:
             return f"0x{address:x}"
         base = self._bases[at - 1]
+        span = elf.span(os.fsdecode(self._names[base]))
+        if span and address - base > span:
+            return f"0x{address:x}"
         name = os.path.basename(self._names[base]) or self._names[base]
         return f"{os.fsdecode(name)}+0x{address - base:x}"
 

@@ -27,9 +27,12 @@ MAX_TIME = 1 << 61  # TSC ticks or ns: centuries
 DONE = 0x1
 NO_RETURN = 0x2
 CUT = 0x4
+RAW_DIRENTS = 0x8  # out holds getdents64's buffer as it was, not the hashes of its names
 
 NR_PROCESS = 0xFFF1
 NR_MODULE = 0xFFF2
+NR_LOST = 0xFFF3  # args[0]: that many events were lost
+NR_EXIT = 0xFFF4  # args[0]: wait status of the process
 
 HEADER = np.dtype(
     [
@@ -286,6 +289,12 @@ class RawTrace:
     files: list[RawFile]
     broken: list[str]
     """Files that could not be read, a line each."""
+    lost_elsewhere: int = 0
+    """Events that were lost before they came into a file."""
+    exits: dict[int, int] = field(default_factory=dict)
+    """Wait status of processes, where a backend saw them end."""
+    adopted: list[bytes] = field(default_factory=list)
+    """Programs that another backend had to record."""
 
     @cached_property
     def order(self) -> npt.NDArray[np.intp]:
@@ -334,10 +343,10 @@ class RawTrace:
     @property
     def lost_events(self) -> int:
         """How many events are known not to be here."""
-        return sum(f.lost_events for f in self.files)
+        return sum(f.lost_events for f in self.files) + self.lost_elsewhere
 
     @cached_property
-    def _clock(self) -> tuple[int, int, float]:
+    def clock(self) -> tuple[int, int, float]:
         """A TSC reading, CLOCK_MONOTONIC at that moment, and ns per tick.
 
         One line through the two readings that lie farthest apart serves all
@@ -356,14 +365,14 @@ class RawTrace:
 
     def to_ns(self, tsc: npt.NDArray[np.uint64]) -> Ints:
         """Convert time stamps to ns of CLOCK_MONOTONIC."""
-        zero, ns, rate = self._clock
+        zero, ns, rate = self.clock
         ticks = tsc.astype(np.int64) - zero
         ticked: Ints = np.rint(ticks * rate).astype(np.int64)
         return ticked + ns
 
     def ticks_to_ns(self, ticks: npt.NDArray[np.uint64]) -> Ints:
         """Convert a number of ticks to ns."""
-        ns: Ints = np.rint(ticks * self._clock[2]).astype(np.int64)
+        ns: Ints = np.rint(ticks * self.clock[2]).astype(np.int64)
         return ns
 
     def __len__(self) -> int:

@@ -14,14 +14,16 @@ import os
 import resource
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
+WALL = 0x40000000  # of wait(2): tasks of any kind
+LOOK_NS = 200_000_000  # between two looks whether somebody else's process is still there
 SI_USER, SI_QUEUE, SI_TKILL = 0, -1, -6
 
 # Signals that somebody may send us but means for the program.
@@ -37,6 +39,26 @@ _FORWARDED = {
 }
 
 
+_mask_at_start: set[int] | None = None
+
+
+def hold_signals() -> None:
+    """Block what run() and watch() wait for; to be called before any library starts a thread.
+
+    A thread that has SIGCHLD unblocked may be the one that the kernel gives it to, where it is
+    dropped (numpy's are such), and then nobody would ever hear of it.
+    """
+    global _mask_at_start
+    if _mask_at_start is None:
+        watched = _FORWARDED | {signal.SIGCHLD}
+        _mask_at_start = {int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, watched)}
+
+
+def _release_signals() -> None:
+    if _mask_at_start is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask_at_start)
+
+
 class CommandError(Exception):
     """The program cannot be run; `code` is the exit code that env(1) would give."""
 
@@ -50,9 +72,12 @@ class Ended:
     """How a program ended."""
 
     pid: int
-    status: int
-    """As wait(2) tells it."""
+    status: int | None
+    """As wait(2) tells it; None: it goes on, or was no child of ours."""
     wall_ns: int
+    user_ns: int
+    """CPU time of the program and of all descendants that were waited for."""
+    system_ns: int
 
 
 def find_program(name: str, env: Mapping[bytes, bytes]) -> str:
@@ -80,73 +105,188 @@ def find_program(name: str, env: Mapping[bytes, bytes]) -> str:
     raise CommandError(f"cannot run: {name}: {where}: check the name", NOT_FOUND)
 
 
-def _spawn(path: str, argv: list[str], env: Mapping[bytes, bytes], mask: set[int]) -> int:
-    # Not posix_spawn: glibc's leaves the signals 32 and 33 ignored in the program.
-    def start(path: str, argv: list[str]) -> int:
-        process = subprocess.Popen(
-            argv,
-            executable=path,
-            env=env,
-            close_fds=False,
-            restore_signals=True,  # of SIGPIPE and SIGXFSZ, which Python ignores for itself
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
-        )
-        process.returncode = 0  # we wait by ourselves
-        return process.pid
+class Watcher(Protocol):
+    """Somebody who looks at programs from outside while run() waits for one."""
 
+    signal: int | None
+    """A signal that is meant for the watcher, and comes only after hold()."""
+
+    def hold(self, pid: int) -> None:
+        """A process waits for this to return before it goes on to its program."""
+
+    def changed(self, pid: int, status: int) -> int | None:
+        """A task changed. Returns what wait(2) would have said unwatched; None: nothing."""
+
+    def signalled(self) -> None:
+        """The signal has come."""
+
+    def stop(self) -> None:
+        """Look no longer; the programs go on."""
+
+
+def _start(path: str, argv: list[str], env: Mapping[bytes, bytes], mask: set[int]) -> int:
+    """What the child does; returns the error number of its exec."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores for itself
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        return start(path, argv)
+        os.execve(path, argv, env)
     except OSError as error:
-        if error.errno == errno.ENOEXEC:
-            # As execvp(3) does with a script that names no interpreter.
-            return start("/bin/sh", ["sh", path, *argv[1:]])
-        code = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-        reason = (error.strerror or "failed").lower()
-        raise CommandError(f"cannot run: {path}: {reason}: is it a program?", code) from error
+        if error.errno != errno.ENOEXEC:
+            return error.errno or errno.EIO
+    try:
+        # As execvp(3) does with a script that names no interpreter.
+        os.execve("/bin/sh", ["sh", path, *argv[1:]], env)
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def _spawn(
+    path: str,
+    argv: list[str],
+    env: Mapping[bytes, bytes],
+    mask: set[int],
+    hold: Callable[[int], None] | None,
+) -> int:
+    # Not posix_spawn: glibc's leaves the signals 32 and 33 ignored in the program.
+    # Not subprocess: it returns after the exec, and so cannot hold the child.
+    failure_read, failure_write = os.pipe2(os.O_CLOEXEC)
+    gate_read, gate_write = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        number = errno.EIO
+        try:
+            os.close(gate_write)
+            os.read(gate_read, 1)
+            number = _start(path, argv, env, mask)
+        finally:
+            os.write(failure_write, bytes([number]))
+            os._exit(NOT_FOUND)
+    os.close(gate_read)
+    os.close(failure_write)
+    try:
+        if hold:
+            hold(pid)
+    finally:
+        os.close(gate_write)
+        told = os.read(failure_read, 1)
+        os.close(failure_read)
+    if told:
+        os.waitpid(pid, 0)
+        code = NOT_FOUND if told[0] == errno.ENOENT else NOT_EXECUTABLE
+        reason = os.strerror(told[0]).lower()
+        raise CommandError(f"cannot run: {path}: {reason}: is it a program?", code)
+    return pid
 
 
 def run(
     path: str,
     argv: list[str],
     env: Mapping[bytes, bytes],
-    started: Callable[[int], None] | None = None,
+    watcher: Watcher | None = None,
+    duration_s: float | None = None,
 ) -> Ended:
     """Run a program to its end; raises CommandError when it does not start.
 
-    `started` is called with its process id.
+    After `duration_s` its watcher is told to stop; the program goes on.
     """
-    watched = _FORWARDED | {signal.SIGCHLD}
+    watched = {int(number) for number in _FORWARDED | {signal.SIGCHLD}}
+    if watcher and watcher.signal:
+        watched.add(watcher.signal)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    hold_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    assert _mask_at_start is not None
     try:
         begin = time.monotonic_ns()
-        pid = _spawn(path, argv, env, {int(number) for number in mask})
-        if started:
-            started(pid)
-        status = _wait(pid, {int(number) for number in watched})
-        return Ended(pid, status, time.monotonic_ns() - begin)
+        pid = _spawn(path, argv, env, _mask_at_start, watcher.hold if watcher else None)
+        stop_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
+        status, usage = _wait(pid, watched, watcher, stop_ns)
+        wall = time.monotonic_ns() - begin
+        return Ended(pid, status, wall, int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if watcher and watcher.signal:
+            signal.signal(watcher.signal, signal.SIG_IGN)  # drops what is still pending
+        _release_signals()
 
 
-def _wait(child: int, watched: set[int]) -> int:
+def _next_signal(watched: set[int], until_ns: int | None) -> signal.struct_siginfo | None:
+    """Wait for a signal; None: none has come by `until_ns` of CLOCK_MONOTONIC."""
+    if until_ns is None:
+        return signal.sigwaitinfo(watched)
+    return signal.sigtimedwait(watched, max(0, until_ns - time.monotonic_ns()) / 1e9)
+
+
+def _wait(
+    child: int, watched: set[int], watcher: Watcher | None, stop_ns: int | None
+) -> tuple[int, resource.struct_rusage]:
+    whom = -1 if watcher else child
+    options = os.WNOHANG | os.WUNTRACED | (WALL if watcher else 0)
     while True:
-        info = signal.sigwaitinfo(watched)
-        if info.si_signo != signal.SIGCHLD:
+        info = _next_signal(watched, stop_ns)
+        if info is None:
+            stop_ns = None
+            if watcher:
+                watcher.stop()
+            continue
+        if watcher and info.si_signo == watcher.signal:
+            watcher.signalled()
+        elif info.si_signo != signal.SIGCHLD:
             # The terminal's own signals reach the whole process group by themselves.
             sent = info.si_code in (SI_USER, SI_QUEUE, SI_TKILL)
             if sent and info.si_pid != child:
                 os.kill(child, info.si_signo)
             continue
-        pid, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
-        if not pid:
-            continue
-        if os.WIFSTOPPED(status):
+        while True:
+            try:
+                pid, status, usage = os.wait4(whom, options)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            plain = watcher.changed(pid, status) if watcher else status
+            if pid != child or plain is None:
+                continue
+            if not os.WIFSTOPPED(plain):
+                return plain, usage
             # The shell must see that its job has stopped.
             os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(child, signal.SIGCONT)
-            continue
-        return status
+
+
+def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
+    """Let a watcher look at somebody else's process.
+
+    Ends with the process, after `duration_s`, or at SIGINT, SIGTERM or SIGHUP.
+    """
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    watched = {int(number) for number in ending | {signal.SIGCHLD}}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    hold_signals()
+    begin = time.monotonic_ns()
+    end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
+    try:
+        while end_ns is None or time.monotonic_ns() < end_ns:
+            look_ns = time.monotonic_ns() + LOOK_NS
+            info = _next_signal(watched, look_ns if end_ns is None else min(look_ns, end_ns))
+            if info is not None and info.si_signo in ending:
+                break
+            _take_all(watcher)
+            if not os.path.exists(f"/proc/{pid}"):
+                break
+        return Ended(pid, None, time.monotonic_ns() - begin, 0, 0)
+    finally:
+        _release_signals()
+
+
+def _take_all(watcher: Watcher) -> None:
+    """Hand over every change of state that there is."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG | WALL)
+            if not pid:
+                break
+            watcher.changed(pid, status)
 
 
 def end_like(status: int) -> None:

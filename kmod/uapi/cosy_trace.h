@@ -53,10 +53,14 @@ struct cosy_trace_block {
 #define COSY_EVENT_DONE 0x1 /* written whole; anything else is to be ignored */
 #define COSY_EVENT_NO_RETURN 0x2 /* recorded before the call: ret is unknown */
 #define COSY_EVENT_CUT 0x4 /* a string or an output was cut to fit */
+#define COSY_EVENT_RAW_DIRENTS 0x8 /* out is getdents64's buffer itself (other backends) */
 
 /* struct cosy_trace_event.nr of events that are no system call */
 #define COSY_EVENT_PROCESS 0xfff1 /* path: exe, path2: cwd, out: argv, each NUL-ended */
 #define COSY_EVENT_MODULE 0xfff2 /* args[0]: load address; path: file name */
+/* Of other backends' streams (tracer/stream.py). */
+#define COSY_EVENT_LOST 0xfff3 /* args[0]: that many events were lost here */
+#define COSY_EVENT_EXIT 0xfff4 /* args[0]: wait status of the process */
 
 struct cosy_trace_event {
 	__u64 tsc; /* at entry */

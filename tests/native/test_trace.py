@@ -252,36 +252,6 @@ def line(stderr: bytes) -> str:
     return text
 
 
-@pytest.fixture(scope="session")
-def static_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("static") / "static"
-    source = b'#include <stdio.h>\nint main(void) { puts("static"); return 6; }\n'
-    command = ["cc", "-static", "-x", "c", "-o", str(path), "-"]
-    if not shutil.which("cc"):
-        pytest.skip("cc is not installed")
-    subprocess.run(command, input=source, check=True)
-    return path
-
-
-def test_a_static_program_runs_and_is_named(tracer: Tracer, static_program: Path) -> None:
-    done = tracer.run(static_program)
-    assert (done.returncode, done.stdout) == (6, b"static\n")
-    assert "statically linked" in line(done.stderr)
-    done, data = tracer.trace("sh", "-c", f"{static_program}; exit 3")
-    assert (done.returncode, done.stdout) == (3, b"static\n")
-    assert data.meta["unseen_programs"] == [str(static_program)]
-    assert b"unrecorded" in done.stderr
-
-
-def test_a_set_id_program_runs_and_is_named(tracer: Tracer) -> None:
-    program = tracer.folder / "setid"
-    shutil.copy("/bin/echo", program)
-    program.chmod(0o4755)
-    done = tracer.run(program, "hello")
-    assert (done.returncode, done.stdout) == (0, b"hello\n")
-    assert "set-id" in line(done.stderr)
-
-
 def test_missing_and_not_executable(tracer: Tracer) -> None:
     done = tracer.run("no-such-program-here")
     assert (done.returncode, done.stdout) == (127, b"")

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: MIT
+"""The backends that watch from outside: the same dataset as the shim's, and what only they can."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from miner import cost, mine
+from tests.conftest import Compiler
+from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
+from tracer.backends import bcc
+from tracer.dataset import Dataset
+from tracer.syscalls import name_of
+
+OUTSIDE = ["ptrace", "bcc"]
+DROPPED = {"rt_sigreturn"}  # not in the counts of tests.native.tracing
+
+
+@pytest.fixture
+def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
+    return Tracer(environment(native_dir), tmp_path)
+
+
+@pytest.fixture(params=OUTSIDE)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    lacks = bcc.why_not() if name == "bcc" else None
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    return name
+
+
+@pytest.fixture
+def static_program(compiled: Compiler) -> Path:
+    return compiled("walk.c", "-static", name="walk-static")
+
+
+@pytest.fixture
+def dynamic_program(compiled: Compiler) -> Path:
+    return compiled("walk.c", name="walk")
+
+
+@pytest.fixture
+def calls(compiled: Compiler) -> Path:
+    return compiled("calls.c", "-pthread", "-rdynamic")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    for i in range(8):
+        (root / f"d{i}").mkdir()
+        for n in range(20):
+            (root / f"d{i}" / f"file {n}").write_bytes(b"x" * 10 * n)
+    (root / "größe 100%").write_text("odd")
+    return root
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["WALK", "TREE"],
+        ["ls", "-lR", "TREE"],
+        ["find", "TREE", "-size", "+1k"],
+        ["grep", "-r", "odd", "TREE"],
+        ["tar", "cf", "/dev/null", "TREE"],
+        ["sh", "-c", "cd TREE; for i in 1 2 3; do ls | wc -l; done"],
+        ["CALLS", "fork"],
+        ["CALLS", "vfork"],
+        ["CALLS", "spawn"],
+        ["CALLS", "threads"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_counts_are_those_of_strace(
+    tracer: Tracer, backend: str, tree: Path, calls: Path, static_program: Path, command: list[str]
+) -> None:
+    places = {"TREE": tree, "CALLS": calls, "WALK": static_program}
+    words = command
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    truth = strace(tracer, *words).all
+    done, data = tracer.trace("--backend", backend, *words)
+    assert done.returncode == 0
+    ours = counts(data)
+    waiting = {"futex", "wait4"} if "threads" in command else set()
+    for name in DROPPED | waiting:
+        ours.pop(name, None)
+        truth.pop(name, None)
+    assert ours == truth
+    assert data.meta["lost_events"] == 0
+    assert data.meta["backend"] == backend
+
+
+def essence(data: Dataset, exe: str) -> Counter[tuple[object, ...]]:
+    """What calls there were, as far as no address or process number is in it."""
+    objects = {o["object_id"]: (o["kind"], o["path"]) for o in data.objects().to_pylist()}
+    wanted = ("newfstatat", "statx", "getdents64", "openat", "write", "read")
+    columns = ["nr", "ret", "path", "object_id", "names", "st_mode", "st_size", "st_ino", "site"]
+    found: Counter[tuple[object, ...]] = Counter()
+    for e in data.events([*columns, "bytes_in", "bytes_out"]).to_pylist():
+        if name_of(e["nr"]) in wanted:
+            names = tuple(e["names"]) if e["names"] is not None else None
+            if objects.get(e["object_id"], ("",))[0] == "pipe":
+                e["st_ino"] = None  # ours, another one each time
+            found[(*(e[c] for c in ("nr", "ret", "path", "st_mode", "st_size", "st_ino", "site",
+                                    "bytes_in", "bytes_out")),
+                   objects.get(e["object_id"]), names)] += 1  # fmt: skip
+    assert os.path.basename(exe) in {os.path.basename(p) for p in _exes(data)}
+    return found
+
+
+def _exes(data: Dataset) -> list[str]:
+    return [exe or "" for exe in data.processes()["exe"].to_pylist()]
+
+
+def test_the_dataset_is_that_of_the_shim(
+    tracer: Tracer, backend: str, tree: Path, dynamic_program: Path
+) -> None:
+    (_, inside), (_, outside) = (
+        tracer.trace("--backend", name, dynamic_program, tree) for name in ("shim", backend)
+    )
+    less = essence(inside, "walk") - essence(outside, "walk")
+    assert less == Counter()
+    for column in ("exe", "argv", "cwd", "build_id", "exit"):
+        assert inside.processes()[column].to_pylist() == outside.processes()[column].to_pylist()
+
+
+def loops_of(data: Dataset) -> list[object]:
+    """What the miner finds over directory entries."""
+    found = mine.mine([data.path], cost.Calibration())
+    return [
+        ([(call.syscall, call.count, call.args) for call in motif.calls], motif.loop)
+        for motif in found.motifs
+        if motif.kind == "loop" and motif.loop and motif.loop.over == "entries"
+    ]
+
+
+def test_mined_loops_are_the_same(
+    tracer: Tracer, backend: str, tree: Path, dynamic_program: Path
+) -> None:
+    _, inside = tracer.trace("--backend", "shim", dynamic_program, tree)
+    _, outside = tracer.trace("--backend", backend, dynamic_program, tree)
+    assert loops_of(inside)
+    assert loops_of(inside) == loops_of(outside)
+
+
+def test_processes_are_a_tree(tracer: Tracer, backend: str, static_program: Path) -> None:
+    done, data = tracer.trace(
+        "--backend", backend, "sh", "-c", f"cd /etc; {static_program} . | wc -l; exit 3"
+    )
+    assert done.returncode == 3
+    processes = data.processes().to_pylist()
+    shell = processes[0]
+    last = {p["pid"]: p for p in processes}
+    children = [p for p in last.values() if p["ppid"] == shell["pid"]]
+    assert {os.path.basename(p["exe"]) for p in children} == {"wc", "walk-static"}
+    assert {p["cwd"] for p in children} == {"/etc"}
+    assert shell["exit"] == 3 << 8
+    kinds = {o["object_id"]: o["kind"] for o in data.objects().to_pylist()}
+    moved = {
+        (os.path.basename(last[e["pid"]]["exe"]), name_of(e["nr"]), kinds[e["object_id"]])
+        for e in data.events(["pid", "nr", "object_id"]).to_pylist()
+        if e["object_id"] is not None
+    }
+    assert {("walk-static", "write", "pipe"), ("wc", "read", "pipe")} <= moved
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sh", "-c", "echo out; echo err >&2; exit 42"],
+        ["sh", "-c", "kill -TERM $$"],
+        ["sh", "-c", "ulimit -c 0; kill -SEGV $$"],
+        ["sh", "-c", "kill -PIPE $$; echo survived"],
+        ["sh", "-c", "sh -c 'kill -9 $$'; echo $?"],
+        ["sh", "-c", "trap 'echo caught' USR1; kill -USR1 $$; echo after"],
+        ["cat"],
+        ["env"],
+        ["sh", "-c", "ulimit -a; umask; pwd; ls -l /proc/self/fd | wc -l; cat /proc/$$/status | "
+         "grep -E 'Sig(Blk|Ign|Cgt)'"],
+    ],
+    ids=lambda command: " ".join(command)[:40],
+)  # fmt: skip
+def test_output_and_end_are_the_programs_own(
+    tracer: Tracer, backend: str, command: list[str]
+) -> None:
+    native = tracer.native(*command, stdin=b"some\ninput")
+    done, _ = tracer.trace("--backend", backend, *command, stdin=b"some\ninput")
+    assert done.stdout == native.stdout
+    assert done.returncode == native.returncode
+
+
+def test_a_stopped_program_is_a_stopped_job(tracer: Tracer, backend: str) -> None:
+    trace = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--backend", backend])
+    script = f"""set -m
+    {trace} --summary-only sh -c 'kill -STOP $$; echo resumed; exit 4' 2>/dev/null &
+    for i in $(seq 500); do jobs -s | grep -q Stopped && break; sleep 0.02; done
+    jobs -s | grep -c Stopped
+    kill -CONT %1
+    wait %1
+    echo $?"""
+    assert tracer.native("bash", "-c", script).stdout.split() == [b"1", b"resumed", b"4"]
+
+
+# --- running processes ----------------------------------------------------------------
+
+
+def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: str) -> None:
+    script = "echo $$; while :; do echo x > /dev/null; sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        output = tracer.folder / "attached"
+        words = ["-p", str(shell.pid), "--duration", "1", "-o", str(output)]
+        done = tracer.run("--backend", backend, *words)
+        left_alone = shell.poll() is None
+        shell.kill()
+    assert done.returncode == 0, done.stderr
+    assert left_alone
+    data = Dataset(output)
+    assert counts(data)["openat"] > 3
+    pids = set(data.events(["pid"])["pid"].to_pylist())
+    assert shell.pid in pids
+    assert len(pids) > 2, "the children belong to it"
+    assert "/dev/null" in data.events(["path"])["path"].to_pylist()
+
+
+def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
+    done = tracer.run("--backend", backend, "-p", "4194304")
+    assert done.returncode == 1
+    assert b"no such process" in done.stderr
+    assert tracer.run("--backend", "shim", "-p", str(os.getpid())).returncode == 1
+    assert tracer.run("-p", "1", "ls").returncode == 2
+
+
+# --- what auto does -------------------------------------------------------------------
+
+
+def test_auto_says_which_and_why(tracer: Tracer, static_program: Path, tree: Path) -> None:
+    done, data = tracer.trace(static_program, tree)
+    assert done.returncode == 0
+    expected = "ptrace" if bcc.why_not() else "bcc"
+    assert data.meta["backend"] == expected
+    assert f"backend {expected}: " in done.stderr.decode()
+    assert "statically linked" in data.meta["backend_why"]
+    assert counts(data)["getdents64"] == 18
+
+
+def test_a_static_child_of_a_dynamic_parent(
+    tracer: Tracer, static_program: Path, tree: Path
+) -> None:
+    script = f"{static_program} {tree}; {static_program} {tree}; ls {tree} | wc -l; exit 3"
+    done, data = tracer.trace("sh", "-c", script)
+    assert done.returncode == 3
+    assert data.meta["backend"] == "shim"
+    assert data.meta["unseen_programs"] == []
+    assert data.meta["adopted_programs"] == [str(static_program)]
+    assert counts(data)["getdents64"] == 2 * 18 + 2
+    t_ns = data.events(["t_ns"])["t_ns"].to_pylist()
+    assert t_ns == sorted(t_ns)
+    assert done.stdout == tracer.native("sh", "-c", script).stdout
+
+
+def test_a_static_child_starts_a_dynamic_one(tracer: Tracer, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None or tracer.native("ldd", busybox).returncode == 0:
+        pytest.skip("no static busybox: apt-get install busybox-static")
+    ls = tmp_path / "really-ls"
+    shutil.copy("/bin/ls", ls)
+    done, data = tracer.trace("sh", "-c", f"{busybox} sh -c '{ls} /; exit 4'")
+    assert done.returncode == 4
+    assert "really-ls" in [os.path.basename(exe) for exe in _exes(data)]
+    assert counts(data)["getdents64"] == 2
+
+
+def test_a_set_id_program_without_root(tracer: Tracer) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a set-id program")
+    program = tracer.folder / "setid"
+    shutil.copy("/bin/echo", program)
+    program.chmod(0o4755)
+    tracer.folder.chmod(0o755)
+    done, data = tracer.trace(program, "hello")
+    assert (done.returncode, done.stdout) == (0, b"hello\n")
+    assert data.meta["backend"] in ("bcc", "ptrace")
+
+
+# --- when the tracer goes away ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["shim", *OUTSIDE])
+def test_a_killed_tracer_leaves_a_recording_and_the_program(tracer: Tracer, name: str) -> None:
+    if name == "bcc" and bcc.why_not():
+        pytest.skip("no bcc here")
+    raw = tracer.folder / "raw"
+    raw.mkdir()
+    out = tracer.folder / "out"
+    env = {**tracer.env, "TMPDIR": str(raw)}
+    loop = f"i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo $i > {out}; sleep 0.05; done"
+    command = [*COSY_TRACE, "--backend", name, "sh", "-c", loop]
+    with subprocess.Popen(command, env=env, cwd=tracer.folder, stderr=subprocess.DEVNULL) as traced:
+        while not out.exists() or int(out.read_text().strip() or 0) < 25:
+            time.sleep(0.02)
+        traced.send_signal(signal.SIGKILL)
+    for _ in range(500):
+        if out.read_text().strip() == "60":
+            break
+        time.sleep(0.02)
+    assert out.read_text().strip() == "60", "the program went on to its end"
+    (folder,) = raw.glob("cosy-trace-*")
+    done = tracer.run("import", folder, "-o", tracer.folder / "recovered")
+    assert done.returncode == 0, done.stderr
+    data = Dataset(tracer.folder / "recovered")
+    assert data.events(["path"])["path"].to_pylist().count(str(out)) >= 5
+    assert json.loads((data.path / "meta.json").read_text())["command"][0] == "sh"
+
+
+# --- import ---------------------------------------------------------------------------
+
+
+def test_stracing_and_importing_gives_the_same_loops(
+    tracer: Tracer, tree: Path, dynamic_program: Path
+) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed: apt-get install strace")
+    _, inside = tracer.trace("--backend", "shim", dynamic_program, tree)
+    log = tracer.folder / "log"
+    tracer.native("strace", "-f", "-ttt", "-T", "-y", "-v", "-o", log, dynamic_program, tree)
+    done = tracer.run("import", log, "-o", tracer.folder / "imported")
+    assert done.returncode == 0, done.stderr
+    assert b"not understood" not in done.stderr
+    outside = Dataset(tracer.folder / "imported")
+    assert loops_of(inside) == loops_of(outside)
+    missing = {
+        (*event[:6], *event[7:])
+        for event in essence(inside, "walk")
+        if event[9] and event[9][0] != "pipe"
+    } - {(*event[:6], *event[7:]) for event in essence(outside, "walk")}
+    assert missing == set()
+
+
+def test_importing_from_a_pipe_and_what_is_no_trace(tracer: Tracer) -> None:
+    text = b"1 1000000000.000001 close(3) = 0 <0.000001>\n1 1000000000.1 exit_group(0) = ?\n"
+    done = tracer.run("import", "-", "-o", "out", stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert len(Dataset(tracer.folder / "out")) == 2
+    for words, stdin in ((["-"], b"nothing\n"), (["-"], b""), (["none"], b""), (["."], b"")):
+        done = tracer.run("import", *words, "-o", "other", stdin=stdin)
+        assert done.returncode == 1
+        assert done.stderr.count(b"\n") == 1
+        assert not (tracer.folder / "other").exists()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Reading strace's output: each form of a line, and what is no line of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer import dirents
+from tracer.convert import write_dataset
+from tracer.dataset import Dataset, Writer
+from tracer.strace_text import Importer, number, split, unescape
+from tracer.stream import StreamWriter, read_stream
+from tracer.syscalls import name_of
+
+
+def imported(folder: Path, text: str) -> tuple[list[dict[str, Any]], Dataset, Importer]:
+    """Events, dataset and importer of this text."""
+    with StreamWriter(folder / "s") as writer:
+        importer = Importer(writer)
+        for _ in importer.read(text.encode("latin-1").splitlines(keepends=True)):
+            pass
+    meta = {"backend": "strace", "kernel": "", "clock": "", "command": importer.command}
+    meta |= {"recorded": "", "wall_ns": 0, "tool_version": ""}
+    with Writer(folder / "d") as out:
+        write_dataset(read_stream(folder / "s"), out, meta, importer.inherited, importer.exits)
+    data = Dataset(folder / "d")
+    return data.events().to_pylist(), data, importer
+
+
+START = '7 100000001.000000 execve("/bin/x", ["x", "-a"], 0x7ff /* 3 vars */) = 0 <0.000100>\n'
+
+
+def test_a_plain_line(tmp_path: Path) -> None:
+    line = '7 100000001.000200 openat(AT_FDCWD</tmp>, "a\\"b\\n", O_RDONLY|O_CLOEXEC) = 3</tmp/a>'
+    events, data, importer = imported(tmp_path, START + line + " <0.000012>\n")
+    event = events[0]
+    assert (name_of(event["nr"]), event["ret"], event["path"]) == ("openat", 3, 'a"b\n')
+    assert (event["t_ns"], event["dur_ns"]) == (100000001000200000, 12000)
+    assert (event["a0"], event["a2"], event["pid"]) == (0xFFFFFF9C, 0o2000000, 7)
+    assert event["site"] is None
+    assert importer.unread == 0
+    (process,) = data.processes().to_pylist()
+    assert (process["exe"], process["argv"], process["cwd"]) == ("/bin/x", ["x", "-a"], "/tmp")
+
+
+def test_errors_restarts_and_hexadecimal_results(tmp_path: Path) -> None:
+    text = START + (
+        '7 100000001.1 stat("/none", 0x7ffc) = -1 ENOENT (No such file or directory) <0.000004>\n'
+        "7 100000001.2 read(0</dev/pts/1>, 0x5, 10) = ? ERESTARTSYS (To be restarted if SA_RESTART"
+        " is set) <1.5>\n"
+        "7 100000001.3 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = "
+        "0x7f0000001000 <0.000007>\n"
+        "7 100000001.4 --- SIGINT {si_signo=SIGINT, si_code=SI_KERNEL} ---\n"
+        "7 100000001.5 exit_group(3) = ?\n"
+        "7 100000001.6 +++ exited with 3 +++\n"
+    )
+    events, data, importer = imported(tmp_path, text)
+    assert [e["ret"] for e in events] == [-2, -512, 0x7F0000001000, None]
+    assert (events[2]["a2"], events[2]["a3"], events[2]["a4"]) == (3, 0x22, 2**64 - 1)
+    assert events[0]["path"] == "/none"
+    assert data.processes()["exit"].to_pylist() == [3 << 8]
+    assert importer.unread == 0
+    kinds = {o["path"]: o["kind"] for o in data.objects().to_pylist()}
+    assert kinds["/dev/pts/1"] == "tty"
+
+
+def test_unfinished_and_resumed_calls_of_two_tasks(tmp_path: Path) -> None:
+    text = START + (
+        "7 100000002.0 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD <unfinished ...>\n"
+        "8 100000002.1 read(3</a>,  <unfinished ...>\n"
+        "7 100000002.2 <... clone resumed>, child_tidptr=0x7f) = 8 <0.2>\n"
+        '8 100000002.3 <... read resumed>"xyz", 100) = 3 <0.2>\n'
+        "8 100000002.4 futex(0x7f, FUTEX_WAIT_PRIVATE, 0, NULL <unfinished ...>\n"
+        "8 100000002.5 +++ killed by SIGKILL +++\n"
+    )
+    events, data, importer = imported(tmp_path, text)
+    assert importer.unread == 0
+    assert [(e["pid"], name_of(e["nr"]), e["ret"]) for e in events] == [
+        (7, "clone", 8),
+        (8, "read", 3),
+        (8, "futex", None),
+    ]
+    assert (events[1]["a0"], events[1]["a2"], events[1]["dur_ns"]) == (3, 100, 200_000_000)
+    child = data.processes().to_pylist()[-1]
+    assert (child["ppid"], child["exit"], child["exe"]) == (7, 9, "/bin/x")
+
+
+def test_a_thread_belongs_to_its_process(tmp_path: Path) -> None:
+    flags = "CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_SIGHAND|CLONE_THREAD|CLONE_SYSVSEM"
+    text = START + (
+        f"7 100000002.0 clone3({{flags={flags}, child_tid=0x7f}}, 88 <unfinished ...>\n"
+        "9 100000002.1 getpid() = 7 <0.000001>\n"
+        "7 100000002.2 <... clone3 resumed> => {parent_tid=[9]}, 88) = 9 <0.2>\n"
+    )
+    events, data, _ = imported(tmp_path, text)
+    assert {(e["pid"], e["tid"]) for e in events} == {(7, 7), (7, 9)}
+    assert len(data.processes()) == 1
+
+
+def test_attributes_names_and_pairs(tmp_path: Path) -> None:
+    text = START + (
+        '7 100000002.0 newfstatat(3</d>, "n", {st_dev=makedev(0x8, 0x1), st_ino=42, '
+        "st_mode=S_IFREG|0644, st_nlink=1, st_size=99, ...}, AT_SYMLINK_NOFOLLOW) = 0 <0.000001>\n"
+        '7 100000002.1 getdents64(3</d>, [{d_ino=1, d_off=1, d_reclen=24, d_type=DT_DIR, d_name="."'
+        '}, {d_ino=2, d_off=2, d_reclen=24, d_type=DT_REG, d_name="n"}], 32768) = 48 <0.000001>\n'
+        "7 100000002.2 pipe2([5, 6], O_CLOEXEC) = 0 <0.000001>\n"
+        '7 100000002.3 write(6<pipe:[11]>, "x", 1) = 1 <0.000001>\n'
+    )
+    events, data, importer = imported(tmp_path, text)
+    assert importer.unread == 0
+    stat = events[0]
+    assert (stat["st_mode"], stat["st_size"], stat["st_ino"]) == (0o100644, 99, 42)
+    assert (stat["a3"], stat["bytes_out"]) == (0x100, 144)
+    assert events[1]["names"] == dirents.hashes([(b"n", 8)]).tolist()
+    kinds = {o["object_id"]: o["kind"] for o in data.objects().to_pylist()}
+    assert kinds[events[3]["object_id"]] == "pipe"
+
+
+def test_numbers_in_brackets_and_no_times(tmp_path: Path) -> None:
+    text = (
+        '[pid    12] close(3)   = 0\n[pid 12] open("x", O_RDONLY) = -1 EACCES (Permission denied)\n'
+    )
+    events, _, importer = imported(tmp_path, text)
+    assert [(e["pid"], name_of(e["nr"]), e["ret"]) for e in events] == [
+        (12, "close", 0),
+        (12, "open", -13),
+    ]
+    assert events[0]["t_ns"] < events[1]["t_ns"]
+    assert importer.unread == 0
+
+
+def test_what_is_no_call_is_counted(tmp_path: Path) -> None:
+    text = (
+        START
+        + "7 100000002.0 close(4) = 0\nhello\n7 100000002.0 nosuchcall(1) = 0\n"
+        + "7 100000002.0 close(3\n\n"
+    )
+    events, _, importer = imported(tmp_path, text)
+    assert len(events) == 1
+    assert importer.unread == 3
+    assert importer.lines == 6
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        (b"0644", 0o644),
+        (b"0x10", 16),
+        (b"12", 12),
+        (b"-1", 2**64 - 1),
+        (b"3</a, b>", 3),
+        (b"O_WRONLY|O_CREAT|O_TRUNC", 0o1101),
+        (b"AT_FDCWD</tmp>", 0xFFFFFF9C),
+        (b"0x1 /* FOO_ONE */", 1),
+        (b"NULL", 0),
+        (b"SOMETHING_ELSE", 0),
+    ],
+)
+def test_numbers(word: bytes, value: int) -> None:
+    assert number(word) == value
+
+
+def test_splitting() -> None:
+    text = b'3</a, b>, "x, \\"y", {a=[1, 2], b=3}, [{iov_base="q)", iov_len=2}], 0 /* c, d */, A|B'
+    assert len(split(text)) == 6
+    assert unescape(b"a\\tb\\303\\x41\\0") == b"a\tb\xc3A\0"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Children that the shim cannot follow: statically linked ones, for instance.
+
+Before such a program is exec'ed, the shim asks here, through a FIFO in the folder of raw files,
+and waits for an answer (shim/adopt.c). The process is then watched from outside, from its
+exec on, and with it whatever it starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+from pathlib import Path
+
+from ptrace import PtraceError
+
+from tracer.backends.ptrace import Ptrace
+from tracer.stream import StreamWriter
+
+FIFO, STOP = "adopt", "stop"
+ANSWER = "adopted.{}"
+_REQUEST = struct.Struct("<II")  # the task that is about to exec; whether it will have other rights
+
+
+class Adopter:
+    """Answers the shim's requests; a run.Watcher."""
+
+    STREAM = "adopted.stream"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.signal: int | None = signal.SIGRTMIN + 7
+        os.mkfifo(folder / FIFO, 0o600)
+        self._fifo = os.open(folder / FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(self._fifo, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._fifo, fcntl.F_SETSIG, self.signal)
+        flags = fcntl.fcntl(self._fifo, fcntl.F_GETFL)
+        fcntl.fcntl(self._fifo, fcntl.F_SETFL, flags | os.O_ASYNC)
+        self._writer: StreamWriter | None = None
+        self._ptrace: Ptrace | None = None
+
+    def stop(self) -> None:
+        """Record no longer: the shim looks for this file at each flush."""
+        (self._folder / STOP).touch()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._folder / FIFO)
+        if self._ptrace:
+            self._ptrace.stop()
+
+    def close(self) -> None:
+        """The program has ended."""
+        self.stop()
+        os.close(self._fifo)
+        if self._writer:
+            self._writer.close()
+
+    def hold(self, pid: int) -> None:
+        """The first program is the shim's."""
+
+    def signalled(self) -> None:
+        """Somebody asks."""
+        while True:
+            try:
+                data = os.read(self._fifo, _REQUEST.size * 64)
+            except BlockingIOError:
+                return
+            whole = len(data) // _REQUEST.size * _REQUEST.size
+            for pid, set_id in _REQUEST.iter_unpack(data[:whole]):
+                if not set_id or os.geteuid() == 0:
+                    self._adopt(pid)
+                with contextlib.suppress(OSError):
+                    (self._folder / ANSWER.format(pid)).touch()
+
+    def _adopt(self, pid: int) -> None:
+        if self._ptrace is None:
+            self._writer = StreamWriter(self._folder / self.STREAM)
+            self._ptrace = Ptrace(self._writer)
+        # Refused, or gone: it runs as it is, and the summary names it.
+        with contextlib.suppress(PtraceError):
+            self._ptrace.hold(pid)
+
+    def changed(self, pid: int, status: int) -> int | None:
+        """Pass on to who watches."""
+        return self._ptrace.changed(pid, status) if self._ptrace else status

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: MIT
+"""Watches programs with ptrace(2): no privileges, static programs too, slow.
+
+Each call stops the program twice: a call takes some 40 µs longer (docs/cosy-trace.md).
+By python-ptrace's binding; PTRACE_SEIZE and PTRACE_GET_SYSCALL_INFO, which it does not name,
+are called through it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ptrace import PtraceError
+from ptrace.binding import func as binding
+
+from tracer import identity, kept
+from tracer.backends import BackendError
+from tracer.raw import DONE, NO_RETURN, RAW_DIRENTS, RawTrace
+from tracer.run import WALL
+from tracer.stream import StreamWriter, read_stream
+from tracer.syscalls import ArgKind, by_name
+
+NAME = "ptrace"
+CLOCK = "CLOCK_MONOTONIC"
+
+SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = 0x4206, 0x4207, 0x4208, 0x420E
+EVENT_STOP = 128
+SYSCALL_STOP = signal.SIGTRAP | 0x80
+ENTRY, EXIT = 1, 2
+_OPTIONS = (
+    binding.PTRACE_O_TRACESYSGOOD
+    | binding.PTRACE_O_TRACEFORK
+    | binding.PTRACE_O_TRACEVFORK
+    | binding.PTRACE_O_TRACECLONE
+    | binding.PTRACE_O_TRACEEXEC
+)
+_NEW_TASK = (binding.PTRACE_EVENT_FORK, binding.PTRACE_EVENT_VFORK, binding.PTRACE_EVENT_CLONE)
+_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_INFO_BYTES = 88  # struct ptrace_syscall_info
+_ENTRY = struct.Struct("<B7xQQQ6Q")  # op, ip, sp, nr, args
+_EXIT = struct.Struct("<B7xQQq")  # op, ip, sp, ret
+_NO_ARGS = (0, 0, 0, 0, 0, 0)
+X86_64 = 0xC000003E  # AUDIT_ARCH_X86_64
+FLUSH_NS = 1_000_000_000
+
+
+@dataclass
+class _Thread:
+    pid: int
+    running: bool = False
+    """Its calls are followed: false from PTRACE_SEIZE to the exec that is waited for."""
+    nr: int = -1
+    """Of the call that it is in; -1: in none."""
+    t_ns: int = 0
+    args: tuple[int, ...] = _NO_ARGS
+    site: int = 0
+    path: bytes = b""
+    """Of an exec: cannot be read afterwards."""
+
+
+@dataclass
+class _Process:
+    threads: set[int] = field(default_factory=set)
+    memory: int = -1
+
+
+class Ptrace:
+    """Follows processes and their descendants, and writes what they do; a run.Watcher."""
+
+    signal: int | None = None
+
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+        self._threads: dict[int, _Thread] = {}
+        self._processes: dict[int, _Process] = {}
+        self._info = ctypes.create_string_buffer(_INFO_BYTES)
+        self._kept = kept.by_call()
+        names = by_name()
+        self._execs = {names[name].nr for name in ("execve", "execveat")}
+        self._ends = {names[name].nr for name in ("exit", "exit_group")}
+        self._flushed_ns = 0
+
+    # --- whom to follow ----------------------------------------------------------
+
+    def hold(self, pid: int) -> None:
+        """Follow a process from its next exec on; raises PtraceError."""
+        self._seize(pid, binding.PTRACE_O_TRACESYSGOOD | binding.PTRACE_O_TRACEEXEC)
+        self._threads[pid] = _Thread(identity.tgid(pid))
+
+    def attach(self, pid: int) -> None:
+        """Follow a running process, its threads and descendants; raises PtraceError."""
+        self._attach(pid, pid)
+        known = {pid}
+        while True:
+            tasks = [(tid, p) for p in identity.tree(pid) for tid in identity.threads(p)]
+            new = [(tid, p) for tid, p in tasks if tid not in known]
+            if not new:
+                return
+            for tid, member in new:
+                known.add(tid)
+                with contextlib.suppress(PtraceError):  # gone, or another user's
+                    self._attach(tid, member)
+
+    def _attach(self, tid: int, pid: int) -> None:
+        if tid in self._threads:
+            return
+        self._seize(tid, _OPTIONS)
+        if tid == pid:
+            self._announce(pid)
+        self._adopt(tid, pid)
+        binding.ptrace(INTERRUPT, tid)
+
+    def stop(self) -> None:
+        """Leave all that are still followed alone."""
+        for tid in list(self._threads):
+            with contextlib.suppress(PtraceError, OSError):
+                binding.ptrace(INTERRUPT, tid)
+                self._detach(tid)
+        self._threads.clear()
+        self._writer.flush()
+
+    def _detach(self, tid: int) -> None:
+        while True:
+            _, status = os.waitpid(tid, WALL)
+            if not os.WIFSTOPPED(status):
+                self._gone(tid, status)
+                return
+            number, event = os.WSTOPSIG(status), status >> 16
+            if event == 0 and number != SYSCALL_STOP:
+                binding.ptrace(binding.PTRACE_DETACH, tid, 0, number)
+                return
+            if event == EVENT_STOP or number == SYSCALL_STOP:
+                if number == SYSCALL_STOP:
+                    self._syscall(tid, self._threads[tid])
+                binding.ptrace(binding.PTRACE_DETACH, tid, 0, 0)
+                return
+            self._event(tid, event)
+            binding.ptrace(binding.PTRACE_CONT, tid, 0, 0)
+
+    def _seize(self, tid: int, options: int) -> None:
+        binding.ptrace(SEIZE, tid, 0, options)
+
+    def _adopt(self, tid: int, pid: int) -> _Thread:
+        """Begin to follow the calls of a thread."""
+        thread = self._threads.setdefault(tid, _Thread(pid))
+        thread.pid, thread.running = pid, True
+        self._processes.setdefault(pid, _Process()).threads.add(tid)
+        return thread
+
+    def _announce(self, pid: int, path: bytes = b"") -> None:
+        """Tell who a process is; `path` is what it exec'ed, if it is gone already."""
+        process = self._processes.setdefault(pid, _Process())
+        if process.memory >= 0:
+            os.close(process.memory)  # of the program before
+            process.memory = -1
+        now = time.monotonic_ns()
+        who = identity.identify(pid)
+        self._writer.process(pid, now, who.ppid, who.exe or path, who.cwd, who.argv)
+        for address, name in who.modules.items():
+            self._writer.module(pid, now, address, name)
+
+    # --- what they do -------------------------------------------------------------
+
+    def signalled(self) -> None:
+        """No signal is ours."""
+
+    def changed(self, pid: int, status: int) -> int | None:
+        """Take a wait status of a task; returns what is left of it for others to know."""
+        thread = self._threads.get(pid)
+        if not os.WIFSTOPPED(status):
+            self._gone(pid, status)
+            return status
+        number, event = os.WSTOPSIG(status), status >> 16
+        if thread is None:
+            if event != EVENT_STOP:
+                return status  # a child of ours that nobody follows
+            thread = self._new(pid)
+        how, arg = binding.PTRACE_SYSCALL if thread.running else binding.PTRACE_CONT, 0
+        left: int | None = None
+        try:
+            if number == SYSCALL_STOP:
+                self._syscall(pid, thread)
+            elif event == EVENT_STOP:
+                if number in _STOPS:
+                    how, left = LISTEN, number << 8 | 0x7F
+            elif event:
+                if self._event(pid, event):
+                    how = binding.PTRACE_SYSCALL
+            else:
+                arg = number  # a signal on its way
+            binding.ptrace(how, pid, 0, arg)
+        except PtraceError as error:
+            if error.errno != errno.ESRCH:  # killed meanwhile
+                raise
+        return left
+
+    def _new(self, tid: int) -> _Thread:
+        """A task made by one that we follow has its first stop."""
+        pid = identity.tgid(tid)
+        if pid == tid and pid not in self._processes:
+            self._announce(pid)
+        return self._adopt(tid, pid)
+
+    def _gone(self, tid: int, status: int) -> None:
+        thread = self._threads.pop(tid, None)
+        if thread is None or thread.pid not in self._processes:
+            return
+        process = self._processes[thread.pid]
+        process.threads.discard(tid)
+        if tid == thread.pid:
+            self._writer.exit(tid, time.monotonic_ns(), status)
+            if process.memory >= 0:
+                os.close(process.memory)
+            del self._processes[tid]
+
+    def _event(self, tid: int, event: int) -> bool:
+        """Take a stop that PTRACE_O_... asked for; returns whether calls are followed now."""
+        if event in _NEW_TASK:
+            new = binding.ptrace_geteventmsg(tid)
+            if new not in self._threads:
+                self._new(new)
+        elif event == binding.PTRACE_EVENT_EXEC:
+            former = binding.ptrace_geteventmsg(tid)
+            before = self._threads.pop(former, None) or self._threads.get(tid) or _Thread(tid)
+            for other in self._processes.get(tid, _Process()).threads - {tid, former}:
+                self._threads.pop(other, None)  # the exec ended them
+            if before.running:
+                self._write(former, before, 0, b"", NO_RETURN)
+            else:
+                binding.ptrace_setoptions(tid, _OPTIONS)
+            self._processes.setdefault(tid, _Process()).threads.clear()
+            self._announce(tid, before.path)
+            thread = self._adopt(tid, tid)
+            # The stop at the end of execve follows; it says nothing new.
+            thread.nr = -1
+            return True
+        return False
+
+    def _syscall(self, tid: int, thread: _Thread) -> None:
+        now = time.monotonic_ns()
+        info = self._info
+        binding.ptrace(GET_SYSCALL_INFO, tid, _INFO_BYTES, ctypes.addressof(info))
+        if info.raw[0] == ENTRY:
+            if int.from_bytes(info.raw[4:8], "little") != X86_64:
+                thread.nr = -1
+                return
+            _, thread.site, _, thread.nr, *args = _ENTRY.unpack_from(info)
+            thread.t_ns, thread.args = now, tuple(args)
+            if thread.nr in self._ends:
+                self._write(tid, thread, 0, b"", NO_RETURN)
+                thread.nr = -1
+            elif thread.nr in self._execs:
+                which = self._kept[thread.nr].path or 0
+                thread.path = self._string(thread.pid, thread.args[which])
+        elif thread.nr >= 0:
+            self._exit(tid, thread, _EXIT.unpack_from(info)[3], now)
+            if now - self._flushed_ns > FLUSH_NS:
+                self._writer.flush()
+                self._flushed_ns = now
+
+    def _exit(self, tid: int, thread: _Thread, ret: int, now: int) -> None:
+        path = thread.path
+        path2 = out = b""
+        flags = 0
+        what = self._kept.get(thread.nr)
+        if what and (ret >= 0 or ret in kept.PATH_WAS_READ) and not path:
+            if what.path is not None:
+                path = self._string(thread.pid, thread.args[what.path])
+            if what.path2 is not None:
+                path2 = self._string(thread.pid, thread.args[what.path2])
+        if what and what.out is not None and what.out_kind and ret >= 0:
+            size = kept.out_size(what.out_kind, ret)
+            out = kept.out_of(what.out_kind, self._read(thread.pid, thread.args[what.out], size))
+            flags = RAW_DIRENTS if what.out_kind == ArgKind.DIRENTS_OUT else 0
+        thread.path = path
+        self._write(tid, thread, ret, out, flags, path2, now)
+        thread.nr, thread.path = -1, b""
+
+    def _write(
+        self,
+        tid: int,
+        thread: _Thread,
+        ret: int,
+        out: bytes,
+        flags: int,
+        path2: bytes = b"",
+        now: int = 0,
+    ) -> None:
+        self._writer.event(
+            thread.pid,
+            tid,
+            thread.nr,
+            thread.t_ns,
+            max(0, now - thread.t_ns),
+            ret,
+            thread.args,
+            thread.path,
+            path2,
+            out,
+            thread.site,
+            flags | DONE,
+        )
+
+    # --- their memory -------------------------------------------------------------
+
+    def _read(self, pid: int, address: int, size: int) -> bytes:
+        process = self._processes[pid]
+        try:
+            if process.memory < 0:
+                process.memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(process.memory, size, address)
+        except (OSError, OverflowError):
+            return b""
+
+    def _string(self, pid: int, address: int) -> bytes:
+        text, step = b"", 256
+        while len(text) < kept.MAX_PATH_LEN:
+            part = self._read(pid, address + len(text), step)
+            if b"\0" in part:
+                return text + part[: part.index(b"\0")]
+            if not part:
+                break
+            text, step = text + part, kept.MAX_PATH_LEN
+        return text[: kept.MAX_PATH_LEN]
+
+
+class Session:
+    """One recorded run, or a look at a process that runs already."""
+
+    name = NAME
+    clock = CLOCK
+
+    def __init__(self, folder: Path, env: Mapping[bytes, bytes]) -> None:
+        self._stream = folder / "ptrace.stream"
+        self._writer = StreamWriter(self._stream)
+        self.env = dict(env)
+        self.watcher = Ptrace(self._writer)
+
+    def attach(self, pid: int) -> None:
+        """Begin to follow a process; raises BackendError."""
+        try:
+            self.watcher.attach(pid)
+        except PtraceError as error:
+            why = os.strerror(error.errno or errno.EPERM).lower()
+            hint = "is it yours? see kernel.yama.ptrace_scope, or be root"
+            raise BackendError(f"cannot attach: {pid}: {why}: {hint}") from error
+
+    def close(self) -> None:
+        """The program has ended, or enough was seen."""
+        self.watcher.stop()
+        self._writer.close()
+
+    def raw(self) -> RawTrace:
+        """Return what was recorded."""
+        return read_stream(self._stream)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Who a process is, as /proc tells while it lives."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from tracer import elf
+
+
+@dataclass
+class Identity:
+    """What /proc tells of a process; what it does not is empty."""
+
+    ppid: int = 0
+    exe: bytes = b""
+    cwd: bytes = b""
+    argv: list[bytes] = field(default_factory=list)
+    modules: dict[int, bytes] = field(default_factory=dict)
+    """Load address to file."""
+
+
+def _link(pid: int, name: str) -> bytes:
+    try:
+        return os.readlink(f"/proc/{pid}/{name}".encode())
+    except OSError:
+        return b""
+
+
+def _file(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _field(tid: int, name: bytes) -> int:
+    for line in _file(tid, "status").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    return 0
+
+
+def tgid(tid: int) -> int:
+    """Return the process that a task belongs to."""
+    return _field(tid, b"Tgid:") or tid
+
+
+def identify(pid: int) -> Identity:
+    """Ask /proc who a process is."""
+    argv = _file(pid, "cmdline")
+    modules: dict[int, bytes] = {}
+    for line in _file(pid, "maps").splitlines():
+        words = line.split(maxsplit=5)
+        if len(words) == 6 and words[5].startswith(b"/"):
+            # The lowest mapping is the first: /proc lists them by address.
+            start = int(words[0].split(b"-")[0], 16) - int(words[2], 16)
+            if words[5] not in modules.values():
+                modules[start] = words[5]
+    exe = _link(pid, "exe")
+    for start in [start for start, name in modules.items() if name == exe]:
+        if elf.is_fixed(os.fsdecode(exe)):
+            modules[0] = modules.pop(start)
+    return Identity(
+        ppid=_field(pid, b"PPid:"),
+        exe=exe,
+        cwd=_link(pid, "cwd"),
+        argv=argv.removesuffix(b"\0").split(b"\0") if argv else [],
+        modules=modules,
+    )
+
+
+def of_exec(path: bytes, argv: list[bytes], cwd: bytes) -> Identity:
+    """Guess what a process became that exec'ed `path` and is gone."""
+    for _ in range(elf.MAX_SCRIPTS):
+        try:
+            program = elf.inspect(os.fsdecode(path))
+        except OSError:
+            break
+        if program.kind != "script" or not program.interpreter:
+            break
+        interpreter = os.fsencode(program.interpreter)
+        path, argv = interpreter, [interpreter, path, *argv[1:]]
+    exe = os.path.realpath(path)
+    modules = {0: exe} if elf.is_fixed(os.fsdecode(exe)) else {}
+    return Identity(exe=exe, cwd=cwd, argv=argv, modules=modules)
+
+
+def threads(pid: int) -> list[int]:
+    """Return the tasks of a process; none: it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and all its descendants, ancestors first."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            children.setdefault(_field(int(name), b"PPid:"), []).append(int(name))
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""cosy-trace import: a dataset from strace's output, or from a recording that was cut off."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from tracer.cli import SETTINGS, fail, say
+
+if TYPE_CHECKING:
+    from tracer.dataset import Dataset
+    from tracer.filters import Filter
+
+BACKEND = "strace"
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("-o", "--output", metavar="OUT", help="Dataset to write [FILE.cosytrace].")
+@click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
+@click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",
+              help="Keep these calls: names, %file, %desc, %pure..., !SET.")  # fmt: skip
+@click.option("-P", "--path", "paths", multiple=True, metavar="PATH",
+              help="Keep calls that touch this file.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.argument("source", metavar="FILE")
+def main(
+    output: str | None,
+    force: bool,
+    expressions: tuple[str, ...],
+    paths: tuple[str, ...],
+    as_json: bool,
+    source: str,
+) -> None:
+    """Make a dataset of what strace printed: FILE, or - for standard input.
+
+    Best of `strace -f -ttt -T -y -v -o FILE CMD`: without -v the names that
+    getdents64 returned are missing, without -T how long calls took.
+
+    FILE may also be a folder cosy-trace-* that a killed cosy-trace left behind.
+    """
+    from tracer.backends import BackendError
+    from tracer.filters import FilterError, make
+    from tracer.show import text_of
+    from tracer.target import DatasetError, check_target
+
+    name = output or f"{'strace' if source == '-' else Path(source).name}.cosytrace"
+    try:
+        kept = make(expressions, paths)
+        check_target(Path(name), force)
+        if os.path.isdir(source):
+            from tracer.recorder import recover
+
+            data = recover(Path(source), Path(name), force, kept)
+        elif source == "-":
+            data = _import(sys.stdin.buffer, source, Path(name), force, kept)
+        else:
+            with open(source, "rb") as file:
+                data = _import(file, source, Path(name), force, kept)
+    except FilterError as error:
+        fail(str(error), 2)
+    except (DatasetError, BackendError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"cannot read: {source}: {(error.strerror or str(error)).lower()}: check the name")
+    say(text_of(data, as_json))
+    if not as_json:
+        say(f"written to {name}; next: cosy-mine {name}")
+
+
+def _progress(counts: Iterator[int]) -> None:
+    """Go through them; on a terminal, say how far it is."""
+    shown = sys.stderr.isatty()
+    for lines in counts:
+        if shown:
+            sys.stderr.write(f"\rcosy-trace: {lines / 1e6:.1f} million lines")
+    if shown:
+        sys.stderr.write("\r\033[K")
+
+
+def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter | None) -> Dataset:
+    from tracer.backends import BackendError
+    from tracer.convert import write_dataset
+    from tracer.dataset import Dataset, Writer
+    from tracer.recorder import version
+    from tracer.strace_text import Importer
+    from tracer.stream import StreamWriter, read_stream
+
+    with tempfile.TemporaryDirectory(prefix="cosy-import-") as folder:
+        stream = Path(folder) / "strace.stream"
+        with StreamWriter(stream) as records:
+            importer = Importer(records)
+            _progress(importer.read(file))
+        raw = read_stream(stream)
+        if not len(raw.calls):
+            raise BackendError(f"no calls found: {source}: is it strace's output?")
+        if importer.unread:
+            say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")
+        meta = {
+            "backend": BACKEND,
+            "backend_why": "imported",
+            "kernel": "",
+            "clock": "CLOCK_REALTIME",
+            "command": importer.command or [source],
+            "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "wall_ns": importer.last_ns - importer.first_ns,
+            "unread_lines": importer.unread,
+            "tool_version": version(),
+        }
+        with Writer(path, force) as writer:
+            write_dataset(raw, writer, meta, importer.inherited, importer.exits, kept)
+    return Dataset(path)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""cosy-trace show: the summary of a dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from tracer.cli import EXIT_FAILED, SETTINGS, fail, say
+
+if TYPE_CHECKING:
+    from tracer.dataset import Dataset
+
+SUMMARY_ROWS = 20
+
+
+def text_of(data: Dataset, as_json: bool) -> str:
+    """Return the summary for a terminal, or as JSON."""
+    from tracer.summary import render, summarize
+
+    summary = summarize(data)
+    if as_json:
+        return json.dumps(summary.as_dict(), indent=1)
+    return render(summary, SUMMARY_ROWS)
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.argument("dataset")
+def main(as_json: bool, dataset: str) -> None:
+    """Print the summary of a recorded trace."""
+    from tracer.dataset import Dataset
+    from tracer.target import DatasetError
+
+    try:
+        click.echo(text_of(Dataset(dataset), as_json))
+    except DatasetError as error:
+        fail(str(error))
+    except BrokenPipeError:
+        os._exit(EXIT_FAILED)
+    except OSError as error:
+        say(f"cosy-trace: cannot print: {error.strerror}: check where the output goes")
+        os._exit(EXIT_FAILED)

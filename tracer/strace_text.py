@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: MIT
+"""Reads what `strace -f -ttt -T -y` printed, line by line, into a stream of records.
+
+Needs none of these options but understands them all, and `-v`, `-X raw` and `-tt`, with process
+numbers in front (`-o FILE`) or in brackets (standard error). Memory does not grow with the
+length of the text.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from tracer import dirents, kept
+from tracer.descriptors import Object
+from tracer.raw import DONE, NO_RETURN
+from tracer.stream import StreamWriter
+from tracer.syscalls import ArgKind, Syscall, by_name
+
+LOOK_AHEAD_LINES = 5000  # in search of the working directory
+_HEAD = re.compile(
+    rb"(?:\[pid +(\d+)\] |(\d+) +)?"
+    rb"(?:(\d{9,}\.\d+) |(\d\d):(\d\d):(\d\d(?:\.\d+)?) )?"
+    rb"(?:(\w+)\(|<\.\.\. (\w+) resumed>(?:,? ?)|(\+\+\+|---) )(.*)"
+)
+_END = re.compile(
+    rb"\)? += +(\?|0x[0-9a-f]+|-?\d+)(?:<(?:[^>\\]|\\.)*>)?(?: ([A-Z][A-Z0-9_]*))?[^<]*"
+    rb"(?:<(\d+\.\d+)>)?\s*$"
+)
+_UNFINISHED = b" <unfinished ...>"
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]|[^"/<,\[\](){}]+|.'
+)
+_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))")
+_SIMPLE = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"v": b"\v", b"f": b"\f", b"e": b"\x1b"}
+_FIELD = re.compile(rb"stx?_(mode|size|ino)=([^,}]+)")
+_DEV = re.compile(rb"st_dev=makedev\((0x[0-9a-f]+), (0x[0-9a-f]+)\)")
+_ENTRY = re.compile(rb'd_type=(DT_\w+), d_name="((?:[^"\\]|\\.)*)"')
+_CWD = re.compile(rb"AT_FDCWD<((?:[^<>\\]|\\.)*)>")
+_FD = re.compile(rb"(-?\d+)(?:<((?:[^<>\\]|\\.)*)>)?$")
+_FLAGS = re.compile(rb"flags=([A-Z_0-9|x]+)")
+_KILLED = re.compile(rb"(exited with|killed by) (\w+)( \(core dumped\))?")
+_PAIR = re.compile(rb"\[(\d+)(?:<[^>]*>)?, (\d+)")
+_RESTARTS = {
+    "ERESTARTSYS": 512,
+    "ERESTARTNOINTR": 513,
+    "ERESTARTNOHAND": 514,
+    "ERESTART_RESTARTBLOCK": 516,
+}
+_TYPES = {b"DT_FIFO": 1, b"DT_CHR": 2, b"DT_DIR": 4, b"DT_BLK": 6, b"DT_REG": 8, b"DT_LNK": 10,
+          b"DT_SOCK": 12}  # fmt: skip
+_OUT = struct.Struct("<QQQII")
+_U64 = (1 << 64) - 1
+_EXECS = (b"execve", b"execveat")
+_FORKS = ("fork", "vfork", "clone", "clone3")
+_STATX = (
+    *("TYPE", "MODE", "NLINK", "UID", "GID", "ATIME", "MTIME"),
+    *("CTIME", "INO", "SIZE", "BLOCKS", "BTIME", "MNT_ID"),
+)
+_OTHER_CONSTANTS = {
+    "NULL": 0,
+    "AT_FDCWD": 0xFFFFFF9C,
+    "AT_SYMLINK_NOFOLLOW": 0x100,
+    "AT_EACCESS": 0x200,
+    "AT_REMOVEDIR": 0x200,
+    "AT_SYMLINK_FOLLOW": 0x400,
+    "AT_NO_AUTOMOUNT": 0x800,
+    "AT_EMPTY_PATH": 0x1000,
+    "AT_STATX_SYNC_AS_STAT": 0,
+    "AT_STATX_FORCE_SYNC": 0x2000,
+    "AT_STATX_DONT_SYNC": 0x4000,
+    "STATX_BASIC_STATS": 0x7FF,
+    "STATX_ALL": 0xFFF,
+    **{f"STATX_{name}": 1 << bit for bit, name in enumerate(_STATX)},
+    "CLONE_VM": 0x100,
+    "CLONE_VFORK": 0x4000,
+    "CLONE_THREAD": 0x10000,
+    "O_LARGEFILE": 0,
+    "FIOCLEX": 0x5451,
+    "FIONCLEX": 0x5450,
+    "MFD_CLOEXEC": 1,
+    "CLOSE_RANGE_CLOEXEC": 4,
+    "F_OK": 0,
+    "X_OK": 1,
+    "W_OK": 2,
+    "R_OK": 4,
+}
+
+
+def _constants() -> dict[bytes, int]:
+    found: dict[str, int] = {}
+    for module in (os, fcntl, mmap, socket, stat, select, signal):
+        for name in dir(module):
+            value = getattr(module, name)
+            if name.isupper() and isinstance(value, int):
+                found[name] = int(value)
+    found |= _OTHER_CONSTANTS
+    return {name.encode(): value for name, value in found.items()}
+
+
+CONSTANTS = _constants()
+
+
+@lru_cache(maxsize=1 << 14)
+def number(word: bytes) -> int:
+    """Return what a printed argument was in its register; 0: strace does not say."""
+    fd = _FD.match(word)
+    if fd:
+        text = fd[1]
+        octal = len(text) > 1 and text[:1] == b"0"
+        return int(text, 8 if octal and text.isdigit() and b"8" not in text and b"9" not in text
+                   else 10) & _U64  # fmt: skip
+    if word[:9] == b"AT_FDCWD<":
+        return CONSTANTS[b"AT_FDCWD"]
+    value = 0
+    for part in word.split(b"|"):
+        part = part.split(b" ", 1)[0].split(b"<", 1)[0]
+        if part in CONSTANTS:
+            value |= CONSTANTS[part]
+            continue
+        try:
+            octal = part[:1] == b"0" and part[1:2] not in (b"x", b"")
+            value |= int(part, 8 if octal else 0)
+        except ValueError:
+            continue  # a name that we do not know
+    return value & _U64
+
+
+def unescape(text: bytes) -> bytes:
+    """Return the bytes of a string as strace prints them."""
+    if b"\\" not in text:
+        return text
+
+    def one(found: re.Match[bytes]) -> bytes:
+        if found[1]:
+            return bytes([int(found[1], 16)])
+        if found[2]:
+            return bytes([int(found[2], 8) & 255])
+        return _SIMPLE.get(found[3], found[3])
+
+    return _ESCAPE.sub(one, text)
+
+
+def split(text: bytes) -> list[bytes]:
+    """Return the arguments of a call, as printed."""
+    if not text:
+        return []
+    if not any(c in text for c in (b'"', b"{", b"[", b"(", b"<")):
+        return text.split(b", ")
+    words: list[bytes] = []
+    word = b""
+    depth = 0
+    for token in _TOKEN.findall(text):
+        if token in b"[({":
+            depth += 1
+        elif token in b"])}":
+            depth -= 1
+        elif token == b", " and not depth:
+            words.append(word)
+            word = b""
+            continue
+        word += token
+    words.append(word)
+    return words
+
+
+@dataclass
+class _Task:
+    pid: int
+    pending: tuple[str, int, bytes] | None = None
+    """Name, time and text of a call that was not finished on its line."""
+
+
+@dataclass
+class Importer:
+    """Turns lines into records; `finish` when there are no more."""
+
+    writer: StreamWriter
+    now_ns: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    lines: int = 0
+    unread: int = 0
+    """Lines that are no strace output, or of calls that nobody knows."""
+    command: list[str] = field(default_factory=list)
+    inherited: dict[int, Object] = field(default_factory=dict)
+    exits: dict[int, int] = field(default_factory=dict)
+    _tasks: dict[int, _Task] = field(default_factory=dict)
+    _cwd: bytes = b""
+    _root: int = 0
+    _written: bool = False
+    _opened: set[int] = field(default_factory=set)
+    _calls: dict[str, Syscall] = field(default_factory=lambda: dict(by_name()))
+    _kept: dict[int, kept.Kept] = field(default_factory=lambda: dict(kept.by_call()))
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[int]:
+        """Take all lines; yields now and then how many there were."""
+        ahead: list[bytes] = []
+        source = iter(lines)
+        for line in source:
+            ahead.append(line)
+            found = _CWD.search(line)
+            if found or len(ahead) >= LOOK_AHEAD_LINES:
+                self._cwd = unescape(found[1]) if found else b""
+                break
+        for part in (ahead, source):
+            for line in part:
+                self.lines += 1
+                self._line(line.rstrip(b"\n"))
+                if not self.lines & 0x1FFFF:
+                    yield self.lines
+        self._finish()
+
+    def _line(self, line: bytes) -> None:
+        head = _HEAD.match(line)
+        if not head:
+            self.unread += bool(line.strip()) and b"Process " not in line
+            return
+        pid_in, pid_at, epoch, hours, minutes, seconds, name, resumed, other, rest = head.groups()
+        tid = int(pid_in or pid_at or self._root or 1)
+        if epoch:
+            whole, fraction = epoch.split(b".")
+            self.now_ns = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0")[:9])
+        elif hours:
+            minute = int(hours) * 60 + int(minutes)
+            self.now_ns = minute * 60_000_000_000 + round(float(seconds) * 1e9)
+        else:
+            self.now_ns += 1000
+        self.first_ns = self.first_ns or self.now_ns
+        self.last_ns = self.now_ns
+        task = self._tasks.get(tid) or self._new(tid, (name or resumed or b"") in _EXECS)
+        if other:
+            self._ended(tid, task, other, rest)
+        elif resumed:
+            if task.pending and task.pending[0] == resumed.decode():
+                called, t_ns, text = task.pending
+                task.pending = None
+                self._call(tid, task, called, t_ns, text, rest)
+            else:
+                self.unread += 1
+        elif rest.endswith(_UNFINISHED):
+            task.pending = (name.decode(), self.now_ns, rest[: -len(_UNFINISHED)])
+        else:
+            self._call(tid, task, name.decode(), self.now_ns, b"", rest)
+
+    def _new(self, tid: int, execs: bool) -> _Task:
+        """A task has its first line: of which process, made by whom?"""
+        makers = [
+            (task.pending[1], task.pid, task.pending[2])
+            for task in self._tasks.values()
+            if task.pending and task.pending[0] in _FORKS
+        ]
+        parent, flags = 0, 0
+        if makers:
+            _, parent, text = max(makers)
+            found = _FLAGS.search(text)
+            flags = number(found[1]) if found else 0
+        thread = bool(flags & CONSTANTS[b"CLONE_THREAD"])
+        self._tasks[tid] = task = _Task(parent if thread else tid)
+        if not thread:
+            self._root = self._root or tid
+            if execs and tid == self._root:
+                return task  # it will say who it is
+            self.writer.process(tid, self.now_ns, parent, b"", b"" if parent else self._cwd, [])
+        return task
+
+    def _ended(self, tid: int, task: _Task, kind: bytes, rest: bytes) -> None:
+        found = _KILLED.match(rest) if kind == b"+++" else None
+        if not found:
+            return
+        if task.pending:
+            self._unfinished(tid, task)
+        if tid == task.pid:
+            if found[1] == b"exited with":
+                status = int(found[2]) << 8
+            else:
+                status = CONSTANTS.get(found[2], 0) | (0x80 if found[3] else 0)
+            self.exits[tid] = status
+            self.writer.exit(tid, self.now_ns, status)
+        if len(self._tasks) > 1:
+            self._tasks.pop(tid, None)
+
+    def _unfinished(self, tid: int, task: _Task) -> None:
+        assert task.pending
+        name, t_ns, text = task.pending
+        task.pending = None
+        call = self._calls.get(name)
+        if call:
+            args, path, path2, _ = self._arguments(call, split(text), None, tid)
+            self.writer.event(
+                task.pid, tid, call.nr, t_ns, 0, 0, args, path, path2, flags=DONE | NO_RETURN
+            )
+
+    def _finish(self) -> None:
+        for tid, task in self._tasks.items():
+            if task.pending:
+                self._unfinished(tid, task)
+
+    def _call(self, tid: int, task: _Task, name: str, t_ns: int, begun: bytes, rest: bytes) -> None:
+        call = self._calls.get(name)
+        end = _END.search(rest) if call else None
+        if not call or not end:
+            self.unread += 1
+            return
+        value, error, duration = end.groups()
+        flags, ret = DONE, 0
+        if value == b"?":
+            restart = _RESTARTS.get(error.decode() if error else "")
+            flags, ret = (DONE, -restart) if restart else (DONE | NO_RETURN, 0)
+        elif value == b"-1" and error:
+            ret = -getattr(errno, error.decode(), 1)
+        else:
+            ret = int(value, 0)
+        words = split(begun + rest[: end.start()].removesuffix(b")"))
+        args, path, path2, out = self._arguments(call, words, ret, tid)
+        if name in ("execve", "execveat") and ret == 0 and flags == DONE:
+            flags |= NO_RETURN
+        dur_ns = round(float(duration) * 1e9) if duration else max(0, self.now_ns - t_ns)
+        if ret >= 1 << 63:
+            ret -= 1 << 64
+        first = not self._written and tid == self._root and flags & NO_RETURN
+        if not first or name not in ("execve", "execveat"):  # the tracer's own child made that one
+            self._written = True
+            self.writer.event(
+                task.pid, tid, call.nr, t_ns, dur_ns, ret, args, path, path2, out, flags=flags
+            )
+        if name in ("execve", "execveat") and flags & NO_RETURN:
+            self._executed(task, t_ns + dur_ns, path, words)
+        elif name in _FORKS and ret > 0 and ret not in self._tasks:
+            self._forked(task, t_ns, ret, begun + rest)
+        if call.returns_fd and ret >= 0:
+            self._opened.add(ret)
+
+    def _executed(self, task: _Task, t_ns: int, path: bytes, words: list[bytes]) -> None:
+        lists = [word for word in words if word[:1] == b"["]
+        argv = [unescape(word) for word in _STRING.findall(lists[0])] if lists else []
+        if not self.command:
+            self.command = [os.fsdecode(word) for word in argv]
+        exe = path if path.startswith(b"/") else os.path.join(self._cwd, path)
+        self.writer.process(task.pid, t_ns, 0, exe, self._cwd, argv)
+
+    def _forked(self, task: _Task, t_ns: int, child: int, text: bytes) -> None:
+        found = _FLAGS.search(text)
+        flags = number(found[1]) if found else 0
+        thread = bool(flags & CONSTANTS[b"CLONE_THREAD"])
+        self._tasks[child] = _Task(task.pid if thread else child)
+        if not thread:
+            self.writer.process(child, t_ns, task.pid, b"", b"", [])
+
+    def _arguments(
+        self, call: Syscall, words: list[bytes], ret: int | None, tid: int
+    ) -> tuple[list[int], bytes, bytes, bytes]:
+        what = self._kept.get(call.nr)
+        args = [0] * 6
+        path = path2 = out = b""
+        if call.name == "clone":
+            found = _FLAGS.search(b", ".join(words))
+            args[0] = number(found[1]) if found else 0
+            return args, path, path2, out
+        for i, word in enumerate(words[:6]):
+            if word[:1] in b'"[{' and word:
+                string = _STRING.match(word)
+                if not string or not what:
+                    continue
+                if i == what.path:
+                    path = unescape(string[1])
+                elif i == what.path2:
+                    path2 = unescape(string[1])
+                continue
+            args[i] = number(word)
+            if i < len(call.args) and call.args[i] in (ArgKind.FD, ArgKind.DIRFD):
+                self._seen(word, tid)
+        if what and what.out is not None and what.out < len(words) and ret is not None and ret >= 0:
+            out = _output(what.out_kind, words[what.out])
+        return args, path, path2, out
+
+    def _seen(self, word: bytes, tid: int) -> None:
+        """With -y: a descriptor that nobody opened was there before."""
+        found = _FD.match(word)
+        if not found or found[2] is None or tid != self._root:
+            return
+        fd = int(found[1])
+        if fd in self._opened or fd in self.inherited or fd < 0:
+            return
+        name = unescape(found[2])
+        kind = "pipe" if name.startswith(b"pipe:") else "socket" if b":[" in name else "file"
+        if name.startswith((b"/dev/pts/", b"/dev/tty")):
+            kind = "tty"
+        elif name.startswith(b"/dev/"):
+            kind = "device"
+        self.inherited[fd] = Object(kind, name if name.startswith(b"/") else None)
+
+
+def _output(kind: ArgKind | None, word: bytes) -> bytes:
+    """Return what a raw event holds of a printed result."""
+    if kind == ArgKind.PTR:
+        pair = _PAIR.match(word)
+        return struct.pack("<ii", int(pair[1]), int(pair[2])) if pair else b""
+    if kind == ArgKind.DIRENTS_OUT:
+        found = [(unescape(name), _TYPES.get(k, 0)) for k, name in _ENTRY.findall(word)]
+        return dirents.hashes(pair for pair in found if pair[0] not in (b".", b"..")).tobytes()
+    fields = {name: number(value) for name, value in _FIELD.findall(word)}
+    if b"mode" not in fields:
+        return b""
+    dev = _DEV.search(word)
+    device = os.makedev(int(dev[1], 16), int(dev[2], 16)) if dev else 0
+    return _OUT.pack(device, fields.get(b"ino", 0), fields.get(b"size", 0), fields[b"mode"], 0)
