@@ -60,12 +60,21 @@ def main() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="NAME")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--install", is_flag=True, help="Make it the profile of the traced program.")
-def synthesize(motifs: tuple[Path, ...], output: Path | None, force: bool, install: bool) -> None:
+@click.option(
+    "--executor",
+    type=click.Choice(["fast", "reference"]),
+    default="fast",
+    help="reference: every shape that the language can say, to prove it right.",
+)
+def synthesize(
+    motifs: tuple[Path, ...], output: Path | None, force: bool, install: bool, executor: str
+) -> None:
     """Write NAME.cosy and NAME.img from motif files."""
     from synth.compile import compile_profile, write_whole
     from synth.errors import SynthError
     from synth.language import print_profile
     from synth.synthesize import synthesize as decide
+    from synth.synthesize import synthesize_reference
 
     name = output or Path(motifs[0].name.removesuffix(MOTIFS_SUFFIX).removesuffix(".json"))
     base = name.with_suffix("") if name.suffix in (".cosy", ".img") else name
@@ -74,7 +83,10 @@ def synthesize(motifs: tuple[Path, ...], output: Path | None, force: bool, insta
         if path.exists() and not force:
             raise _Failure(f"{path} exists: not replaced: use --force, or -o NAME")
     try:
-        profile, decisions = decide([_load_motifs(path) for path in motifs])
+        files = [_load_motifs(path) for path in motifs]
+        profile, decisions = (
+            synthesize_reference(files) if executor == "reference" else decide(files)
+        )
         _print_decisions(decisions)
         if not profile.compounds:
             raise _Failure(f"{motifs[0]}: no motif is worth a compound: nothing written")
@@ -86,7 +98,8 @@ def synthesize(motifs: tuple[Path, ...], output: Path | None, force: bool, insta
     except SynthError as error:
         raise _Failure(str(error)) from None
     click.echo(f"\nwritten  {text}, {image}")
-    click.echo(f"next     cosy-auto --stats --profile {image} COMMAND")
+    option = "--executor reference " if executor == "reference" else ""
+    click.echo(f"next     cosy-auto --stats {option}--profile {image} COMMAND")
 
 
 def _load_motifs(path: Path) -> MotifFile:

@@ -11,7 +11,7 @@ both. A motif that gives no compound is rejected with a reason that a person und
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from miner.cost import Calibration, calibration_from, saved_per_child_ns
@@ -94,6 +94,32 @@ class _Scan:
     traced_ns: int = 0  # time in calls, of the traces that the motifs come from
 
 
+def synthesize_reference(files: Sequence[MotifFile]) -> tuple[Profile, list[Decision]]:
+    """A profile of all that the motifs describe, for the reference executor; see `synth.shapes`."""
+    from synth import shapes
+
+    decisions: list[Decision] = []
+    compounds: list[Compound] = []
+    for file in files:
+        traced_ns = sum(trace.time_ns for trace in file.traces)
+        for motif in file.motifs:
+            try:
+                compound = shapes.compound_of(motif)
+            except shapes.UnsuitableError as error:
+                decisions.append(Decision((motif.name,), str(error)))
+                continue
+            share = f", {motif.time_ns / traced_ns:.0%} of the time in calls" if traced_ns else ""
+            programs = ", ".join(
+                sorted(exe.rpartition("/")[2] for exe in motif.instances_by_program)
+            )
+            line = _plain(f"evidence: {programs}; {motif.crossings:,} calls{share}")
+            compound = replace(compound, evidence=(line,))
+            compounds.append(compound)
+            decisions.append(Decision((motif.name,), "as the motif describes it", compound))
+    profile = Profile(shapes.unique(compounds), comments=_provenance(files))
+    return profile, decisions
+
+
 def synthesize(
     files: Sequence[MotifFile], costs: Calibration | None = None
 ) -> tuple[Profile, list[Decision]]:
@@ -174,12 +200,21 @@ def _answered_calls(motif: Motif) -> list[tuple[Call, float]]:
     return [(call, share) for call, share in found if share > 0]
 
 
+_SHAPES: Final = {
+    Over.UNTIL_EOF: "reads of an open file until its end",
+    Over.FILES: "one file opened after the other",
+    Over.PATHS: "a list of paths asked for by name",
+    Over.REQUESTS: "the requests of a server",
+    Over.TANDEM: "the same calls back to back",
+}
+
+
 def _rejection(motif: Motif, answered: list[tuple[Call, float]]) -> str | None:
     """Why a motif gives no compound whatever it costs; None: it may."""
     if motif.loop is None:
         return "a sequence without a loop: no executor here runs it in fewer crossings"
     if motif.loop.over is not Over.ENTRIES:
-        return f"a loop {motif.loop.over}: no executor here runs it"
+        return f"{_SHAPES[motif.loop.over]}: no fast executor runs that yet (--executor reference)"
     if not answered:
         calls = ", ".join(dict.fromkeys(call.syscall for call in motif.calls))
         return f"no call in it asks for an entry's attributes ({calls}): a scan answers nothing"
