@@ -42,6 +42,10 @@ class Via(IntEnum):
     FILE = 5  # in a loop over one open file: its descriptor
 
 
+SCAN_NAMES = [name.lower() for name in Via.__members__]
+"""Names of the values of Via."""
+
+
 @dataclass(frozen=True)
 class Scans:
     """Directory scans, one row each, in the order of their first getdents64."""

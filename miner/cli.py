@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from miner.motifs import MotifFile
 
 _TRACE_SUFFIX = ".cosytrace"
 _MOTIFS_SUFFIX = ".motifs.json"
@@ -19,9 +23,10 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def _target(traces: tuple[Path, ...]) -> Path:
+def _target(traces: tuple[str, ...]) -> Path:
     """The default output: named after the first trace, in the current folder."""
-    name = traces[0].resolve().name
+    url = "://" in traces[0]
+    name = traces[0].rstrip("/").rpartition("/")[2] if url else Path(traces[0]).resolve().name
     return Path(name.removesuffix(_TRACE_SUFFIX) + _MOTIFS_SUFFIX)
 
 
@@ -34,8 +39,38 @@ def _check_target(target: Path, force: bool) -> None:
         _fail(f"no such folder: {target.absolute().parent}: make it, or use -o NAME")
 
 
+class _Saving(click.ParamType):  # type: ignore[type-arg]
+    """A time such as 500us, 2ms or 1s, in ns."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|ms|s)", str(value))
+        if not found:
+            self.fail(f"{value!r} is no time: write 500us, 2ms or 1s", param, ctx)
+        return int(float(found[1]) * {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}[found[2]])
+
+
+SAVING = _Saving()
+
+
+def _validate(found: MotifFile, runs: int) -> None:
+    from miner import validate
+
+    click.echo("")
+    try:
+        for line in validate.lines(validate.validate(found, runs)):
+            click.echo(line)
+    except validate.ValidationError as error:
+        _fail(str(error))
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
-@click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("traces", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -45,6 +80,13 @@ def _check_target(target: Path, force: bool) -> None:
 @click.option(
     "--top", type=click.IntRange(min=1), default=8, show_default=True, help="Motifs to print."
 )
+@click.option(
+    "--min-saving",
+    type=SAVING,
+    metavar="TIME",
+    default=0,
+    help="Print motifs that would save at least that: 500us, 2ms, 1s.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the motif file instead of a table.")
 @click.option("--force", is_flag=True, help="Replace an existing motif file.")
 @click.option(
@@ -52,13 +94,33 @@ def _check_target(target: Path, force: bool) -> None:
     type=click.Path(path_type=Path),
     help="Costs of this machine, from cosy-doctor --calibrate.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes to mine with.  [default: one per CPU]",
+)
+@click.option("--dask", metavar="ADDRESS", help="Mine on the Dask cluster of this scheduler.")
+@click.option(
+    "--validate",
+    is_flag=True,
+    help="Run the traced commands again, without and with cosy-auto, and compare what was saved "
+    "with what was predicted. Only for commands that may run again.",
+)
+@click.option(
+    "--runs", type=click.IntRange(min=3), default=7, show_default=True, help="Of --validate."
+)
 def main(
-    traces: tuple[Path, ...],
+    traces: tuple[str, ...],
     output: Path | None,
     top: int,
+    min_saving: int,
     as_json: bool,
     force: bool,
     calibration: Path | None,
+    workers: int | None,
+    dask: str | None,
+    validate: bool,
+    runs: int,
 ) -> None:
     """Find what programs repeat across the user/kernel boundary.
 
@@ -74,13 +136,13 @@ def main(
     if target:
         _check_target(target, force)
     # Late, so that --help and mistakes are fast.
-    from miner import cost, mine, motifs, report
+    from miner import cost, execution, mine, motifs, report
     from tracer.target import DatasetError
 
     try:
         costs = cost.load_calibration(calibration) if calibration else cost.here()
-        found = mine.mine(list(traces), costs)
-    except (cost.CalibrationError, DatasetError) as error:
+        found = mine.mine(traces, costs, workers, dask)
+    except (cost.CalibrationError, DatasetError, execution.ExecutionError) as error:
         _fail(str(error))
     if target:
         try:
@@ -92,8 +154,10 @@ def main(
 
         click.echo(json.dumps(motifs.to_json(found), indent=1))
         return
-    for line in report.lines(found, top):
+    for line in report.lines(found, top, min_saving):
         click.echo(line)
+    if validate:
+        _validate(found, runs)
     if target:
         click.echo(f"\nnext: cosy-synth {shlex.quote(str(target))}")
 

@@ -36,6 +36,7 @@ class Calibration:
 
     call_ns: float = 60.0  # the cheapest call there is: crossing the boundary and back
     byte_ns: float = 0.05  # of a copy between the page cache and the program
+    trace_ns: float = 0.0  # that recording a call adds to its duration
     stat_ns: float = 550.0  # attributes of a child whose dentry is cached, native
     serve_ns: float = 250.0  # the shim answers a call from its result table, cold
     bpf_run_ns: float = 1000.0  # one run on an empty directory
@@ -148,7 +149,7 @@ def saved_per_child_ns(motif: Motif, executor: str, c: Calibration) -> float:
     saved = 0.0
     for call in motif.calls:
         if _by_name(call):
-            native_ns = call.time_ns / max(call.count, 1)
+            native_ns = max(call.time_ns / max(call.count, 1) - c.trace_ns, 0.0)
             saved += call.share * answerable(call, executor) * (native_ns - c.serve_ns)
     return saved
 
@@ -238,7 +239,7 @@ def interval(
         changed = {
             f.name: getattr(c, f.name) * max(1 + sign * c.errors.get(f.name, DEFAULT_ERROR), 0.0)
             for f in dataclasses.fields(c)
-            if f.name not in ("errors", "machine", "call_ns", "byte_ns", "stat_ns")
+            if f.name not in ("errors", "machine", "call_ns", "byte_ns", "stat_ns", "trace_ns")
         }
         ends.append(predict(motif, dataclasses.replace(c, **changed), known_ends, known_ends_ns))
     low, high = ends

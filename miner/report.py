@@ -119,8 +119,9 @@ def motif_lines(number: int, motif: Motif) -> Iterator[str]:
     yield from _wrapped(facts, _INDENT, _INDENT)
 
 
-def lines(found: MotifFile, top: int) -> Iterator[str]:
+def lines(found: MotifFile, top: int, min_saving_ns: int = 0) -> Iterator[str]:
     """The whole table, without the next command to type."""
+    chosen = [m for m in found.motifs if max(m.predicted.values(), default=0) >= min_saving_ns]
     events = sum(t.events for t in found.traces)
     time_ns = sum(t.time_ns for t in found.traces)
     traces = "1 trace" if len(found.traces) == 1 else f"{len(found.traces)} traces"
@@ -136,10 +137,13 @@ def lines(found: MotifFile, top: int) -> Iterator[str]:
     if not found.motifs:
         yield ""
         yield "no motifs: nothing in there repeats in a way that a compound could use"
-    for number, motif in enumerate(found.motifs[:top], 1):
+    elif not chosen:
+        yield ""
+        yield f"no motif would save {nanoseconds(min_saving_ns)}"
+    for number, motif in enumerate(chosen[:top], 1):
         yield ""
         yield from motif_lines(number, motif)
-    hidden = len(found.motifs) - top
+    hidden = len(chosen) - top
     if hidden > 0:
         yield ""
-        yield f"{hidden} more: see them with --top {len(found.motifs)}"
+        yield f"{hidden} more: see them with --top {len(chosen)}"

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Whoever mines the pieces, the result is the same; a worker that dies loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miner import cost, execution, mine, motifs, pieces
+from tests.unit.test_planted import planted
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("du", "gcc", "git-add", "lighttpd", "md5sum", "python-imports", "rsync", "tar-create")
+
+
+def traces() -> list[str]:
+    return [str(ROOT / "datasets" / f"{name}.cosytrace") for name in PROGRAMS]
+
+
+@pytest.fixture(scope="module")
+def expected() -> motifs.MotifFile:
+    return mine.mine(traces(), cost.Calibration(), workers=1)
+
+
+def test_processes_give_the_same(
+    expected: motifs.MotifFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_POOL_ROWS", 0)
+    assert mine.mine(traces(), cost.Calibration(), workers=3) == expected
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed", reason="no Dask: pip install 'cosy[dask]'")
+    with distributed.LocalCluster(
+        n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as found:
+        yield found
+
+
+def test_a_dask_cluster_gives_the_same(expected: motifs.MotifFile, cluster: Any) -> None:
+    urls = [f"file://{path}" for path in traces()]  # through fsspec
+    found = mine.mine(urls, cost.Calibration(), dask=cluster.scheduler_address)
+    for trace in found.traces:
+        trace.path = trace.path.removeprefix("file://")
+    assert found == expected
+
+
+def _kill_one(cluster: Any, killed: list[int]) -> None:
+    """Kill the first worker that has work, as the kernel would for lack of memory."""
+    from distributed import Client
+
+    with Client(cluster.scheduler_address) as client:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            busy = [address for address, tasks in client.processing().items() if tasks]
+            if busy:
+                pids = client.run(os.getpid)
+                os.kill(pids[busy[0]], signal.SIGKILL)
+                killed.append(pids[busy[0]])
+                return
+            time.sleep(0.01)
+
+
+def test_a_killed_worker_loses_nothing(expected: motifs.MotifFile, cluster: Any) -> None:
+    killed: list[int] = []
+    # Often enough that the worker dies in the middle.
+    many = traces() * 4
+    killer = threading.Thread(target=_kill_one, args=(cluster, killed))
+    killer.start()
+    found = mine.mine(many, cost.Calibration(), dask=cluster.scheduler_address)
+    killer.join()
+    assert killed
+    by_name = {m.name: m for m in found.motifs}
+    slurp = next(m for m in expected.motifs if m.name == "slurp")
+    assert by_name["slurp"].crossings == 4 * slurp.crossings
+
+
+def test_no_cluster_is_one_line() -> None:
+    pytest.importorskip("distributed", reason="no Dask: pip install 'cosy[dask]'")
+    with pytest.raises(
+        execution.ExecutionError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"
+    ):
+        mine.mine(traces()[:1], cost.Calibration(), dask="tcp://127.0.0.1:9")
+
+
+def test_small_pieces_find_what_one_piece_finds(tmp_path: Path) -> None:
+    """Nothing is lost or counted twice at the borders; instances may be cut there."""
+    builder, _ = planted(1)
+    path = builder.write(tmp_path / "t.cosytrace")
+    whole = mine.mine([path], cost.Calibration(), workers=1)
+    size = 1000
+    trace, parts = pieces.open_trace(path, size)
+    assert len(parts) > 3
+    partials = execution_of(trace, parts)
+    found = mine.rank(whole.traces, partials, cost.Calibration())
+    assert sum(p.events for p in partials) == trace.rows
+    assert sum(p.work_ns for p in partials) == whole.traces[0].time_ns
+    before = {m.name: m for m in whole.motifs}
+    after = {m.name: m for m in found.motifs}
+    for name in ("slurp", "map-file", "probe-list", "list-stat", "dirscan-stat"):
+        assert abs(after[name].crossings / before[name].crossings - 1) < 0.05, name
+
+
+def execution_of(trace: pieces.Trace, parts: list[pieces.Piece]) -> list[Any]:
+    with execution.local(1) as run:
+        return run([(trace, p, parts[i - 1] if i else None) for i, p in enumerate(parts)])
