@@ -177,11 +177,11 @@ def calibrate(rounds: int = ROUNDS) -> Calibration:
                 idle = _walk(probe, 0, folder, launcher)
                 pairs += [(_walk(probe, s, folder, launcher), idle, stat_ns) for s in STEPS]
             walks.append(pairs)
+        samples["trace_ns"] = _tracing(probe, Path(scratch), samples["call_ns"])
     if any(walk.fired for pairs in walks for walk, _, _ in pairs):
         for costs in executor_costs(walks):
             for name, value in costs.items():
                 samples.setdefault(name, []).append(value)
-        samples["trace_ns"] = _tracing(probe, Path(scratch), samples["call_ns"])
     values, errors = {}, {}
     for name, found in samples.items():
         values[name], errors[name] = _median(found)
