@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ from tracer import native
 
 ROUNDS: Final = 9
 CALLS: Final = 200_000
-# Entries of a directory: directories. Some 40,000 files, so that caches are as cold as on real walks.
+# Entries of a directory: directories. Some 40,000 files: caches are as cold as on real walks.
 SIZES: Final = {8: 512, 32: 256, 128: 96, 512: 32}
 STEPS: Final = (1, 2, 3)
 LARGE: Final = 64 << 10
@@ -95,9 +96,9 @@ def _walk(probe: str, step: int, folder: Path, launcher: str | None) -> Walk:
     return Walk(float(cpu_ns), int(asked), fired, results, served)
 
 
-def _trees(folder: Path) -> dict[int, Path]:
+def _trees(folder: Path, sizes: Mapping[int, int]) -> dict[int, Path]:
     out = {}
-    for size, count in SIZES.items():
+    for size, count in sizes.items():
         for i in range(count):
             inner = folder / f"{size}" / f"d{i}"
             inner.mkdir(parents=True)
@@ -148,7 +149,7 @@ def _median(values: list[float]) -> tuple[float, float]:
     return middle, max((high - low) / middle if middle else 1.0, LEAST_ERROR)
 
 
-def calibrate(rounds: int = ROUNDS) -> Calibration:
+def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibration:
     """Measure; takes some seconds. Costs of executors that are not here keep their defaults.
 
     Raises SynthError when the probe cannot run.
@@ -162,7 +163,7 @@ def calibrate(rounds: int = ROUNDS) -> Calibration:
     walks: list[list[tuple[Walk, Walk, float]]] = []
     base = native.cache_folder().parent
     with tempfile.TemporaryDirectory(prefix="calibrate-", dir=base) as scratch:
-        trees = _trees(Path(scratch))
+        trees = _trees(Path(scratch), sizes)
         for _ in range(rounds):
             plain, small, large = (
                 float(word) for word in _run([probe, "calls", str(CALLS)]).stdout.split()

@@ -14,7 +14,7 @@ def test_this_machine_is_measured() -> None:
         native.find("cosy-probe")
     except native.NativeFileError as error:
         pytest.skip(str(error))
-    costs = calibrate.calibrate(rounds=3)
+    costs = calibrate.calibrate(rounds=3, sizes={8: 64, 64: 16, 256: 4})
     assert costs.machine.endswith(("isolation on", "isolation off"))
     assert {"call_ns", "byte_ns", "stat_ns"} <= set(costs.errors)
     # Asking for attributes is more than crossing the boundary.
