@@ -111,9 +111,15 @@ void cosy_record_no_data(struct cosy_record *r, int error)
 bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path)
 {
 	DEFINE_DELAYED_CALL(done);
-	const char *target = vfs_get_link(path->dentry, &done);
+	const char *target;
 	size_t len;
 
+	/* A link of /proc leads to an object, not by a name: get_link() wants a walk under way. */
+	if (d_inode(path->dentry)->i_op->readlink) {
+		r->flags |= COSY_ENTRY_SPECIAL;
+		return true;
+	}
+	target = vfs_get_link(path->dentry, &done);
 	if (IS_ERR(target)) {
 		cosy_record_no_data(r, PTR_ERR(target));
 		return true;

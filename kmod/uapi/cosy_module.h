@@ -87,7 +87,7 @@ struct cosy_block {
 #define COSY_ENTRY_DATA 0x2 /* data was asked for and tried: see data */
 #define COSY_ENTRY_DATA_END 0x4 /* data reaches to the end of the file */
 #define COSY_ENTRY_SPECIAL                                                                         \
-	0x8 /* never opened or read here: a device, FIFO, socket, file of /proc */
+	0x8 /* never opened or read here: a device, FIFO, socket, file or link of /proc */
 
 /*
  * Behind the fixed part: n_xattrs __s32, padded to 8 bytes; the name and a NUL,

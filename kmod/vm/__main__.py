@@ -23,8 +23,9 @@ def main() -> None:
 @main.command()
 @click.argument("version")
 def kernel(version: str) -> None:
-    """Download Debian's kernel VERSION (6.1, 6.12; 6.1-debug is built) and print its release, image and build folder.
+    """Download Debian's kernel VERSION and print its release, image and build folder.
 
+    VERSION is 6.1 or 6.12; 6.1-debug is built from source.
     The folder is for `make -C FOLDER M=$PWD modules`.
     """
     found = _kernel(version)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A kernel that finds bugs: Debian's source with KASAN, lockdep, kmemleak and what debug.config says.
+"""A kernel that finds bugs: Debian's source with KASAN, lockdep and kmemleak (debug.config).
 
 It starts from nothing (allnoconfig), so that two cores build it in minutes: only what the virtual
 machine and the module's tests need is in it, and nothing is a module.
@@ -24,7 +24,8 @@ TOOLS = ("make", "gcc", "flex", "bison", "bc", "xz")
 def obtain_debug(version: str = "6.1") -> Kernel:
     """The debug kernel made from Debian's source of `version`, built at the first call.
 
-    That takes ten minutes on two cores and 2 GB of disk. Raises UnavailableError where it cannot be.
+    That takes ten minutes on two cores and 2 GB of disk.
+    Raises UnavailableError where it cannot be.
     """
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
@@ -83,8 +84,6 @@ def _check_config(config: str) -> None:
 def _logged(command: list[str], place: Path) -> None:
     log = place / "build.log"
     with open(log, "ab") as file:
-        code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file
-        ).returncode
-    if code != 0:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    if done.returncode != 0:
         raise UnavailableError(f"the debug kernel does not build, see {log}")

@@ -172,9 +172,8 @@ def _unpack(package: Path, target: Path) -> None:
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
     ) as files:
-        command_output(
-            ["tar", "-x", "--no-same-owner", *left_out, "-C", str(target)], stdin=files.stdout
-        )
+        extract = ["tar", "-x", "--no-same-owner", *left_out, "-C", str(target)]
+        command_output(extract, stdin=files.stdout)
     if files.returncode != 0:
         raise UnavailableError(f"{package.name} cannot be unpacked")
 

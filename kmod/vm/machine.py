@@ -27,7 +27,7 @@ TIMEOUT_EXIT_CODES = (124, 137)  # of timeout(1)
 COMPLAINT = re.compile(
     r"BUG:|WARNING:|Oops|general protection|KASAN|KCSAN|UBSAN|unreferenced object"
     r"|possible (?:recursive locking|circular locking|irq lock|deadlock)|suspicious RCU"
-    r"|held lock|lock held when returning|stack segment|soft lockup|hung_task|blocked for more than"
+    r"|held lock|lock held when returning|stack segment|soft lockup|blocked for more than"
     r"|Bad page|list_(?:add|del) corruption|refcount_t:|Kernel panic|rcu: INFO"
 )
 

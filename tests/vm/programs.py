@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "programs"
-FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static")
+FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
 UAPI = Path(__file__).parents[2] / "kmod" / "uapi"
 
 

@@ -60,6 +60,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	end = now_ns();
-	printf("%lld %d\n", end - start, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	printf("%lld %d\n", end - start,
+	       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 	return 0;
 }

@@ -1,0 +1,668 @@
+// SPDX-License-Identifier: MIT
+/*
+ * fuzz FOLDER SECONDS SEED WORKERS: random and nearly right requests to /dev/cosy from
+ * several processes, while others change FOLDER, the buffer that a compound
+ * works on is written by a second thread, and workers are interrupted and killed
+ * at random. Half of the workers are an ordinary user.
+ *
+ * Prints what was done as one line of JSON. Exit code 1: the module broke its
+ * own promises; each case is a line on stderr. What the kernel finds (KASAN,
+ * lockdep, oops) is in its log.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <grp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+#include "fuzz_program.h"
+#include "fuzz_random.h"
+#include "fuzz_tree.h"
+
+#define USER 1000
+#define MUTATORS 2
+#define WORKERS_MAX 16
+#define BUFFER_MAX (4u << 20)
+#define GUARD 64 /* bytes around a result that must stay as they are */
+#define WORKER_ALIVE_S 5 /* then it is killed and started again */
+#define FAILURES_SHOWN 20
+#define NO_FD 4096
+
+/* What overran a deadline by how much; indices of worst_ns. */
+enum kind { PROGRAM_PLAIN, PROGRAM_CALLS, FUSED_ENTRIES, FUSED_FILES, FUSED_COPY, N_KINDS };
+static const char *const kind_names[] = { "program", "program with calls", "entries", "files",
+					  "copy" };
+
+static struct shared {
+	unsigned long long requests, loads, refused, runs, fused, denied, signals, killed;
+	unsigned long long status_0, status_intr, status_time, status_ops, failures;
+	unsigned long long worst_ns[N_KINDS];
+} *shared;
+
+#define COUNT(field) __atomic_add_fetch(&shared->field, 1, __ATOMIC_RELAXED)
+
+static int errors = STDERR_FILENO;
+
+#define BROKEN(...)                                                                                \
+	do {                                                                                       \
+		if (COUNT(failures) <= FAILURES_SHOWN)                                             \
+			dprintf(errors, "fuzz: " __VA_ARGS__);                                     \
+	} while (0)
+
+static struct {
+	int fd;
+	unsigned char *buffer; /* NULL: not mapped */
+	size_t bytes;
+	bool scribbled; /* another thread writes to it */
+} context;
+
+static volatile sig_atomic_t interrupted;
+
+static void on_alarm(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+static void alarm_in_us(long us)
+{
+	struct itimerval timer = { .it_value = { .tv_usec = us } };
+
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void overshoot(enum kind kind, const struct cosy_limits *limits, uint64_t time_ns)
+{
+	unsigned long long over, worst = __atomic_load_n(&shared->worst_ns[kind], __ATOMIC_RELAXED);
+
+	if (!limits->deadline_ns || time_ns <= limits->deadline_ns)
+		return;
+	over = time_ns - limits->deadline_ns;
+	while (over > worst &&
+	       !__atomic_compare_exchange_n(&shared->worst_ns[kind], &worst, over, false,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+static void check_outcome(const char *what, const struct cosy_limits *limits,
+			  const struct cosy_outcome *outcome)
+{
+	if (limits->ops && outcome->ops > limits->ops)
+		BROKEN("%s: %llu ops of %llu\n", what, (unsigned long long)outcome->ops,
+		       (unsigned long long)limits->ops);
+	switch (outcome->status) {
+	case 0:
+		COUNT(status_0);
+		break;
+	case -EINTR:
+		COUNT(status_intr);
+		break;
+	case -ETIME:
+		COUNT(status_time);
+		break;
+	case -E2BIG:
+		COUNT(status_ops);
+		break;
+	default:
+		if (outcome->status > 0 || outcome->status < -133)
+			BROKEN("%s: status %d is no errno\n", what, outcome->status);
+	}
+}
+
+static struct cosy_limits random_limits(void)
+{
+	struct cosy_limits limits = { .deadline_ns = 1 + below(20000000), .ops = below(100000) };
+
+	if (one_in(16))
+		limits.ops = nasty();
+	if (one_in(16))
+		limits.deadline_ns = 1 + below(1000);
+	return limits;
+}
+
+/* --- the context ------------------------------------------------------------ */
+
+static void *scribble(void *arg)
+{
+	(void)arg;
+	for (;;) {
+		// Offsets that move while the kernel looks at them: only aligned words tear nothing.
+		size_t at = below(context.bytes / 8) * 8;
+
+		*(volatile uint64_t *)(context.buffer + at) = one_in(2) ? nasty() : random64();
+		if (one_in(4096))
+			usleep(100);
+	}
+	return NULL;
+}
+
+/* A compound may have closed the descriptor, or put another in its place. */
+static bool context_is_there(void)
+{
+	struct stat device, st;
+
+	return !fstat(context.fd, &st) && !stat(COSY_DEVICE, &device) &&
+	       st.st_rdev == device.st_rdev;
+}
+
+static bool context_start(void)
+{
+	struct cosy_setup setup = { .abi = COSY_MODULE_ABI };
+	pthread_t thread;
+
+	context.fd = open(COSY_DEVICE, O_RDWR | O_CLOEXEC);
+	if (context.fd < 0) {
+		BROKEN("%s: %s\n", COSY_DEVICE, strerror(errno));
+		return false;
+	}
+	setup.buffer_bytes = one_in(16) ? nasty() : 4096 + below(BUFFER_MAX);
+	if (one_in(16))
+		return true; // no buffer at all
+	if (ioctl(context.fd, COSY_IOC_SETUP, &setup))
+		return true;
+	context.bytes = setup.buffer_bytes;
+	context.buffer =
+		mmap(NULL, context.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, context.fd, 0);
+	if (context.buffer == MAP_FAILED) {
+		context.buffer = NULL;
+		BROKEN("mmap of %zu bytes: %s\n", context.bytes, strerror(errno));
+		return true;
+	}
+	context.scribbled = one_in(3);
+	if (context.scribbled && !pthread_create(&thread, NULL, scribble, NULL))
+		pthread_detach(thread);
+	return true;
+}
+
+/* --- requests ----------------------------------------------------------------- */
+
+static int random_fd(void)
+{
+	switch (below(8)) {
+	case 0:
+		return (int)nasty();
+	case 1:
+		return AT_FDCWD;
+	case 2:
+		return context.fd;
+	default:
+		return (int)below(24);
+	}
+}
+
+/* Names, each ended by NUL, in `room` bytes; returns the bytes used. */
+static size_t random_names(unsigned char *to, size_t room)
+{
+	unsigned int n = 1 + (unsigned int)below(40);
+	size_t used = 0;
+
+	while (n-- && room - used > 100) {
+		char *name = (char *)to + used;
+
+		if (one_in(8))
+			strcpy(name, one_in(2) ? ".." : "/proc/self/status");
+		else if (one_in(2))
+			tree_name(name);
+		else
+			snprintf(name, 16, "n%u", (unsigned int)below(TREE_NAMES));
+		used += strlen(name) + 1;
+	}
+	return used;
+}
+
+static void check_blocks(const unsigned char *out, uint64_t used)
+{
+	uint64_t at = 0;
+
+	while (at < used) {
+		const struct cosy_block *block = (const void *)(out + at);
+		uint64_t end = at + block->bytes, entry = at + sizeof(*block);
+
+		if (block->bytes < sizeof(*block) || block->bytes % 8 || end > used) {
+			BROKEN("block at %llu of %llu has %u bytes\n", (unsigned long long)at,
+			       (unsigned long long)used, block->bytes);
+			return;
+		}
+		for (unsigned int i = 0; i < block->n; i++) {
+			const struct cosy_entry *e = (const void *)(out + entry);
+			const char *name = cosy_entry_name(e);
+
+			if (entry + sizeof(*e) > end || e->bytes < sizeof(*e) ||
+			    entry + e->bytes > end ||
+			    strnlen(name, e->name_len + 1u) != e->name_len ||
+			    (e->data > 0 &&
+			     cosy_entry_data(e) + e->data > (const char *)out + end)) {
+				BROKEN("entry %u at %llu does not fit its block\n", i,
+				       (unsigned long long)entry);
+				return;
+			}
+			entry += e->bytes;
+		}
+		if (entry != end) {
+			BROKEN("entries end at %llu, the block at %llu\n",
+			       (unsigned long long)entry, (unsigned long long)end);
+			return;
+		}
+		at = end;
+	}
+}
+
+static void fill_guard(uint64_t out, uint64_t bytes, unsigned char value)
+{
+	memset(context.buffer + out - GUARD, value, GUARD);
+	memset(context.buffer + out + bytes, value, GUARD);
+}
+
+static void check_guard(uint64_t out, uint64_t bytes, unsigned char value)
+{
+	for (int i = 0; i < GUARD; i++) {
+		if (context.buffer[out - GUARD + i] != value ||
+		    context.buffer[out + bytes + i] != value) {
+			BROKEN("bytes outside of [%llu, +%llu) were written\n",
+			       (unsigned long long)out, (unsigned long long)bytes);
+			return;
+		}
+	}
+}
+
+static void fused_request(struct cosy_fused *call)
+{
+	*call = (struct cosy_fused){ .op = (unsigned int)below(COSY_OP_MAX),
+				     .flags = one_in(2) ? COSY_FUSED_PURE : 0,
+				     .limits = random_limits() };
+	call->args[0] = (uint64_t)(int64_t)random_fd();
+	call->args[1] = random64() & (one_in(16) ? 0xff : 0x1f);
+	if (context.bytes > 8192) {
+		uint64_t room = context.bytes - 8192;
+
+		call->args[2] = 4096 + below(room / 8) * 8;
+		call->args[3] = below(context.bytes - 4096 - call->args[2]);
+	}
+	switch (call->op) {
+	case COSY_OP_ENTRIES:
+		call->args[5] = below(COSY_MAX_DEPTH + 1);
+		call->args[7] = below(100000);
+		break;
+	case COSY_OP_FILES:
+		call->args[4] = 0;
+		if (context.bytes > 8192)
+			call->args[5] = random_names(context.buffer, 4096);
+		call->args[6] = one_in(2) ? 0 : below(TREE_FILE_BYTES);
+		call->args[7] = below(100000);
+		break;
+	case COSY_OP_COPY:
+		call->args[1] = (uint64_t)(int64_t)random_fd();
+		call->args[2] = one_in(4) ? nasty() : below(TREE_FILE_BYTES);
+		call->args[3] = one_in(2) ? COSY_WANT_AT : 0;
+		call->args[4] = below(TREE_FILE_BYTES);
+		call->args[5] = below(TREE_FILE_BYTES);
+	}
+	while (one_in(3))
+		call->args[below(COSY_FUSED_ARGS)] = nasty();
+}
+
+/* Memory of our own that is not all there, not all writable or not ours. */
+static uint64_t random_address(void)
+{
+	static unsigned char *pages;
+
+	if (!pages) {
+		pages = mmap(NULL, 64 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			     -1, 0);
+		mprotect(pages + 16 * 4096, 4096, PROT_READ);
+		munmap(pages + 48 * 4096, 4096);
+	}
+	if (one_in(6))
+		return nasty();
+	return (uint64_t)(uintptr_t)pages + below(64 * 4096 / 8) * 8;
+}
+
+static void fuzz_fused(void)
+{
+	static const enum kind kinds[] = {
+		[COSY_OP_ENTRIES] = FUSED_ENTRIES, [COSY_OP_FILES] = FUSED_FILES, [COSY_OP_COPY] = FUSED_COPY
+	};
+	bool guarded = false, answered;
+	unsigned char value = (unsigned char)random64();
+	struct cosy_fused call;
+	uint64_t out, bytes;
+
+	fused_request(&call);
+	if (call.op != COSY_OP_COPY && one_in(4)) {
+		call.flags |= COSY_FUSED_USER;
+		call.args[2] = random_address();
+		if (one_in(2))
+			call.args[4] = random_address();
+	}
+	out = call.args[2];
+	bytes = call.args[3];
+	if (!(call.flags & COSY_FUSED_USER) && call.op != COSY_OP_COPY && !context.scribbled &&
+	    context.buffer && out >= 4096 && out < context.bytes && bytes < context.bytes &&
+	    out + bytes + GUARD < context.bytes)
+		guarded = true;
+	if (guarded)
+		fill_guard(out, bytes, value);
+	answered = !ioctl(context.fd, COSY_IOC_FUSED, &call);
+	COUNT(fused);
+	if (guarded)
+		check_guard(out, bytes, value);
+	if (!answered) {
+		if (errno == EPERM)
+			COUNT(denied);
+		return;
+	}
+	check_outcome("fused", &call.limits, &call.outcome);
+	if (call.op && call.op < COSY_OP_MAX)
+		overshoot(kinds[call.op], &call.limits, call.outcome.time_ns);
+	if (guarded) {
+		if (call.used > bytes)
+			BROKEN("%llu of %llu bytes used\n", (unsigned long long)call.used,
+			       (unsigned long long)bytes);
+		else
+			check_blocks(context.buffer + out, call.used);
+	}
+}
+
+static bool has_calls(const struct cosy_insn *insns, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (insns[i].op == COSY_I_CALL || insns[i].op == COSY_I_FUSED)
+			return true;
+	}
+	return false;
+}
+
+static void check_loaded(const struct cosy_insn *insns, unsigned int n)
+{
+	static const int never[] = { SYS_execve, SYS_fork,   SYS_exit, SYS_ioctl,
+				     SYS_mmap,	 SYS_setuid, SYS_kill, SYS_rt_sigreturn,
+				     SYS_ptrace, -1,	     511,      512 };
+
+	for (unsigned int i = 0; i < n; i++) {
+		for (unsigned int k = 0; k < ARRAY_SIZE(never); k++) {
+			if (insns[i].op == COSY_I_CALL && insns[i].imm == never[k])
+				BROKEN("call %d was loaded\n", never[k]);
+		}
+	}
+}
+
+static void run_program(unsigned int number, unsigned int n, enum kind kind)
+{
+	struct cosy_run run = { .program = number, .limits = random_limits() };
+
+	for (int i = 0; i < COSY_N_REGS; i++)
+		run.regs[i] = one_in(8) ? nasty() : below(8192);
+	for (int i = 16; i < 24; i++)
+		run.regs[i] = one_in(2) ? (uint64_t)(int64_t)random_fd() : below(8192);
+	for (int rounds = 0; rounds < 3; rounds++) {
+		COUNT(runs);
+		if (ioctl(context.fd, COSY_IOC_RUN, &run)) {
+			if (errno == EPERM)
+				COUNT(denied);
+			return;
+		}
+		check_outcome("run", &run.limits, &run.outcome);
+		if (run.outcome.pc >= n)
+			BROKEN("pc %u of %u\n", run.outcome.pc, n);
+		overshoot(kind, &run.limits, run.outcome.time_ns);
+		if (!run.outcome.status)
+			return;
+		run.flags = COSY_RUN_RESUME;
+	}
+}
+
+static void fuzz_program(void)
+{
+	struct cosy_insn insns[PROGRAM_MAX];
+	struct cosy_load load = { .insns = (uint64_t)(uintptr_t)insns,
+				  .flags = one_in(2) ? COSY_LOAD_PURE : 0 };
+	enum kind kind;
+	char name[96];
+
+	load.n_insns = program_make(insns);
+	if (context.bytes > 4096) { // strings where offsets point to
+		tree_name(name);
+		memcpy(context.buffer + below(4000), name, sizeof(name));
+	}
+	if (ioctl(context.fd, COSY_IOC_LOAD, &load)) {
+		COUNT(refused);
+		if (errno == EINVAL && load.error_at > load.n_insns)
+			BROKEN("refused at %u of %u\n", load.error_at, load.n_insns);
+		return;
+	}
+	COUNT(loads);
+	check_loaded(insns, load.n_insns);
+	kind = has_calls(insns, load.n_insns) ? PROGRAM_CALLS : PROGRAM_PLAIN;
+	memset(insns, 0xff, sizeof(insns)); // the module has its copy
+	run_program(load.program, load.n_insns, kind);
+	if (!one_in(32))
+		ioctl(context.fd, COSY_IOC_UNLOAD, &load.program);
+}
+
+/* Any number, any bytes. */
+static void fuzz_raw(void)
+{
+	static const unsigned int requests[] = { COSY_IOC_INFO,	  COSY_IOC_SETUP, COSY_IOC_LOAD,
+						 COSY_IOC_UNLOAD, COSY_IOC_RUN,	  COSY_IOC_FUSED };
+	unsigned int request = requests[below(ARRAY_SIZE(requests))];
+	uint64_t bytes[128];
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(bytes); i++)
+		bytes[i] = one_in(3) ? 0 : nasty();
+	if (one_in(4))
+		request ^= 1u << below(32);
+	ioctl(context.fd, request, one_in(4) ? (void *)(uintptr_t)random_address() : bytes);
+}
+
+/* What may be done with a descriptor and its mapping besides. */
+static void fuzz_around(void)
+{
+	unsigned char byte;
+	pid_t child;
+	void *map;
+	int fd;
+
+	switch (below(8)) {
+	case 0:
+		map = mmap(NULL, 4096 * (1 + below(300)),
+			   one_in(2) ? PROT_READ : PROT_READ | PROT_EXEC,
+			   one_in(2) ? MAP_SHARED : MAP_PRIVATE, context.fd,
+			   (off_t)below(4) * 4096);
+		if (map != MAP_FAILED)
+			munmap(map, 4096 * (1 + below(4)));
+		break;
+	case 1:
+		if (context.buffer && !context.scribbled)
+			mremap(context.buffer, context.bytes, context.bytes + 4096 * below(5), 0);
+		break;
+	case 2:
+		if (context.bytes)
+			madvise(context.buffer, context.bytes, (int)below(26));
+		break;
+	case 3:
+		child = fork();
+		if (!child) { // not its address space
+			struct cosy_fused call = { .op = COSY_OP_ENTRIES, .args = { AT_FDCWD } };
+
+			if (!ioctl(context.fd, COSY_IOC_FUSED, &call) || errno != EPERM)
+				BROKEN("a child may use its parent's context\n");
+			_exit(0);
+		}
+		if (child > 0)
+			waitpid(child, NULL, 0);
+		break;
+	case 4:
+		(void)!read(context.fd, &byte, 1);
+		(void)!write(context.fd, &byte, 1);
+		break;
+	case 5:
+		fd = open(COSY_DEVICE, O_RDWR);
+		if (fd >= 0 && one_in(8))
+			dup2(fd, 20);
+		close(fd);
+		break;
+	case 6:
+		fd = dup(context.fd);
+		close(fd);
+		break;
+	default:
+		syscall(SYS_delete_module, "cosy", O_NONBLOCK);
+	}
+}
+
+/* --- processes ------------------------------------------------------------------- */
+
+static void open_some(void)
+{
+	char path[96];
+	int pair[2];
+
+	for (int i = 0; i < 4; i++)
+		(void)!open(tree_dir(path), O_RDONLY | O_DIRECTORY);
+	for (int i = 0; i < 6; i++)
+		(void)!open(tree_name(path), (one_in(2) ? O_RDWR : O_RDONLY) | O_NONBLOCK);
+	(void)!open(".", O_RDONLY);
+	(void)!open("/proc/self", O_RDONLY);
+	(void)!open("/proc/self/maps", O_RDONLY);
+	if (!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) && !pipe2(pair, O_NONBLOCK))
+		return;
+}
+
+static void as_user(void)
+{
+	if (setgroups(0, NULL) || setgid(USER) || setuid(USER))
+		BROKEN("setuid: %s\n", strerror(errno));
+}
+
+static void worker(uint64_t seed)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+	int null = open("/dev/null", O_RDWR);
+	uint64_t end = now_ns() + WORKER_ALIVE_S * 1000000000ull / 2;
+
+	random_state = seed | 1;
+	errors = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 500);
+	for (int fd = 0; fd < 3; fd++)
+		dup2(null, fd);
+	sigaction(SIGALRM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	open_some();
+	if (one_in(2))
+		as_user();
+	if (!context_start())
+		_exit(1);
+	while (now_ns() < end && context_is_there()) {
+		COUNT(requests);
+		if (one_in(8)) {
+			COUNT(signals);
+			alarm_in_us(1 + (long)below(5000));
+		}
+		switch (below(16)) {
+		case 0 ... 6:
+			fuzz_program();
+			break;
+		case 7 ... 13:
+			fuzz_fused();
+			break;
+		case 14:
+			fuzz_raw();
+			break;
+		default:
+			fuzz_around();
+		}
+	}
+	_exit(0);
+}
+
+static void mutator(uint64_t seed)
+{
+	random_state = seed | 1;
+	for (;;) {
+		tree_change();
+		if (one_in(4))
+			usleep(2000);
+	}
+}
+
+static pid_t start(void (*what)(uint64_t), uint64_t seed)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		what(seed);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void print_result(uint64_t seed, uint64_t elapsed_ns)
+{
+	printf("{\"seed\": %llu, \"seconds\": %.1f, \"requests\": %llu, \"loads\": %llu, "
+	       "\"refused\": %llu, \"runs\": %llu, \"fused\": %llu, \"denied\": %llu, "
+	       "\"signals\": %llu, \"killed\": %llu, \"done\": %llu, \"interrupted\": %llu, "
+	       "\"deadline\": %llu, \"ops\": %llu, \"failures\": %llu, \"overshoot_ms\": {",
+	       (unsigned long long)seed, (double)elapsed_ns / 1e9, shared->requests, shared->loads,
+	       shared->refused, shared->runs, shared->fused, shared->denied, shared->signals,
+	       shared->killed, shared->status_0, shared->status_intr, shared->status_time,
+	       shared->status_ops, shared->failures);
+	for (int i = 0; i < N_KINDS; i++)
+		printf("%s\"%s\": %.3f", i ? ", " : "", kind_names[i],
+		       (double)shared->worst_ns[i] / 1e6);
+	puts("}}");
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed, begin = now_ns(), end, born[WORKERS_MAX] = { 0 };
+	pid_t workers[WORKERS_MAX] = { 0 }, mutators[MUTATORS];
+	unsigned int n;
+
+	if (argc != 5 || chdir(argv[1])) {
+		fprintf(stderr, "usage: fuzz FOLDER SECONDS SEED WORKERS\n");
+		return 2;
+	}
+	end = begin + strtoull(argv[2], NULL, 10) * 1000000000ull;
+	seed = strtoull(argv[3], NULL, 10);
+	n = (unsigned int)strtoul(argv[4], NULL, 10);
+	if (n > WORKERS_MAX)
+		n = WORKERS_MAX;
+	random_state = seed * 2654435761u + 1;
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
+	tree_create();
+	for (int i = 0; i < MUTATORS; i++)
+		mutators[i] = start(mutator, random64());
+	while (now_ns() < end) {
+		for (unsigned int i = 0; i < n; i++) {
+			bool old = now_ns() - born[i] > WORKER_ALIVE_S * 1000000000ull;
+
+			if (workers[i] && (old || one_in(400))) {
+				COUNT(killed);
+				kill(workers[i], SIGKILL);
+				waitpid(workers[i], NULL, 0);
+				workers[i] = 0;
+			} else if (workers[i] && waitpid(workers[i], NULL, WNOHANG) == workers[i]) {
+				workers[i] = 0;
+			}
+			if (!workers[i]) {
+				workers[i] = start(worker, random64());
+				born[i] = now_ns();
+			}
+		}
+		usleep(20000);
+	}
+	for (unsigned int i = 0; i < n; i++)
+		kill(workers[i], SIGKILL);
+	for (int i = 0; i < MUTATORS; i++)
+		kill(mutators[i], SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	print_result(seed, now_ns() - begin);
+	return shared->failures ? 1 : 0;
+}
