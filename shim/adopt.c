@@ -23,17 +23,27 @@ static bool in_folder(char *buf, const char *name, long number)
 	return !path.cut;
 }
 
+static int open_fifo(void)
+{
+	char fifo[MAX_NAME];
+
+	if (!in_folder(fifo, "/adopt", 0))
+		return -1;
+	// Fails where nobody reads.
+	return (int)sys(__NR_openat, AT_FDCWD, fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
 void adopt_ask(bool set_id)
 {
 	u32 request[2] = { (u32)sys(__NR_gettid), set_id };
-	char fifo[MAX_NAME], answer[MAX_NAME];
+	char answer[MAX_NAME];
 	u64 pause[2] = { 0, WAIT_NS };
 	long n;
 	int fd;
 
-	if (!in_folder(fifo, "/adopt", 0) || !in_folder(answer, "/adopted.", request[0]))
+	if (!in_folder(answer, "/adopted.", request[0]))
 		return;
-	fd = (int)sys(__NR_openat, AT_FDCWD, fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	fd = open_fifo();
 	if (fd < 0)
 		return;
 	sys(__NR_unlink, answer);
@@ -46,6 +56,16 @@ void adopt_ask(bool set_id)
 			return;
 		sys(__NR_nanosleep, pause, 0);
 	}
+}
+
+bool adopt_watched(void)
+{
+	int fd = open_fifo();
+
+	if (fd < 0)
+		return false;
+	sys(__NR_close, fd);
+	return true;
 }
 
 bool adopt_stopped(void)

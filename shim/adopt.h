@@ -13,6 +13,9 @@
  */
 HIDDEN void adopt_ask(bool set_id);
 
+/* Is whoever records still there? */
+HIDDEN bool adopt_watched(void);
+
 /* Has recording been ended from outside? */
 HIDDEN bool adopt_stopped(void);
 

@@ -121,6 +121,10 @@ static bool take_pair(const char *key, char *value)
 		return take_mode(value);
 	if (str_equal(key, "max_age_ms"))
 		return take_number(value, &cosy_config.max_age_ms);
+	if (str_equal(key, "block")) {
+		cosy_config.block = str_equal(value, "1");
+		return cosy_config.block;
+	}
 	if (str_equal(key, "strict")) {
 		cosy_config.strict = str_equal(value, "1");
 		return cosy_config.strict;

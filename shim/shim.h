@@ -19,6 +19,7 @@ struct cosy_config {
 	const char *image; /* profile image (exec mode) */
 	const char *stats; /* file of struct cosy_stats, or NULL */
 	u64 max_age_ms;
+	bool block; /* trace mode: wait for room rather than lose events */
 	bool strict; /* every read of a file ends the epoch */
 	u32 executors; /* COSY_EXECUTOR_*: those that may be used */
 	u64 nofence; /* fences left out, by enum cosy_fence; tests only */

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "adopt.h"
 #include "mem.h"
 #include "shim.h"
 #include "syscall_table.h"
@@ -44,6 +45,7 @@ static __thread struct tracer parked;
 // Zero in a child of fork, which must not write to its parent's files.
 static u32 *alive;
 static bool announced; // this process has told who it is
+static bool stopped; // nobody wants to know more
 
 // By call number: which arguments hold what is worth keeping.
 struct kept {
@@ -145,6 +147,7 @@ static struct cosy_trace_event *append(const struct cosy_trace_event *ev, const 
 				self.file = file = next;
 		} else {
 			file_flush(file);
+			stopped = stopped || adopt_stopped();
 		}
 		b = file_live(file);
 	}
@@ -385,6 +388,8 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 	struct payload p = { 0 };
 	u8 path = r->nr < COSY_NR_MAX ? kept[r->nr].path : 0;
 
+	if (stopped)
+		return NULL;
 	if (!ready()) {
 		file_lose(NULL, 1);
 		return NULL;
@@ -409,6 +414,8 @@ static void record(const struct regs *r, u64 tsc, long ret)
 
 	ev.dur = rdtsc() - tsc;
 	ev.ret = ret;
+	if (unlikely(stopped))
+		return;
 	if (unlikely(!ready())) {
 		file_lose(NULL, 1);
 		return;
@@ -508,9 +515,11 @@ void trace_start(void)
 	}
 	*alive = 1;
 	find_kept();
-	if (!ready())
+	stopped = adopt_stopped();
+	if (!stopped && !ready())
 		return;
-	announce_modules();
+	if (!stopped)
+		announce_modules();
 	cosy_hook = trace_hook;
 	cosy_hook_before = trace_before;
 	memset(cosy_actions, 1, sizeof(cosy_actions));

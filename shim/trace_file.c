@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
+#include "adopt.h"
 #include "shim.h"
 
 #define MAX_RAW_PATH 512 // of our own files: stacks may be small
@@ -33,12 +34,30 @@ static bool file_size_allowed(u64 size)
 	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
 }
 
+#define WAIT_NS 2000000
+
+/*
+ * Nothing could be written for want of room. With `block`, wait a little and say whether to try again:
+ * as long as somebody is there who can make room and wants the events.
+ */
+static bool wait_for_room(long error)
+{
+	u64 pause[2] = { 0, WAIT_NS };
+
+	if (!cosy_config.block || sandboxed || error != -28 /* ENOSPC */ || adopt_stopped() ||
+	    !adopt_watched())
+		return false;
+	sys(__NR_nanosleep, pause, 0);
+	return true;
+}
+
 struct cosy_trace_header *file_create(void)
 {
 	struct cosy_trace_header h = { .live_size = LIVE_SIZE, .live_heap = LIVE_HEAP };
 	char buf[MAX_RAW_PATH];
 	struct text path = { .at = buf, .size = sizeof(buf) };
 	void *map = NULL;
+	long n;
 	int fd;
 
 	memcpy(h.magic, COSY_TRACE_MAGIC, sizeof(h.magic));
@@ -57,7 +76,10 @@ struct cosy_trace_header *file_create(void)
 	if (fd < 0)
 		return NULL;
 	// Allocated, not sparse: a full disk must not become a bus error.
-	if (!sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE))
+	do {
+		n = sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE);
+	} while (n && wait_for_room(n));
+	if (!n)
 		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE, PROT_READ | PROT_WRITE,
 				  MAP_SHARED, fd, 0);
 	sys(__NR_close, fd);
@@ -96,7 +118,9 @@ static bool append_block(struct cosy_trace_header *h, struct cosy_trace_block *b
 	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return false;
-	n = sys(__NR_pwritev, fd, part, 2, at, 0);
+	do {
+		n = sys(__NR_pwritev, fd, part, 2, at, 0);
+	} while (n != (long)size && wait_for_room(n < 0 ? n : -28));
 	sys(__NR_close, fd);
 	if (n != (long)size)
 		return false;

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -222,7 +223,8 @@ class Recorder:
             for fd, what in self._inherited.items()
         }
         note = {"meta": self._meta(), "inherited": inherited}
-        (self.folder / RUN_FILE).write_text(json.dumps(note))
+        with contextlib.suppress(OSError):  # no room: then so be it
+            (self.folder / RUN_FILE).write_text(json.dumps(note))
 
 
 def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None = None) -> Dataset:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from pathlib import Path
 
 from ptrace import PtraceError
@@ -20,7 +21,7 @@ from ptrace import PtraceError
 from tracer.backends.ptrace import Ptrace
 from tracer.stream import StreamWriter
 
-FIFO, STOP = "adopt", "stop"
+FIFO = "adopt"
 ANSWER = "adopted.{}"
 _REQUEST = struct.Struct("<II")  # the task that is about to exec; whether it will have other rights
 
@@ -29,6 +30,7 @@ class Adopter:
     """Answers the shim's requests; a run.Watcher."""
 
     STREAM = "adopted.stream"
+    STOPPED = "stop"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,7 +46,10 @@ class Adopter:
 
     def stop(self) -> None:
         """Record no longer: the shim looks for this file at each flush."""
-        (self._folder / STOP).touch()
+        stopped = self._folder / self.STOPPED
+        # It may be there already, or there is no room for it.
+        with contextlib.suppress(OSError), stopped.open("x") as file:
+            file.write(f"{time.monotonic_ns()}\n")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._folder / FIFO)
         if self._ptrace:

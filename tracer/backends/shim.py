@@ -44,6 +44,10 @@ class Session:
 def read(folder: Path) -> RawTrace:
     """Return what a folder holds, adopted children included."""
     raw = read_folder(folder)
+    stopped = folder / Adopter.STOPPED
+    end_ns = stopped.read_text() if stopped.exists() else ""
+    if end_ns:
+        _cut(raw, int(end_ns))
     adopted = folder / Adopter.STREAM
     if adopted.exists():
         from tracer.stream import merge, read_stream
@@ -52,6 +56,16 @@ def read(folder: Path) -> RawTrace:
         raw = merge(raw, others)
         raw.adopted = sorted(set(others.select({NR_PROCESS}).texts()))
     return raw
+
+
+def _cut(raw: RawTrace, end_ns: int) -> None:
+    """Leave out what came after recording was ended: threads notice late."""
+    tick, ns, rate = raw.clock
+    end = tick + round((end_ns - ns) / rate)
+    for file in raw.files:
+        keep = file.tsc <= end
+        file.at, file.heap = file.at[keep], file.heap[keep]
+        file.tsc, file.nr = file.tsc[keep], file.nr[keep]
 
 
 def with_orders(
