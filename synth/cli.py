@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
     from synth.language import Profile
+    from synth.store import Entry
     from synth.synthesize import Decision
 
 MOTIFS_SUFFIX: Final = ".motifs.json"
@@ -50,6 +51,8 @@ def main() -> None:
     `cosy-synth MOTIFS... [-o NAME]` writes NAME.cosy (text, for people) and NAME.img (what
     cosy-auto uses); without -o the name is that of the first motif file. --force replaces files,
     --install makes it the profile of the traced program, so that cosy-auto finds it.
+
+    PROFILE is a file, or one of those that were learnt, by the program's name or build-id.
 
     Exit code: 0 done, 1 the input cannot be used or no compound is worth it, 2 wrong usage.
     """
@@ -156,7 +159,83 @@ def _load_profile(path: Path) -> Profile:
         raise _Failure(str(error)) from None
 
 
-_PROFILE = click.argument("profile", type=click.Path(path_type=Path))
+def _profile_path(_ctx: click.Context, _param: click.Parameter, value: Path) -> Path:
+    """A stored profile by its program or build-id; or a file."""
+    from synth.errors import SynthError
+    from synth.store import lookup
+
+    if value.suffix in (".cosy", ".img"):
+        return value
+    try:
+        found = [each for each in lookup(str(value)) if each.image.exists()]
+    except SynthError:
+        found = []
+    if len(found) > 1:
+        ids = ", ".join(each.build_id[:12] for each in found)
+        raise _Failure(f"{value} has several profiles: give the build-id: {ids}")
+    return found[0].image if found else value
+
+
+_PROFILE = click.argument(
+    "profile", type=click.Path(path_type=Path), callback=_profile_path, metavar="PROFILE"
+)
+
+
+@main.command("list")
+def list_profiles() -> None:
+    """List the stored profiles: for which program, learnt when and from how many runs."""
+    from synth.errors import SynthError
+    from synth.store import entries, folder
+
+    try:
+        found = entries()
+        where = folder()
+    except SynthError as error:
+        raise _Failure(str(error)) from None
+    if not found:
+        click.echo(f"no profiles in {where}: `cosy-auto --learn COMMAND` makes some")
+        return
+    click.echo(f"{'build-id':12}  {'version':>7}  {'runs':>4}  {'learnt':10}  compounds, program")
+    for each in found:
+        click.echo(_listed(each))
+
+
+def _listed(each: Entry) -> str:
+    import datetime
+
+    from synth.compile import load_profile
+    from synth.errors import SynthError
+
+    day = str(datetime.date.fromtimestamp(each.learnt_s)) if each.learnt_s else "-"
+    compounds = "none"
+    if each.image.exists():
+        try:
+            compounds = ", ".join(c.name for c in load_profile(each.image).compounds)
+        except SynthError:
+            compounds = "damaged or of another version"
+    program = each.program or "installed by hand"
+    return (
+        f"{each.build_id[:12]}  {each.version:7}  {each.runs:4}  {day:10}  {compounds}, {program}"
+    )
+
+
+@main.command()
+@click.argument("what", nargs=-1, required=True)
+def remove(what: tuple[str, ...]) -> None:
+    """Forget stored profiles, each named by a program's path or name, or by a build-id."""
+    from synth import store
+    from synth.errors import SynthError
+
+    for name in what:
+        try:
+            found = store.lookup(name)
+            if not found:
+                raise _Failure(f"nothing stored is called {name}: see cosy-synth list")
+            for each in found:
+                store.remove(each.build_id)
+                click.echo(f"removed  {each.build_id[:12]} {each.program}".rstrip())
+        except SynthError as error:
+            raise _Failure(str(error)) from None
 
 
 @main.command()

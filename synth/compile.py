@@ -66,6 +66,9 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), mode)
+            # Renamed before it is on disk, it could be empty after a power cut.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(tmp, path)
     except OSError as error:
         tmp.unlink(missing_ok=True)

@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from synth import image, store
+from synth import image, store, verify
 from synth.cli import main
 from synth.compile import load_profile, write_whole
 from synth.errors import SynthError
+from tests.unit.test_synthesize import STATS, continuation, motif, motif_file
 
 BUILD_ID = "0123456789abcdef0123456789abcdef01234567"
 DEFAULT = Path(store.__file__).parent / "profiles" / "default.cosy"
@@ -48,7 +56,7 @@ def test_everything_is_private_whatever_the_umask() -> None:
 def test_nothing_half_written_is_left(data_home: Path) -> None:
     store.save(load_profile(DEFAULT), BUILD_ID)
     names = sorted(p.name for p in (data_home / "data" / "cosy" / "profiles").iterdir())
-    assert names == [f"{BUILD_ID}.cosy", f"{BUILD_ID}.img"]
+    assert names == [".lock", f"{BUILD_ID}.cosy", f"{BUILD_ID}.img"]
     target = data_home / "folder"
     target.mkdir()
     with pytest.raises(SynthError, match="cannot write"):
@@ -154,3 +162,129 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert code == 1
     assert "--force" in text
     assert (tmp_path / "out.img").read_text() == "mine"
+
+
+# What is learnt, run by run.
+
+
+def learn(goes_on: float = 1.0, build_id: str = BUILD_ID, program: str = "/usr/bin/du") -> bool:
+    """One run; whether the program has a profile afterwards."""
+    found, _ = store.learn(
+        build_id, program, motif_file(motif([STATS], continuation(goes_on=goes_on)))
+    )
+    return found.image.exists()
+
+
+def test_runs_are_put_together_and_old_ones_go() -> None:
+    assert learn()
+    evidence = load_profile(store.image_path(BUILD_ID).with_suffix(".cosy")).compounds[0].evidence
+    assert learn()
+    more = load_profile(store.image_path(BUILD_ID).with_suffix(".cosy")).compounds[0].evidence
+    assert evidence != more
+    for _ in range(store.RUNS_KEPT + 2):
+        learn()
+    found = store.entry(BUILD_ID)
+    assert found is not None
+    assert (found.runs, found.version) == (store.RUNS_KEPT, store.RUNS_KEPT + 4)
+    assert len(list((store.folder() / f"{BUILD_ID}.runs").iterdir())) == store.RUNS_KEPT
+
+
+def test_what_no_longer_helps_goes() -> None:
+    assert learn()
+    assert [learn(goes_on=0.0) for _ in range(store.RUNS_KEPT)][-1] is False
+    assert not store.image_path(BUILD_ID).exists()
+    assert store.stored() == []
+
+
+def test_a_new_version_of_a_program_takes_the_place_of_the_old() -> None:
+    new = "fedcba98" * 5
+    assert learn()
+    assert learn(build_id="11" * 20, program="/usr/bin/ls")
+    assert learn(build_id=new)
+    assert [e.build_id for e in store.entries()] == ["11" * 20, new]
+
+
+def test_old_profiles_age_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert learn()
+    later = time.time() + (store.AGE_DAYS + 1) * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    learn(build_id="11" * 20, program="/usr/bin/ls")
+    assert [e.build_id for e in store.entries()] == ["11" * 20]
+
+
+def test_damaged_runs_and_descriptions_are_no_trouble() -> None:
+    assert learn()
+    runs = store.folder() / f"{BUILD_ID}.runs"
+    (runs / "00000000000000000001.motifs.json").write_text("{")
+    (store.folder() / f"{BUILD_ID}.json").write_text('{"build_id": 1}')
+    assert learn()
+    found = store.entry(BUILD_ID)
+    assert found is not None
+    assert (found.version, found.runs) == (1, 2)
+
+
+def test_list_show_and_remove() -> None:
+    runner = CliRunner()
+    assert "no profiles" in runner.invoke(main, ["list"]).output
+    learn()
+    store.save(load_profile(DEFAULT), "11" * 20)
+    listed = runner.invoke(main, ["list"]).output
+    assert "/usr/bin/du" in listed
+    assert "installed by hand" in listed
+    for name in ("du", "/usr/bin/du", BUILD_ID, BUILD_ID[:8]):
+        shown = runner.invoke(main, ["show", name])
+        assert shown.exit_code == 0
+        assert f"program {BUILD_ID}" in shown.output
+        assert "evidence: du" in shown.output
+    assert "fires at call" in runner.invoke(main, ["explain", "du"]).output
+    assert runner.invoke(main, ["remove", "du"]).exit_code == 0
+    assert [e.build_id for e in store.entries()] == ["11" * 20]
+    gone = runner.invoke(main, ["remove", "du"])
+    assert (gone.exit_code, "nothing stored" in gone.output) == (1, True)
+
+
+WRITER = """
+import sys
+from tests.unit.test_store import BUILD_ID, learn
+while True:
+    learn()
+    learn(build_id="11" * 20, program="/usr/bin/ls")
+"""
+
+
+def writers(count: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Processes that learn all the time, two programs in turn."""
+    root = Path(__file__).resolve().parents[2]
+    for _ in range(count):
+        yield subprocess.Popen([sys.executable, "-c", WRITER], cwd=root, stderr=subprocess.PIPE)
+
+
+def check_whole() -> None:
+    """Every file that is there is whole."""
+    for path in store.stored():
+        verify.check(image.read(path.read_bytes()), str(path))
+    for path in store.folder().glob("*.json"):
+        json.loads(path.read_bytes())
+
+
+def test_killed_writers_never_leave_a_damaged_store() -> None:
+    rng = random.Random(3)
+    for _ in range(3):
+        running = list(writers(4))
+        stored = time.monotonic() + 30
+        while not store.stored() and time.monotonic() < stored:
+            time.sleep(0.02)
+        assert store.stored()
+        for process in running:
+            time.sleep(rng.random() * 0.15)
+            check_whole()
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            check_whole()
+    # The next writer meets no lock, and sweeps up what they left.
+    assert learn()
+    check_whole()
+    left = [p.name for p in store.folder().rglob("*") if ".tmp-" in p.name]
+    assert left == []
+    assert {e.build_id for e in store.entries()} == {BUILD_ID, "11" * 20}
