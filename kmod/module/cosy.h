@@ -6,6 +6,8 @@
 #include <linux/fs.h>
 #include <linux/mutex.h>
 #include <linux/path.h>
+#include <linux/sched.h>
+#include <linux/thread_info.h>
 #include <linux/types.h>
 
 #include "compat.h"
@@ -24,8 +26,28 @@ struct cosy_budget {
 void cosy_budget_init(struct cosy_budget *budget, const struct cosy_limits *limits);
 /* Somebody sees each system call of the caller, and would miss those of a compound. */
 bool cosy_is_watched(void);
+
+#define COSY_SEEN                                                                                  \
+	(SYSCALL_WORK_SECCOMP | SYSCALL_WORK_SYSCALL_TRACE | SYSCALL_WORK_SYSCALL_EMU |            \
+	 SYSCALL_WORK_SYSCALL_AUDIT | SYSCALL_WORK_SYSCALL_USER_DISPATCH)
+#define COSY_PENDING (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NEED_RESCHED)
+
+int cosy_tick_slow(struct cosy_budget *budget);
 /* Counts one op. 0, or the status with which the run ends. Also a preemption point. */
-int cosy_tick(struct cosy_budget *budget);
+static inline int cosy_tick(struct cosy_budget *budget)
+{
+	if (unlikely((READ_ONCE(current_thread_info()->flags) & COSY_PENDING) ||
+		     (READ_ONCE(current_thread_info()->syscall_work) & COSY_SEEN) ||
+		     budget->ops >= budget->max_ops || !--budget->until_clock)) {
+		int status = cosy_tick_slow(budget);
+
+		if (status)
+			return status;
+	}
+	budget->ops++;
+	return 0;
+}
+
 void cosy_budget_max(struct cosy_info *info);
 
 /* --- contexts (main.c) -------------------------------------------------------- */
@@ -42,6 +64,7 @@ struct cosy_context {
 	u8 *buffer;
 	size_t bytes; /* of the buffer; set once, behind buffer */
 	struct page **pages;
+	struct file *reader; /* kept between operations, not open (reader.c) */
 	struct cosy_program *programs[COSY_MAX_PROGRAMS];
 };
 
@@ -99,15 +122,34 @@ static inline u32 cosy_room(const struct cosy_op *op)
 	return op->out_bytes - op->used;
 }
 
+/* Of a name in memory: filled up with NULs, at least one, to a multiple of 8. */
+#define COSY_NAME_BYTES(len) (((len) + 8) / 8 * 8)
+
 /* Bytes of a record without data. */
 static inline u32 cosy_record_bytes(u32 n_xattrs, u32 name_len)
 {
-	return sizeof(struct cosy_entry) + (n_xattrs + 1) / 2 * 8 + (name_len + 8) / 8 * 8;
+	return sizeof(struct cosy_entry) + (n_xattrs + 1) / 2 * 8 + COSY_NAME_BYTES(name_len);
 }
 
-/* An entry with its name behind all that is there. False: no room. */
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, const char *name,
-		       u32 name_len);
+/*
+ * An entry behind all that is there; its name is still to be written, to
+ * cosy_record_name(). False: no room.
+ */
+bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len);
+static inline u64 *cosy_record_name(const struct cosy_record *r, u32 n_xattrs)
+{
+	return (u64 *)((u8 *)(r->e + 1) + (n_xattrs + 1) / 2 * 8);
+}
+/* A short name, word by word. */
+static inline void cosy_record_put_name(const struct cosy_record *r, u32 n_xattrs, const u64 *name,
+					u32 len)
+{
+	u64 *to = cosy_record_name(r, n_xattrs);
+	u32 i;
+
+	for (i = 0; i <= len / 8; i++)
+		to[i] = name[i];
+}
 /* There are no attributes, by this error. */
 void cosy_record_failed(struct cosy_record *r, int error);
 /* Attributes as stat gives them. False: there are none, r says why. */
@@ -132,17 +174,33 @@ struct file *cosy_open(const struct path *path, int flags);
 struct file *cosy_reader_open(struct cosy_op *op, const struct path *path);
 void cosy_reader_close(struct cosy_op *op);
 void cosy_reader_destroy(struct cosy_op *op);
+/* From one operation to the next. */
+void cosy_reader_keep(struct cosy_op *op, struct file **kept);
+void cosy_reader_take(struct cosy_op *op, struct file **kept);
 
 /* --- names.c ------------------------------------------------------------------------ */
 
 /* dirfd or AT_FDCWD as a path that the caller puts. */
 int cosy_directory(int dirfd, struct path *dir);
 int cosy_may_search(const struct path *dir);
+/* What a name led to. It borrows its directory's mount unless it is a mount point itself. */
+struct cosy_found {
+	struct path path;
+	bool mount; /* a mount point: path is what is mounted there */
+	bool held; /* path holds its mount */
+};
+
 /*
  * A child by its name, which is a single component, and what is mounted there.
- * cosy_may_search() came first. The caller puts the path.
+ * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
  */
-int cosy_child(const struct path *dir, const char *name, u32 len, struct path *child, bool *mount);
+int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
+static inline void cosy_found_put(const struct cosy_found *found)
+{
+	if (unlikely(found->held))
+		mntput(found->path.mnt);
+	dput(found->path.dentry);
+}
 
 /* --- calls.c ------------------------------------------------------------------------ */
 

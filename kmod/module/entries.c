@@ -13,9 +13,9 @@
 
 struct name {
 	loff_t at; /* position of this entry */
-	u16 len;
-	u8 type; /* DT_* */
-	char text[];
+	u32 len;
+	u32 type; /* DT_* */
+	u64 text[]; /* COSY_NAME_BYTES(len) */
 };
 
 struct names {
@@ -41,12 +41,13 @@ struct walk {
 	char xattrs[COSY_MAX_XATTRS][XATTR_NAME_MAX + 1];
 	u32 n_xattrs;
 	s64 entries; /* in all blocks */
+	struct kstat st; /* of the entry at hand */
 	int status;
 };
 
 static u32 name_bytes(u32 len)
 {
-	return ALIGN(sizeof(struct name) + len + 1, 8);
+	return sizeof(struct name) + COSY_NAME_BYTES(len);
 }
 
 static bool is_dot(const char *name, int len)
@@ -67,8 +68,9 @@ static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int le
 	name->at = at;
 	name->len = len;
 	name->type = type;
+	/* the last word first: what the name leaves of it stays 0 */
+	name->text[len / 8] = 0;
 	memcpy(name->text, text, len);
-	name->text[len] = 0;
 	names->used += name_bytes(len);
 	return COSY_FILLDIR_GO_ON;
 }
@@ -118,30 +120,30 @@ static bool one_entry(struct walk *w, const struct path *dir, const struct name 
 		      u32 depth, struct cosy_block *block)
 {
 	struct cosy_op *op = w->op;
+	struct cosy_found found;
 	struct cosy_record r;
-	struct path path;
-	struct kstat st;
-	bool mount, fits = true;
+	bool fits = true;
 	int err;
 
-	if (!cosy_record_start(&r, op, w->n_xattrs, name->text, name->len))
+	if (!cosy_record_start(&r, op, w->n_xattrs, name->len))
 		return false;
-	err = may ?: cosy_child(dir, name->text, name->len, &path, &mount);
+	cosy_record_put_name(&r, w->n_xattrs, name->text, name->len);
+	err = may ?: cosy_child(dir, (const char *)name->text, name->len, &found);
 	if (err == -ENOENT)
 		return true; /* it went away since its name was read */
 	if (err) {
 		cosy_record_failed(&r, err);
 	} else {
-		if (mount)
+		if (unlikely(found.mount))
 			r.flags |= COSY_ENTRY_MOUNT;
 		if (w->n_xattrs)
-			xattrs(w, &r, &path);
-		if (cosy_record_attributes(&r, &path, &st)) {
-			fits = contents(w, &r, &path, &st, !block->n);
-			if (fits && S_ISDIR(st.mode))
-				remember(w, &path, depth + 1);
+			xattrs(w, &r, &found.path);
+		if (cosy_record_attributes(&r, &found.path, &w->st)) {
+			fits = contents(w, &r, &found.path, &w->st, !block->n);
+			if (fits && S_ISDIR(w->st.mode))
+				remember(w, &found.path, depth + 1);
 		}
-		path_put(&path);
+		cosy_found_put(&found);
 	}
 	if (!fits)
 		return false;

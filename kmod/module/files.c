@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* COSY_OP_FILES: attributes and contents of files by name. */
+#include <asm/word-at-a-time.h>
+
 #include "cosy.h"
 
 struct files {
@@ -9,33 +11,66 @@ struct files {
 	int dir_error; /* of dirfd, or of the permission to search it */
 	u64 offset, most_data;
 	int status;
+	struct kstat st; /* of the file at hand */
+	u64 name[(NAME_MAX + 8) / 8]; /* its name, if it is a single component */
 };
 
-/* One component that is neither empty nor a dot. */
-static bool is_plain(const char *name, u32 len)
+/*
+ * A name out of memory that may change under us, into f->name as far as it is
+ * short; its length, or `left` if it does not end. *plain: it is a single
+ * component that is neither empty nor a dot, and f->name holds it.
+ */
+static u32 take_name(struct files *f, u32 at, bool *plain)
 {
-	return len && !memchr(name, '/', len) &&
-	       !(name[0] == '.' && len <= 2 && name[len - 1] == '.');
+	const struct word_at_a_time constants = WORD_AT_A_TIME_CONSTANTS;
+	const char *from = f->op->names + at;
+	u32 left = f->op->names_bytes - at, len;
+	unsigned long nul = 0, slash = 0, bits, word;
+
+	*plain = false;
+	for (len = 0; len < left && len < sizeof(f->name); len += 8) {
+		if (likely(left - len >= 8)) {
+			word = get_unaligned((const unsigned long *)(from + len));
+		} else {
+			word = 0;
+			memcpy(&word, from + len, left - len);
+		}
+		if (has_zero(word, &nul, &constants)) {
+			nul = create_zero_mask(prep_zero_mask(word, nul, &constants));
+			word &= zero_bytemask(nul);
+			slash |= has_zero(word ^ REPEAT_BYTE('/'), &bits, &constants);
+			f->name[len / 8] = word;
+			len += find_zero(nul);
+			*plain = len && !slash && f->name[0] != '.' &&
+				 f->name[0] != ('.' | '.' << 8);
+			return len;
+		}
+		slash |= has_zero(word ^ REPEAT_BYTE('/'), &bits, &constants);
+		f->name[len / 8] = word;
+	}
+	if (len < left)
+		len += strnlen(from + len, left - len);
+	return min(len, left);
 }
 
-/* `plain`: a private copy of the name, or NULL: let the kernel walk the caller's. */
-static int find(const struct files *f, const char *plain, u32 len, u32 at, struct path *path,
-		bool *mount)
+/* `plain`: f->name is the name; otherwise the kernel walks the caller's. */
+static int find(const struct files *f, bool plain, u32 len, u32 at, struct cosy_found *found)
 {
 	bool follow = !(f->op->flags & COSY_WANT_NOFOLLOW);
 	int err;
 
 	if (plain) {
-		err = f->dir_error ?: cosy_child(&f->dir, plain, len, path, mount);
-		if (err || !follow || !d_is_symlink(path->dentry))
+		err = f->dir_error ?: cosy_child(&f->dir, (const char *)f->name, len, found);
+		if (err || !follow || !d_is_symlink(found->path.dentry))
 			return err;
-		path_put(path);
+		cosy_found_put(found);
 	}
-	*mount = false;
 	if (!f->op->names_user)
 		return -EFAULT;
+	found->mount = false;
+	found->held = true;
 	return cosy_user_path_at(f->dirfd, (const char __user *)(f->op->names_user + at),
-				 follow ? LOOKUP_FOLLOW : 0, path);
+				 follow ? LOOKUP_FOLLOW : 0, &found->path);
 }
 
 /* False: no room. */
@@ -57,54 +92,55 @@ static bool contents(struct files *f, struct cosy_record *r, const struct path *
 }
 
 /* False: no room. */
-static bool one_file(struct files *f, u32 at, u32 len, bool first)
+static bool one_file(struct files *f, u32 at, u32 len, bool plain, bool first)
 {
 	struct cosy_op *op = f->op;
+	struct cosy_found found;
 	struct cosy_record r;
-	struct path path;
-	struct kstat st = { .mode = 0 };
-	char name[NAME_MAX + 1];
-	bool plain = false, mount = false, fits = true;
+	bool fits = true;
+	u64 *name;
 	int err;
 
-	if (len <= NAME_MAX) {
-		memcpy(name, op->names + at, len);
-		name[len] = 0;
-		plain = is_plain(name, len);
-	}
-	if (!cosy_record_start(&r, op, 0, len <= NAME_MAX ? name : op->names + at, len))
+	if (!cosy_record_start(&r, op, 0, len))
 		return false;
-	err = len < PATH_MAX ? find(f, plain ? name : NULL, len, at, &path, &mount) : -ENAMETOOLONG;
+	if (plain) {
+		cosy_record_put_name(&r, 0, f->name, len);
+	} else {
+		name = cosy_record_name(&r, 0);
+		name[len / 8] = 0;
+		memcpy(name, op->names + at, len);
+	}
+	f->st.mode = 0;
+	err = len < PATH_MAX ? find(f, plain, len, at, &found) : -ENAMETOOLONG;
 	if (err) {
 		cosy_record_failed(&r, err);
 	} else {
-		if (mount)
+		if (found.mount)
 			r.flags |= COSY_ENTRY_MOUNT;
-		if (cosy_record_attributes(&r, &path, &st))
-			fits = contents(f, &r, &path, &st, first);
-		path_put(&path);
+		if (cosy_record_attributes(&r, &found.path, &f->st))
+			fits = contents(f, &r, &found.path, &f->st, first);
+		cosy_found_put(&found);
 	}
 	if (!fits)
 		return false;
-	cosy_record_end(&r, op, st.mode >> 12 & 15);
+	cosy_record_end(&r, op, f->st.mode >> 12 & 15);
 	return true;
 }
 
 static void all_files(struct files *f, struct cosy_block *block)
 {
 	struct cosy_op *op = f->op;
-	u32 at = 0;
+	u32 at = 0, len;
+	bool plain;
 
 	while (at < op->names_bytes) {
-		u32 left = op->names_bytes - at;
-		u32 len = strnlen(op->names + at, left);
-
-		if (len == left || len > U16_MAX) {
+		len = take_name(f, at, &plain);
+		if (len == op->names_bytes - at || len > U16_MAX) {
 			block->error = EINVAL;
 			return;
 		}
 		f->status = cosy_tick(op->budget);
-		if (f->status || !one_file(f, at, len, !block->n))
+		if (f->status || !one_file(f, at, len, plain, !block->n))
 			return;
 		block->n++;
 		at += len + 1;

@@ -103,8 +103,9 @@ s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
 		op.names_bytes = min_t(u64, bytes, S32_MAX);
 		op.names_user = user ? user + names : 0;
 	}
+	cosy_reader_take(&op, &c->reader);
 	ret = f->run(&op, status);
-	cosy_reader_destroy(&op);
+	cosy_reader_keep(&op, &c->reader);
 	*used = op.used;
 	return ret;
 }

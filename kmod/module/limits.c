@@ -4,7 +4,6 @@
 #include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
-#include <linux/thread_info.h>
 
 #include "cosy.h"
 
@@ -22,14 +21,9 @@ MODULE_PARM_DESC(max_ops, "most loop turns, calls and items of one run");
  */
 #define TICKS_PER_CLOCK 16
 
-#define SEEN                                                                                       \
-	(SYSCALL_WORK_SECCOMP | SYSCALL_WORK_SYSCALL_TRACE | SYSCALL_WORK_SYSCALL_EMU |            \
-	 SYSCALL_WORK_SYSCALL_AUDIT | SYSCALL_WORK_SYSCALL_USER_DISPATCH)
-#define PENDING (_TIF_SIGPENDING | _TIF_NOTIFY_SIGNAL | _TIF_NEED_RESCHED)
-
 bool cosy_is_watched(void)
 {
-	return (READ_ONCE(current_thread_info()->syscall_work) & SEEN) ||
+	return (READ_ONCE(current_thread_info()->syscall_work) & COSY_SEEN) ||
 	       READ_ONCE(current->ptrace);
 }
 
@@ -54,8 +48,10 @@ void cosy_budget_init(struct cosy_budget *budget, const struct cosy_limits *limi
 	budget->closed = 0;
 }
 
-static noinline int tick_slow(struct cosy_budget *budget)
+int cosy_tick_slow(struct cosy_budget *budget)
 {
+	if (budget->ops >= budget->max_ops)
+		return -E2BIG;
 	if (cosy_is_watched())
 		return -EPERM;
 	if (signal_pending(current))
@@ -63,16 +59,4 @@ static noinline int tick_slow(struct cosy_budget *budget)
 	cond_resched();
 	budget->until_clock = TICKS_PER_CLOCK;
 	return ktime_get_ns() >= budget->deadline_ns ? -ETIME : 0;
-}
-
-int cosy_tick(struct cosy_budget *budget)
-{
-	if (unlikely(budget->ops >= budget->max_ops))
-		return -E2BIG;
-	budget->ops++;
-	if (unlikely((READ_ONCE(current_thread_info()->flags) & PENDING) ||
-		     (READ_ONCE(current_thread_info()->syscall_work) & SEEN) ||
-		     !--budget->until_clock))
-		return tick_slow(budget);
-	return 0;
 }

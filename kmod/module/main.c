@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 /* The device: contexts, their buffers and programs, and the requests. */
-#include <linux/capability.h>
+#include <linux/file.h>
 #include <linux/ktime.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
@@ -339,6 +339,8 @@ static int cosy_release(struct inode *inode, struct file *file)
 	u32 i;
 
 	buffer_free(c);
+	if (c->reader)
+		fput(c->reader);
 	for (i = 0; i < COSY_MAX_PROGRAMS; i++)
 		kvfree(c->programs[i]);
 	mmdrop(c->mm);

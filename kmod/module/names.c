@@ -15,7 +15,7 @@ int cosy_may_search(const struct path *dir)
 	return inode_permission(cosy_mnt_idmap(dir->mnt), d_inode(dir->dentry), MAY_EXEC);
 }
 
-static struct dentry *lookup(const struct path *dir, const char *name, u32 len)
+static __always_inline struct dentry *lookup(const struct path *dir, const char *name, u32 len)
 {
 	struct qstr qname = QSTR_INIT(name, len);
 	struct dentry *parent = dir->dentry, *child = NULL;
@@ -31,24 +31,35 @@ static struct dentry *lookup(const struct path *dir, const char *name, u32 len)
 	return cosy_lookup_slow(cosy_mnt_idmap(dir->mnt), name, parent, len);
 }
 
-int cosy_child(const struct path *dir, const char *name, u32 len, struct path *child, bool *mount)
+static noinline int mounted(struct cosy_found *found)
+{
+	const struct vfsmount *mnt = found->path.mnt;
+	int err;
+
+	mntget(found->path.mnt);
+	err = cosy_follow_down(&found->path);
+	if (err) {
+		path_put(&found->path);
+		return err;
+	}
+	found->held = true;
+	found->mount = found->path.mnt != mnt;
+	return 0;
+}
+
+int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
 {
 	struct dentry *dentry = lookup(dir, name, len);
-	int err;
 
 	if (IS_ERR(dentry))
 		return PTR_ERR(dentry);
-	child->dentry = dentry;
-	child->mnt = mntget(dir->mnt);
-	*mount = false;
-	if (likely(!(dentry->d_flags & DCACHE_MANAGED_DENTRY)))
-		return 0;
-	err = cosy_follow_down(child);
-	if (err)
-		path_put(child);
-	else
-		*mount = child->mnt != dir->mnt;
-	return err;
+	found->path.dentry = dentry;
+	found->path.mnt = dir->mnt;
+	found->mount = false;
+	found->held = false;
+	if (unlikely(dentry->d_flags & DCACHE_MANAGED_DENTRY))
+		return mounted(found);
+	return 0;
 }
 
 int cosy_directory(int dirfd, struct path *dir)

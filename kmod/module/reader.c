@@ -19,6 +19,26 @@ static bool reuse_file = true;
 module_param(reuse_file, bool, 0644);
 MODULE_PARM_DESC(reuse_file, "one struct file serves all files of a batch");
 
+/* Keeps a file that is shut for the next operation, if that runs as the same subject. */
+void cosy_reader_keep(struct cosy_op *op, struct file **kept)
+{
+	if (op->reader && READ_ONCE(reuse_file)) {
+		*kept = op->reader;
+		op->reader = NULL;
+	}
+	cosy_reader_destroy(op);
+}
+
+void cosy_reader_take(struct cosy_op *op, struct file **kept)
+{
+	op->reader = *kept;
+	*kept = NULL;
+	if (op->reader && op->reader->f_cred != current_cred()) {
+		fput(op->reader);
+		op->reader = NULL;
+	}
+}
+
 static int may_read(const struct path *path)
 {
 	return inode_permission(cosy_mnt_idmap(path->mnt), d_backing_inode(path->dentry),

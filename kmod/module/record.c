@@ -12,23 +12,16 @@
 
 #define DATA_CHUNK (64u << 10) /* bytes between two looks at the limits */
 
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, const char *name,
-		       u32 name_len)
+bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len)
 {
-	u8 *to;
-
 	r->bytes = cosy_record_bytes(n_xattrs, name_len);
 	if (r->bytes > cosy_room(op))
 		return false;
 	r->e = (struct cosy_entry *)(op->out + op->used);
 	r->flags = 0;
 	r->data = 0;
-	to = (u8 *)(r->e + 1) + (n_xattrs + 1) / 2 * 8;
 	if (unlikely(n_xattrs))
-		memset(r->e + 1, 0, to - (u8 *)(r->e + 1));
-	/* the last word first: what the name leaves of it stays 0 */
-	*(u64 *)(to + name_len / 8 * 8) = 0;
-	memcpy(to, name, name_len);
+		memset(r->e + 1, 0, (n_xattrs + 1) / 2 * 8);
 	r->e->name_len = name_len;
 	r->e->n_xattrs = n_xattrs;
 	r->e->error = 0;
@@ -71,8 +64,13 @@ bool cosy_record_attributes(struct cosy_record *r, const struct path *path, stru
 	e->attributes = st->attributes;
 	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
 	e->nlink = st->nlink;
-	e->uid = from_kuid_munged(ns, st->uid);
-	e->gid = from_kgid_munged(ns, st->gid);
+	if (likely(ns == &init_user_ns && uid_valid(st->uid) && gid_valid(st->gid))) {
+		e->uid = __kuid_val(st->uid);
+		e->gid = __kgid_val(st->gid);
+	} else {
+		e->uid = from_kuid_munged(ns, st->uid);
+		e->gid = from_kgid_munged(ns, st->gid);
+	}
 	e->dev = new_encode_dev(st->dev);
 	e->rdev = new_encode_dev(st->rdev);
 	e->blksize = st->blksize;
