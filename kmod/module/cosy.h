@@ -178,6 +178,11 @@ void cosy_reader_destroy(struct cosy_op *op);
 void cosy_reader_keep(struct cosy_op *op, struct file **kept);
 void cosy_reader_take(struct cosy_op *op, struct file **kept);
 
+/* --- cached.c ----------------------------------------------------------------------- */
+
+/* As kernel_read(), of a file that was opened by cosy_reader_open(). */
+ssize_t cosy_read(struct file *file, u8 *to, size_t bytes, loff_t *at);
+
 /* --- names.c ------------------------------------------------------------------------ */
 
 /* dirfd or AT_FDCWD as a path that the caller puts. */

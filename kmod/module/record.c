@@ -151,7 +151,7 @@ static ssize_t read_some(struct cosy_op *op, struct file *file, u8 *to, u64 offs
 
 	while (done < bytes) {
 		size_t want = min_t(u64, bytes - done, DATA_CHUNK);
-		ssize_t got = kernel_read(file, to + done, want, &at);
+		ssize_t got = cosy_read(file, to + done, want, &at);
 
 		if (got < 0)
 			return done ? done : got;
@@ -184,7 +184,7 @@ bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct pa
 		cosy_record_no_data(r, PTR_ERR(file));
 		return true;
 	}
-	/* kernel_read() knows no other files */
+	/* cosy_read() knows no other files */
 	if (!file->f_op->read_iter || file->f_op->read) {
 		r->flags |= COSY_ENTRY_SPECIAL;
 	} else {
