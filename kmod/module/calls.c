@@ -84,7 +84,7 @@ static const struct cosy_call list[] = {
 	IMPURE(getdents64, INT, BUFFER, INT),
 	IMPURE(dup, INT),
 	IMPURE(dup3, INT, INT, INT),
-	IMPURE(fadvise64, INT, INT, INT, INT),
+	PURE(fadvise64, INT, INT, INT, INT),
 	IMPURE(copy_file_range, INT, LONG, INT, LONG, INT, INT),
 	IMPURE(sendfile, INT, INT, LONG, INT),
 	IMPURE(splice, INT, LONG, INT, LONG, INT, INT),

@@ -4,21 +4,94 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
-from kmod.vm import Kernel, Machine
+import pytest
+
+from kmod.vm import Disk, Kernel, Machine, Result, build_module, make_ext4
+from tests.vm.conftest import kernel_or_skip
 from tests.vm.programs import build_program
+
+CASES = [
+    "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "restart", "kill",
+    "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
+    "landlock", "traces", "partial",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=["6.1", pytest.param("6.12", marks=pytest.mark.soak)])
+def any_kernel(request: pytest.FixtureRequest) -> Kernel:
+    """Each kernel that the module is tested with."""
+    return kernel_or_skip(request.param)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The test programs, by their path in the guest."""
+    target = tmp_path_factory.mktemp("programs")
+    names = ("kmod_bench", "kmod_conform", "kmod_limits")
+    return {f"/{name}": build_program(name, target) for name in names}
+
+
+def run(machine: Machine, script: str) -> Result:
+    """Run it; neither the script nor the kernel may complain."""
+    result = machine.run(script, timeout_s=120)
+    assert result.returncode == 0, result.stdout.decode() + result.stderr.decode()
+    assert result.complaints == []
+    return result
 
 
 def test_fused_operations_read_what_plain_calls_read(
-    kernel: Kernel, cosy_module: Path, tmp_path: Path
+    any_kernel: Kernel, programs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Sums over attributes and contents of 300 files agree, whichever way they are read."""
-    bench = build_program("kmod_bench", tmp_path)
-    machine = Machine(kernel, files={"/bench": bench}, own_modules=[(cosy_module, "")])
-    script = "mkdir /t; for i in $(seq 300); do seq $i >/t/file-$i; done; /bench /t 1"
-    result = machine.run(script)
-    assert result.returncode == 0, result.stdout
-    ways = [json.loads(line)["way"] for line in result.stdout.splitlines()]
+    """Every field, byte and error of every kind of file, for root and for another user."""
+    disk = Disk(make_ext4(None, tmp_path / "disk", 32), "/mnt")
+    module = build_module(any_kernel)
+    machine = Machine(any_kernel, files=programs, own_modules=[(module, "")], disks=[disk])
+    script = """set -e
+    mkdir -p /t /etc; echo x >/etc/passwd; mount -t tmpfs -o noatime t /t
+    mount -o remount,noatime /mnt; chmod 755 /t /mnt
+    for d in /t/x /mnt/x; do
+        /kmod_conform make $d; /kmod_conform check $d; /kmod_conform check $d 1000
+    done
+    mkdir /t/many; for i in $(seq 300); do seq $i >/t/many/file-$i; done
+    /kmod_bench /t/many 1"""
+    lines = run(machine, script).stdout.decode().splitlines()
+    checks = [int(line.split()[0]) for line in lines if line.endswith("checks")]
+    assert len(checks) == 4
+    assert min(checks) > 15000
+    ways = [json.loads(line)["way"] for line in lines if line.startswith("{")]
     assert ways == ["plain", "fused", "plain", "batch", "directory", "single", "plain", "compound"]
-    assert result.complaints == []
+
+
+def test_limits_signals_and_who_may_not(any_kernel: Kernel, programs: dict[str, Path]) -> None:
+    """What must be refused, stopped or left alone, each case of kmod_limits."""
+    module = build_module(any_kernel)
+    machine = Machine(any_kernel, files=programs, own_modules=[(module, "")], cpus=2)
+    assert run(machine, "/kmod_limits").stdout.decode().split() == CASES
+
+
+def test_administration(any_kernel: Kernel, programs: dict[str, Path]) -> None:
+    """Unload while in use, rights of the device, the cap on memory, the audit trail."""
+    module = build_module(any_kernel)
+    machine = Machine(any_kernel, files=programs, own_modules=[(module, "max_total_mib=1")])
+    script = """
+    stat -c %a:%U /dev/cosy
+    /kmod_limits hold >/tmp/held & held=$!; sleep 0.5
+    cat /tmp/held; rmmod cosy 2>/dev/null && echo unloaded while in use
+    /kmod_bench / 1 | grep -c 'COSY_IOC_SETUP: Cannot allocate memory'
+    kill $held; wait $held
+    chmod 666 /dev/cosy; su user -c '/kmod_limits ops arithmetic'; chmod 660 /dev/cosy
+    su user -c '/kmod_limits ops' | grep -o 'Permission denied'
+    mount -t tracefs t /sys/kernel/tracing; cd /sys/kernel/tracing
+    echo 1 >events/cosy/enable; /kmod_limits arithmetic; cat trace
+    cd /; rmmod cosy && ls /dev/cosy 2>/dev/null || echo gone"""
+    out = run(machine, script).stdout.decode()
+    trail = re.search(r"kmod_limits-\d+ .*cosy_compound: (.*)\n", out)
+    assert trail, out
+    assert re.fullmatch(r"program=0 uid=0 status=0 ops=\d+ time_ns=[1-9]\d*", trail[1])
+    rest = [line for line in out.splitlines() if not re.match(r"#|\s+kmod_limits-", line)]
+    assert rest == [
+        "660:root", "held", "1", "arithmetic", "ops", "Permission denied", "arithmetic", "gone",
+    ]  # fmt: skip
