@@ -140,7 +140,7 @@ class BodyLoop:
     def to_motif(self, name: str, boundary_ns: int) -> motifs.Motif:
         """The loop as a motif; what it would save is filled in by the cost model."""
         order_of = sorted(
-            self.calls.values(), key=lambda c: (c.rank_sum / max(c.count, 1), repr(c.key))
+            self.calls.values(), key=lambda c: (c.rank_sum / max(c.iterations, 1), repr(c.key))
         )
         index = {stats.key: i for i, stats in enumerate(order_of)}
         stat_call = next((i for i, s in enumerate(order_of) if returns_size(s.key.nr)), None)
@@ -283,7 +283,7 @@ def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: In
         new = starts(iteration)
         stats.listed = key.via != Via.RESULT and body.over in (Over.FILES, Over.PATHS)
         stats.add(events, body.rows[at], size_of[iteration])
-        stats.rank_sum = int(rank[at].sum())
+        stats.rank_sum = int(rank[at[new]].sum())
         stats.iterations = int(new.sum())
         stats.add_repeats(events, body.rows[at], new)
         stats.add_next(events, body.rows[at], new)

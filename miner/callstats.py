@@ -70,7 +70,7 @@ class CallStats:
     bytes_in: int = 0
     bytes_out: int = 0
     iterations: int = 0  # that have it at least once
-    rank_sum: int = 0  # of its position within the iteration
+    rank_sum: int = 0  # of its first position within each iteration
     errors: Counter[int] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
     values: dict[int, Counter[int]] = field(default_factory=dict)  # by argument; pointers: is NULL

@@ -154,7 +154,9 @@ class EntryLoop:
 
     def to_motif(self, name: str, boundary_ns: int) -> motifs.Motif:
         """The loop as a motif; what it would save is filled in by the cost model."""
-        order = sorted(self.calls.values(), key=lambda c: (c.rank_sum / max(c.count, 1), c.key))
+        order = sorted(
+            self.calls.values(), key=lambda c: (c.rank_sum / max(c.iterations, 1), c.key)
+        )
         index = {stats.key: i for i, stats in enumerate(order)}
         stat_call = next((i for i, s in enumerate(order) if returns_size(s.key.nr)), None)
         loop = self.to_loop()
@@ -276,8 +278,8 @@ def _add_calls(
         stats = loop.calls[key] = CallStats(key)
         stats.add(events, rows[at], size_of[entry[at]])
         stats.add_types(kind[entry[at]])
-        stats.rank_sum = int(rank[at].sum())
         new = starts(entry[at])  # still sorted by entry
+        stats.rank_sum = int(rank[at[new]].sum())
         distinct = entry[at[new]]
         stats.iterations = len(distinct)
         stats.add_repeats(events, rows[at], new)

@@ -134,6 +134,7 @@ def mine(
                 lost_events=int(trace.meta["lost_events"]),
                 time_ns=sum(p.work_ns for p in found),
                 wall_ns=int(trace.meta["wall_ns"]),
+                unended=trace.unended,
             )
         )
     return rank(traces, partials, calibration)

@@ -253,6 +253,7 @@ class TraceInfo:
     lost_events: int
     time_ns: int  # inside calls
     wall_ns: int
+    unended: int = 0  # processes whose end the trace does not have
 
 
 @dataclass

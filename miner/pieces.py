@@ -38,7 +38,7 @@ class Trace:
     rows: int
     images: list[Process]
     moves: list[Move]
-    unended: int  # images whose end the trace does not have
+    unended: int  # processes whose end the trace does not have
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,20 @@ def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[
             rows=len(dataset),
             images=images,
             moves=moves(images, *_directory_changes(dataset)),
-            unended=table.column("exit").null_count,
+            unended=_unended(table),
         )
         return trace, cut(dataset.events_file, size)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _reads_failed(str(source), error) from error
+
+
+def _unended(processes: pa.Table) -> int:
+    """Processes whose end the trace does not have; an image that another one replaced ended."""
+    last: dict[int, tuple[int, object]] = {}
+    for row in processes.select(["pid", "start_ns", "exit"]).to_pylist():
+        if row["pid"] not in last or last[row["pid"]][0] <= row["start_ns"]:
+            last[row["pid"]] = row["start_ns"], row["exit"]
+    return sum(ended is None for _, ended in last.values())
 
 
 def _directory_changes(dataset: Dataset) -> tuple[pa.Table, pa.Table]:

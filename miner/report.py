@@ -11,6 +11,7 @@ from miner.motifs import Call, Loop, Motif, MotifFile, Over
 from miner.render import body_line
 
 WIDTH = 80
+_TOP = 10  # motifs whose share of the time is said
 _INDENT = "     "
 _SHARES_SHOWN = 0.98
 _CALLS_SHOWN = 10
@@ -42,7 +43,7 @@ def _wrapped(text: str, indent: str, hanging: str) -> list[str]:
     )
 
 
-def _loop_line(loop: Loop) -> str:
+def loop_line(loop: Loop) -> str:
     if loop.over is Over.UNTIL_EOF:
         return f"until F ends ({loop.instances:,} times, {loop.iterations:,} calls)"
     if loop.over is Over.FILES:
@@ -101,7 +102,7 @@ def motif_lines(number: int, motif: Motif) -> Iterator[str]:
     yield f"{number:3}. {name}{numbers:>{WIDTH - 5 - len(name)}}"
     indent = _INDENT
     if motif.loop:
-        yield from _wrapped(_loop_line(motif.loop), _INDENT, _INDENT + "    ")
+        yield from _wrapped(loop_line(motif.loop), _INDENT, _INDENT + "    ")
         indent += "  "
         skipped = _skipped(motif.loop)
         if skipped:
@@ -119,6 +120,27 @@ def motif_lines(number: int, motif: Motif) -> Iterator[str]:
     yield from _wrapped(facts, _INDENT, _INDENT)
 
 
+def covered(found: MotifFile, top: int) -> float:
+    """Share of the boundary time that the `top` largest motifs cover, each call once."""
+    own = sorted((motif.own_ns for motif in found.motifs), reverse=True)[:top]
+    return sum(own) / max(sum(trace.time_ns for trace in found.traces), 1)
+
+
+def warnings(found: MotifFile) -> Iterator[str]:
+    """What is wrong with the traces, a line each."""
+    for trace in found.traces:
+        if trace.lost_events:
+            yield (
+                f"LOSSY: {trace.path} lacks {trace.lost_events:,} events: "
+                "all its numbers are lower bounds"
+            )
+        if trace.unended:
+            yield (
+                f"TRUNCATED: {trace.path}: {trace.unended:,} of its processes were still running "
+                "when it ended: their last loops are cut"
+            )
+
+
 def lines(found: MotifFile, top: int, min_saving_ns: int = 0) -> Iterator[str]:
     """The whole table, without the next command to type."""
     chosen = [m for m in found.motifs if max(m.predicted.values(), default=0) >= min_saving_ns]
@@ -126,14 +148,11 @@ def lines(found: MotifFile, top: int, min_saving_ns: int = 0) -> Iterator[str]:
     time_ns = sum(t.time_ns for t in found.traces)
     traces = "1 trace" if len(found.traces) == 1 else f"{len(found.traces)} traces"
     yield f"{traces}, {events:,} events, {nanoseconds(time_ns)} inside calls"
-    for trace in found.traces:
-        if trace.lost_events:
-            yield from _wrapped(
-                f"LOSSY: {trace.path} lacks {trace.lost_events:,} events: "
-                "all its numbers are lower bounds",
-                "",
-                "    ",
-            )
+    for text in warnings(found):
+        yield from _wrapped(text, "", "    ")
+    if found.motifs:
+        top_share = covered(found, _TOP)
+        yield f"the {min(_TOP, len(found.motifs))} largest motifs cover {top_share:.0%} of it"
     if not found.motifs:
         yield ""
         yield "no motifs: nothing in there repeats in a way that a compound could use"

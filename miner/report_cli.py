@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""The command `cosy-report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"cosy-report: {message}", err=True)
+    sys.exit(1)
+
+
+def _write(target: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    tmp = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    try:
+        tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
+        tmp.replace(target)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        _fail(f"cannot write: {target}: {error.strerror or error}")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page to this file.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=12, show_default=True, help="Motifs to show."
+)
+@click.option("--force", is_flag=True, help="Replace an existing page.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes to mine traces with.")
+def main(
+    sources: tuple[str, ...], html: Path | None, top: int, force: bool, workers: int | None
+) -> None:
+    """Show what programs repeat, and what that costs.
+
+    SOURCES are trace datasets, which are mined together, or one motif file of
+    cosy-mine. Prints a table; with --html it writes one self-contained page:
+    an overview, the hot sequences with their data flow drawn, the time and
+    bytes of each, what a compound would save, and what was lost.
+
+    Exit status: 0 done, 1 something could not be read or written, 2 wrong
+    usage.
+    """
+    if html and html.exists() and not force:
+        _fail(f"exists already: {html}: use --force to replace it")
+    if html and not html.absolute().parent.is_dir():
+        _fail(f"no such folder: {html.absolute().parent}: make it first")
+    import miner
+    from miner import cost, execution, motifs, report
+    from tracer.target import DatasetError
+
+    try:
+        found = miner.load(*sources, workers=workers).file
+    except motifs.MotifFileError as error:
+        _fail(f"cannot read: {sources[0]}: {error}")
+    except OSError as error:
+        _fail(f"cannot read: {sources[0]}: {error.strerror or error}")
+    except (DatasetError, cost.CalibrationError, execution.ExecutionError) as error:
+        _fail(str(error))
+    if html:
+        from miner.page import page
+
+        _write(html, page(found, top))
+        click.echo(f"wrote {html}")
+        return
+    for line in report.lines(found, top):
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()
