@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 SOURCES := $(shell find tracer miner synth shim kmod -not -path 'kmod/vm/*' -not -name '*.pyc' -not -name '__pycache__' 2>/dev/null)
 
-.PHONY: setup demo test test-vm soak bench lint format clean
+.PHONY: setup demo test test-vm soak bench bench-vm lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/install
@@ -59,6 +59,9 @@ bench: setup
 	$(BIN)/python -m bench.tracing
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
+
+bench-vm: setup
+	@$(BIN)/python -m bench.vm
 
 lint: $(STAMPS)/dependencies
 	$(BIN)/ruff check .
