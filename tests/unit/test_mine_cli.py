@@ -167,3 +167,21 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"cosy-synth" in done.stdout
+
+
+def test_a_cut_file_is_one_line(trace: Path, tmp_path: Path) -> None:
+    events = trace / "events.parquet"
+    events.write_bytes(events.read_bytes()[:-100])
+    done = cosy_mine(trace, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cosy-mine: cannot read: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.motifs.json"))
+
+
+def test_min_saving_hides_and_says_so(trace: Path, tmp_path: Path) -> None:
+    done = cosy_mine(trace, "--min-saving", "1000s", cwd=tmp_path)
+    assert "no motif would save 1,000 s" in done.stdout
+    bad = cosy_mine(trace, "--min-saving", "2 weeks", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert "is no time: write 500us, 2ms or 1s" in bad.stderr
