@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kmod.vm import Disk, Kernel, Machine, Result, build_module, make_ext4
 from tests.vm.conftest import kernel_or_skip
 from tests.vm.programs import build_program
 
+ROOT = Path(__file__).parents[2]
 CASES = [
     "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "restart", "kill",
     "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
@@ -95,3 +98,23 @@ def test_administration(any_kernel: Kernel, programs: dict[str, Path]) -> None:
     assert rest == [
         "660:root", "held", "1", "arithmetic", "ops", "Permission denied", "arithmetic", "gone",
     ]  # fmt: skip
+
+
+def test_sources_for_dkms_are_complete(kernel: Kernel, tmp_path: Path) -> None:
+    """What `make sources` installs builds by itself, and its version is the project's."""
+    folder = ROOT / "kmod" / "module"
+    subprocess.run(
+        ["make", "-s", "-C", str(folder), "sources", f"DESTDIR={tmp_path}"],
+        check=True,
+        capture_output=True,
+    )
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    sources = tmp_path / "usr" / "src" / f"cosy-{version}"
+    subprocess.run(
+        ["make", "-s", "-j2", "-C", str(sources), f"KDIR={kernel.build}", "modules"],
+        check=True,
+        capture_output=True,
+    )
+    assert (sources / "cosy.ko").exists()
+    assert (tmp_path / "etc" / "udev" / "rules.d" / "60-cosy.rules").exists()
