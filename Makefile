@@ -62,6 +62,7 @@ C_FILES = $(shell git ls-files '*.c' '*.h')
 
 bench-vm: setup
 	@$(BIN)/python -m bench.vm
+	@$(BIN)/python -m bench.module
 
 lint: $(STAMPS)/dependencies
 	$(BIN)/ruff check .
