@@ -15,6 +15,7 @@
 #include "executor.h"
 #include "fence.h"
 #include "firing.h"
+#include "leaf.h"
 #include "reference.h"
 #include "stats.h"
 #include "syscall_table.h"
@@ -158,6 +159,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	fruitless = 0;
 	*rec.served |= bit;
 	account_answer(&accounts[rec.chunk->compound]);
+	leaf_answered();
 	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
 	return true;
 }

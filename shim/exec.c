@@ -13,6 +13,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "leaf.h"
 #include "mem.h"
 #include "reference.h"
 #include "stats.h"
@@ -578,6 +579,7 @@ void exec_start(void)
 		if (cosy_actions[nr] == ACTION_PASS)
 			cosy_actions[nr] = pass_action(nr);
 	}
+	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;
 	cosy_hook = exec_hook;

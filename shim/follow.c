@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "adopt.h"
+#include "leaf.h"
 #include "shim.h"
 #include "stats.h"
 
@@ -90,7 +91,8 @@ static char *script_interpreter(u8 *head, size_t len)
 	return p;
 }
 
-static enum cosy_native_reason judge(int dirfd, const char *path, int flags)
+// *key: what the program is known by (leaf.h), untouched if that is not known.
+static enum cosy_native_reason judge(int dirfd, const char *path, int flags, u64 *key)
 {
 	u8 head[2][1024]; // all program headers of a usual program: 13 * 56 bytes
 	u32 turn = 0;
@@ -112,7 +114,11 @@ static enum cosy_native_reason judge(int dirfd, const char *path, int flags)
 			return COSY_NATIVE_REASONS;
 		n = sys(__NR_pread64, fd, buf, sizeof(head[0]), 0);
 		if (n >= (long)sizeof(Elf64_Ehdr) && !memcmp(buf, ELFMAG, SELFMAG)) {
+			struct stat st;
+
 			reason = judge_elf(fd, buf, sizeof(head[0]));
+			if (!sys_failed(sys(__NR_fstat, fd, &st)))
+				*key = leaf_key(&st);
 			sys(__NR_close, fd);
 			return reason;
 		}
@@ -187,6 +193,7 @@ long follow_exec(struct regs *r)
 	const char *path = (const void *)r->a[at ? 1 : 0];
 	int dirfd = at ? (int)r->a[0] : AT_FDCWD, flags = at ? (int)r->a[4] : 0;
 	enum cosy_native_reason reason;
+	u64 key = 0;
 	u32 n = 0;
 	long there;
 
@@ -197,9 +204,12 @@ long follow_exec(struct regs *r)
 	if (there == -14 /* EFAULT */ || there == -20 /* ENOTDIR */ ||
 	    (there == -2 /* ENOENT */ && !(flags & AT_EMPTY_PATH)))
 		return sys_regs(r);
-	reason = judge(dirfd, path, flags);
+	leaf_execs();
+	reason = judge(dirfd, path, flags, &key);
 	if (reason == COSY_NATIVE_REASONS && !library_in_reach())
 		reason = COSY_NATIVE_LIMITED;
+	if (reason == COSY_NATIVE_REASONS && key && leaf_pointless(key))
+		reason = COSY_NATIVE_LEAF;
 	if (reason != COSY_NATIVE_REASONS) {
 		stats_native(reason);
 		if (cosy_config.mode == COSY_MODE_TRACE)

@@ -8,6 +8,7 @@
 #include "compound.h"
 #include "fence.h"
 #include "firing.h"
+#include "leaf.h"
 #include "mem.h"
 #include "stats.h"
 #include "syscall_table.h"
@@ -170,6 +171,7 @@ static bool serve_about(const struct subject *about, const struct question *q, b
 		if (!still_true(a, q) || !give(a, q, ret))
 			continue;
 		fares[run->compound].served++;
+		leaf_answered();
 		stats_add(compound[run->compound % COSY_STATS_COMPOUNDS].served, 1);
 		return true;
 	}

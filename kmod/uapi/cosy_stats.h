@@ -27,6 +27,7 @@ enum cosy_native_reason {
 	COSY_NATIVE_IO_URING, /* the program drives rings of its own */
 	COSY_NATIVE_SHARING, /* descriptors or memory shared in a way we cannot follow */
 	COSY_NATIVE_SHARED_MAPS, /* too many files mapped for writing */
+	COSY_NATIVE_LEAF, /* exec of a program that has never gained and starts no other */
 	COSY_NATIVE_REASONS
 };
 

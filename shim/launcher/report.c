@@ -29,6 +29,7 @@ static const char *const natives[] = {
 	[COSY_NATIVE_IO_URING] = "drives io_uring itself",
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
+	[COSY_NATIVE_LEAF] = "never gained before",
 };
 _Static_assert(ARRAY_SIZE(natives) == COSY_NATIVE_REASONS, "a reason without a text");
 

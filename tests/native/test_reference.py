@@ -457,3 +457,53 @@ def test_nothing_is_mistaken(stage: fences.Stage, kind: str) -> None:
     if kind in fences.AS_ROOT and os.geteuid() != 0:
         pytest.skip("needs root to change the root directory")
     assert stage.cosy(kind) == stage.native(kind)
+
+
+# Programs that never gain are left alone when they are exec'ed (shim/leaf.c).
+
+LOOP = 'n=0; while [ $n -lt 40 ]; do "$@" > /dev/null; n=$((n + 1)); done'
+
+
+def images(report: bytes) -> int:
+    """Program images that ran under the shim, as --stats reports them."""
+    found = re.search(rb"^  program images +([\d,]+)$", report, re.M)
+    assert found is not None, report
+    return int(found[1])
+
+
+def test_a_leaf_that_never_gains_is_left_alone(reference: Reference) -> None:
+    reference.use(SHAPES["stat"])
+    done = reference.run("sh", "-c", LOOP, "sh", "/bin/true")
+    assert done.returncode == 0
+    # The shell, the first runs, and one that tries again.
+    assert 8 <= images(done.stderr) <= 12
+    assert b"never gained before" in done.stderr
+    # It is not forgotten, and tried again now and then.
+    assert 2 <= images(reference.run("sh", "-c", LOOP, "sh", "/bin/true").stderr) <= 4
+
+
+def test_what_gains_stays(reference: Reference, tree: Path) -> None:
+    reference.use(SHAPES["stat"])
+    done = reference.run("sh", "-c", LOOP, "sh", "du", "-a", str(tree))
+    assert images(done.stderr) == 41
+    assert numbers(done.stderr)[1] >= 40 * FILES
+
+
+def test_what_starts_others_stays(reference: Reference) -> None:
+    reference.use(SHAPES["stat"])
+    done = reference.run("sh", "-c", LOOP, "sh", "env", "/bin/true")
+    # Each env, and the first few of true.
+    assert 48 <= images(done.stderr) <= 52
+
+
+def test_a_strange_table_is_no_trouble(reference: Reference, tree: Path) -> None:
+    reference.use(SHAPES["stat"])
+    table = Path(reference.env["HOME"]) / ".cache" / "cosy" / "text" / "leaves"
+    reference.same("sh", "-c", "du -a $0", tree)
+    size = table.stat().st_size
+    for spoil in (b"", b"x", os.urandom(size), bytes(size), b"\xff" * size):
+        table.write_bytes(spoil)
+        reference.same("sh", "-c", "du -a $0", tree)
+    table.unlink()
+    table.symlink_to("/nowhere")
+    reference.same("sh", "-c", "du -a $0", tree)
