@@ -22,6 +22,7 @@
 
 #define MOST_DOUBLINGS 10
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
+#define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SERVED_SHIFT 24
@@ -287,6 +288,8 @@ static long watch(struct regs *r)
 	struct child child;
 	int ci;
 
+	if (++fruitless > FRUITLESS_EARLY && dirs_known())
+		rest();
 	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)) || !attr_call_take(r, &call) ||
 	    call.xattr || !ground_trylock())
 		return ret;
@@ -365,8 +368,12 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 
 	if (!ground_trylock())
 		return;
-	if (resting && !--resting)
-		exec_wake();
+	if (resting) {
+		if (!--resting)
+			exec_wake();
+		ground_unlock();
+		return;
+	}
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

@@ -171,11 +171,26 @@ static void watch_attributes(bool watch)
 			cosy_actions[nr] = watch ? ACTION_ATTR : pass_action(nr);
 }
 
+// Nothing is known of any descriptor while nobody looks at what is opened and closed.
+static void watch_descriptors(bool watch)
+{
+	static const u16 calls[] = { __NR_open, __NR_openat, __NR_close, __NR_close_range,
+				     __NR_dup,	__NR_dup2,   __NR_dup3 };
+
+	if (!watch)
+		fd_forget(0, ~0ul);
+	for (u32 i = 0; i < ARRAY_SIZE(calls); i++)
+		cosy_actions[calls[i]] = watch ? special[calls[i]] : pass_action(calls[i]);
+}
+
 void exec_rest(void)
 {
 	epoch_end(FENCE_PROCESS);
 	armed = false;
 	watch_attributes(false);
+	// Another thread's call that nobody saw could end when we look again.
+	if (!threads && !reference_wants(__NR_openat))
+		watch_descriptors(false);
 	// With threads, one may be reading now and come back when there are results again.
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed) && !threads; i++)
 		cosy_actions[when_armed[i].nr] = pass_action(when_armed[i].nr);
@@ -183,6 +198,7 @@ void exec_rest(void)
 
 void exec_wake(void)
 {
+	watch_descriptors(true);
 	watch_attributes(true);
 }
 
@@ -543,6 +559,7 @@ static void exec_before(struct regs *r)
 		exec_disarm(COSY_NATIVE_SHARING);
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
+		watch_descriptors(true);
 		if (!(flags & CLONE_VFORK))
 			reference_stop();
 		watch_reads();

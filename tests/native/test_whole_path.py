@@ -111,3 +111,44 @@ def test_compounds_answer_most_questions(env: dict[str, str], tree: Path, profil
     assert b"served" in done.stderr
     numbers = [int(word) for word in done.stderr.replace(b",", b"").split() if word.isdigit()]
     assert max(numbers) >= FILES
+
+
+REST = """
+import os, sys
+top = sys.argv[1]
+def names(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    found = sorted(os.listdir(fd))
+    return fd, found
+def ask(turn):
+    # By descriptors whose numbers were others' while nobody looked.
+    for d in range(40):
+        fd, found = names(f'{top}/d{d}')
+        for name in found:
+            os.chmod(name, 0o600 + (d + turn) % 8 * 8, dir_fd=fd)
+        print([oct(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode) for name in found])
+        other = os.dup(fd)
+        os.close(fd)
+        print(os.stat(found[0], dir_fd=other).st_mode)
+        os.close(other)
+for turn in range(6):
+    ask(turn)
+    # Directories only, until the shim has seen enough of it.
+    for again in range(60):
+        for d in range(40):
+            fd, found = names(f'{top}/d{d}')
+            os.stat('..', dir_fd=fd)
+            os.close(fd)
+"""
+
+
+@pytest.mark.usefixtures("executor")
+def test_what_rests_wakes_up_to_the_truth(env: dict[str, str], tmp_path: Path) -> None:
+    for d in range(40):
+        (tmp_path / f"d{d}").mkdir()
+        for i in range(12):
+            (tmp_path / f"d{d}" / f"f{i}").write_bytes(b"x")
+    command = ["python3", "-c", REST, str(tmp_path)]
+    native = subprocess.run(command, env=env, capture_output=True, check=True)
+    cosy = call(env, "cosy-auto", *command)
+    assert (cosy.stdout, cosy.stderr, cosy.returncode) == (native.stdout, b"", 0)
