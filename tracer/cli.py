@@ -24,7 +24,7 @@ EXIT_FAILED = 1
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 # Commands besides recording, and where they live.
-COMMANDS = {"show": "tracer.show", "import": "tracer.import_strace"}
+COMMANDS = {"show": "tracer.show", "import": "tracer.import_strace", "export": "tracer.export"}
 
 
 def say(text: str) -> None:
@@ -90,6 +90,7 @@ def trace(
     \b
     cosy-trace show DATASET      the summary again
     cosy-trace import FILE       a dataset from strace's output
+    cosy-trace export DATASET    for Perfetto, strace readers, spreadsheets
     To trace a program called show, write `cosy-trace -- show`.
 
     \b

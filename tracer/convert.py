@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer import dataset, dirents, objects, processes
+from tracer import dataset, dirents, objects, processes, symbols
 from tracer.dataset import path_text
 from tracer.descriptors import Object
 from tracer.filters import Filter
@@ -193,6 +194,7 @@ class _Sites:
         self._of_file = [self._of_image[id(image)] for image in who.of_file]
         self._known: dict[tuple[int, int], int] = {}
         self._codes: dict[str, int] = {}
+        self._where: list[tuple[str, int]] = []
         self._add_mapped(raw, found)
 
     def _add_mapped(self, raw: RawTrace, found: objects.Objects) -> None:
@@ -222,9 +224,25 @@ class _Sites:
     def _code(self, file: int, site: int) -> int:
         code = self._known.get((file, site))
         if code is None:
-            name = self._of_file[file].name(site)
+            path, offset = self._of_file[file].where(site)
+            # Hexadecimal where no module is known.
+            name = f"{os.path.basename(path) or path}+0x{offset:x}" if path else f"0x{offset:x}"
             code = self._known[file, site] = self._codes.setdefault(name, len(self._codes))
+            if code == len(self._where):
+                self._where.append((path, offset))
         return code
+
+    def table(self) -> pa.Table:
+        """Return what is known of all sites."""
+        where = self._where
+        columns: dict[str, Sequence[Any]] = {
+            "site": list(self._codes),
+            "module": [_opt_text(os.fsencode(path)) for path, _ in where],
+            "build_id": [processes.build_id(os.fsencode(path)) for path, _ in where],
+            "offset": [offset for _, offset in where],
+            "symbol": [symbols.of_file(path).name(at) if path else None for path, at in where],
+        }
+        return _table(dataset.SITES, columns)
 
 
 def _events(
@@ -349,4 +367,5 @@ def write_dataset(
             "unseen_programs": unseen,
             "adopted_programs": [path_text(exe) for exe in raw.adopted],
         },
+        sites.table(),
     )

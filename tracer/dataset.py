@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trace dataset: a folder `NAME.cosytrace/`, schema version 1.
+"""The trace dataset: a folder `NAME.cosytrace/`, schema version 2.
 
 docs/architecture.md, "The trace dataset", says what each column means.
 
@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from tracer.target import DatasetError, check_target
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # 1: without sites.parquet
 ROW_GROUP = 1 << 20  # events
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -69,6 +70,15 @@ OBJECTS = pa.schema(
         pa.field("ino", pa.uint64()),
         pa.field("path", pa.string()),
         pa.field("event", pa.int64()),
+    ]
+)
+SITES = pa.schema(
+    [
+        pa.field("site", pa.string(), nullable=False),
+        pa.field("module", pa.string()),
+        pa.field("build_id", pa.string()),
+        pa.field("offset", pa.uint64(), nullable=False),
+        pa.field("symbol", pa.string()),
     ]
 )
 META_KEYS = frozenset(
@@ -148,9 +158,18 @@ class Writer:
         self._events.write_table(events, row_group_size=ROW_GROUP)
         self.n_events += events.num_rows
 
-    def finish(self, processes: pa.Table, objects: pa.Table, meta: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        processes: pa.Table,
+        objects: pa.Table,
+        meta: Mapping[str, Any],
+        sites: pa.Table | None = None,
+    ) -> None:
         """Write the rest and put the dataset in its place."""
         self._events.close()
+        if sites is None:
+            sites = SITES.empty_table()
+        pq.write_table(sites, self._tmp / "sites.parquet", compression="zstd")
         pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
         pq.write_table(objects, self._tmp / "objects.parquet", compression="zstd")
         text = json.dumps({"schema": SCHEMA_VERSION, **meta}, indent=1, ensure_ascii=True)
@@ -180,7 +199,7 @@ class Dataset:
             ) from error
         except (OSError, ValueError) as error:
             raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {error}") from error
-        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA_VERSION:
+        if not isinstance(meta, dict) or meta.get("schema") not in READABLE:
             version = meta.get("schema") if isinstance(meta, dict) else None
             raise DatasetError(
                 f"schema {version}, not {SCHEMA_VERSION}: {self.path}: record it again"
@@ -252,6 +271,12 @@ class Dataset:
     def objects(self) -> pa.Table:
         """Return the objects."""
         return self._open("objects.parquet", OBJECTS).read()
+
+    def sites(self) -> pa.Table:
+        """Return what is known of the call sites; nothing in a dataset of schema 1."""
+        if self.meta["schema"] == 1:
+            return SITES.empty_table()
+        return self._open("sites.parquet", SITES).read()
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:

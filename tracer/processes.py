@@ -208,17 +208,15 @@ class Modules:
             self._names[base] = path
             self._bases = sorted(self._names)
 
-    def name(self, address: int) -> str:
-        """Return the name of a call site, an address in hexadecimal when no module is known."""
+    def where(self, address: int) -> tuple[str, int]:
+        """Return the file that a call site lies in and its address there, "": none is known."""
         at = bisect_right(self._bases, address)
         if not at:
-            return f"0x{address:x}"
+            return "", address
         base = self._bases[at - 1]
-        span = elf.span(os.fsdecode(self._names[base]))
-        if span and address - base > span:
-            return f"0x{address:x}"
-        name = os.path.basename(self._names[base]) or self._names[base]
-        return f"{os.fsdecode(name)}+0x{address - base:x}"
+        path = os.fsdecode(self._names[base])
+        span = elf.span(path)
+        return ("", address) if span and address - base > span else (path, address - base)
 
 
 def build_id(exe: bytes) -> str | None:

@@ -185,6 +185,8 @@ class Recorder:
         self, ended: Ended, path: Path, force: bool = False, kept: Filter | None = None
     ) -> Dataset:
         """Make the dataset of a run; raises BackendError, DatasetError or OSError."""
+        from tracer.insights import crossing_ns
+
         assert self.folder, "nothing was recorded"
         assert self._session
         raw = self._session.raw()
@@ -198,6 +200,7 @@ class Recorder:
             "wall_ns": ended.wall_ns,
             "user_ns": ended.user_ns,
             "system_ns": ended.system_ns,
+            "crossing_ns": crossing_ns(),
         }
         exits = {} if ended.status is None else {ended.pid: ended.status}
         self.broken = raw.broken

@@ -31,7 +31,7 @@ from tracer.syscalls import ArgKind, Syscall, by_name
 LOOK_AHEAD_LINES = 5000  # in search of the working directory
 _HEAD = re.compile(
     rb"(?:\[pid +(\d+)\] |(\d+) +)?"
-    rb"(?:(\d{9,}\.\d+) |(\d\d):(\d\d):(\d\d(?:\.\d+)?) )?"
+    rb"(?:(\d+\.\d+) |(\d\d):(\d\d):(\d\d(?:\.\d+)?) )?"
     rb"(?:(\w+)\(|<\.\.\. (\w+) resumed>(?:,? ?)|(\+\+\+|---) )(.*)"
 )
 _END = re.compile(

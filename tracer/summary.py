@@ -12,12 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer import insights
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_nr, name_of
 
 WIDTH = 80
 MAX_SEQUENCE = 8
 N_SEQUENCES = 3
+N_FILES = 5
+N_SITES = 4
+N_PROCESSES = 10
 MIN_SHARE = 0.005  # of the time inside calls: less is not worth a line
 MAX_TOKENS = 1 << 20
 
@@ -65,30 +69,48 @@ class Summary:
     """Time inside calls, summed over threads."""
     waiting_ns: int
     """The part of inside_ns spent in calls that may wait for somebody else."""
+    own_ns: int
+    """The programs' own time between calls, summed over threads."""
+    user_ns: int
+    """CPU time as the kernel counts it, tracing included; 0: not known."""
+    system_ns: int
+    backend: str
+    adopted_programs: list[str]
+    """Programs that another backend had to record."""
+    interrupted: int
+    """Calls that a signal ended (EINTR)."""
+    restarted: int
+    """Calls that the kernel began again after a signal, where the backend can see that."""
     rows: list[Row]
     sequences: list[Sequence]
     sequences_of: int
     """How many calls were looked at for the sequences."""
+    boundary: insights.Boundary
+    processes_by_start: list[insights.Process]
+    files: list[insights.File]
+    sites: list[insights.Site]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        plain["boundary"]["removable_ns"] = self.boundary.removable_ns
+        return plain
 
 
 def summarize(data: Dataset) -> Summary:
     """Read a dataset and sum it up."""
-    columns = ["tid", "nr", "ret", "dur_ns", "bytes_in", "bytes_out"]
-    table = data.events(columns)
-    numbers = {name: _numbers(table[name]) for name in columns}
-    nr, tid, duration = numbers["nr"], numbers["tid"], numbers["dur_ns"]
+    columns = ["pid", "tid", "nr", "ret", "t_ns", "dur_ns", "bytes_in", "bytes_out"]
+    table = data.events([*columns, "path", "object_id", "site"])
+    of = {name: numbers(table[name]) for name in columns}
+    nr, tid, duration = of["nr"], of["tid"], of["dur_ns"]
     sums = [
         np.bincount(nr, weights, minlength=1).astype(np.int64)
         for weights in (
             None,
-            numbers["ret"] < 0,
+            of["ret"] < 0,
             duration,
-            numbers["bytes_in"],
-            numbers["bytes_out"],
+            of["bytes_in"],
+            of["bytes_out"],
         )
     ]
     inside = int(sums[2].sum())
@@ -109,6 +131,9 @@ def summarize(data: Dataset) -> Summary:
         "wait4",
         "waitid",
     }
+    sequences = _sequences(tid, nr, duration)
+    ret = of["ret"]
+    moved = of["bytes_in"] + of["bytes_out"]
     return Summary(
         command=data.meta["command"],
         calls=len(nr),
@@ -120,13 +145,33 @@ def summarize(data: Dataset) -> Summary:
         wall_ns=data.meta["wall_ns"],
         inside_ns=inside,
         waiting_ns=sum(row.time_ns for row in rows if row.call in waits),
+        own_ns=insights.own_ns(tid, of["t_ns"], duration),
+        user_ns=data.meta.get("user_ns", 0),
+        system_ns=data.meta.get("system_ns", 0),
+        backend=data.meta["backend"],
+        adopted_programs=data.meta.get("adopted_programs", []),
+        interrupted=int((ret == -insights.EINTR).sum()),
+        restarted=int(np.isin(ret, [-number for number in insights.RESTARTS]).sum()),
         rows=rows,
-        sequences=_sequences(tid, nr, duration),
+        sequences=sequences,
         sequences_of=min(len(nr), MAX_TOKENS),
+        boundary=_boundary(sequences, len(nr), data.meta.get("crossing_ns")),
+        processes_by_start=insights.processes(data, of["pid"], duration),
+        files=insights.files(data, table, duration, (ret < 0).astype(np.int64), moved, N_FILES),
+        sites=insights.sites(data, table, duration, N_SITES),
     )
 
 
-def _numbers(column: pa.ChunkedArray) -> Ints:
+def _boundary(sequences: list[Sequence], calls: int, measured_ns: int | None) -> insights.Boundary:
+    removable = 0
+    for found in sequences:
+        share = insights.harmless(found.calls) / len(found.calls)
+        covered = round(found.calls_covered * min(calls, MAX_TOKENS) * share)
+        removable += max(0, covered - found.count)
+    return insights.Boundary(measured_ns or insights.crossing_ns(), removable)
+
+
+def numbers(column: pa.ChunkedArray) -> Ints:
     """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
 
     def plain(column: pa.ChunkedArray) -> Ints:
@@ -262,7 +307,13 @@ def render(summary: Summary, rows: int | None = None) -> str:
         "",
         f"lost events: {s.lost_events:,}",
         *textwrap.wrap(_time_line(s), WIDTH),
+        *textwrap.wrap(_boundary_line(s), WIDTH),
     ]
+    if s.interrupted or s.restarted:
+        lines.append(f"signals: {s.interrupted:,} calls interrupted, {s.restarted:,} restarted")
+    if s.adopted_programs:
+        names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
+        lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
     if s.unseen_programs:
         names = f"ran unrecorded (static, set-id, ...): {' '.join(s.unseen_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
@@ -273,7 +324,73 @@ def render(summary: Summary, rows: int | None = None) -> str:
         lead = f"{found.count:>9,} x  "
         text = f"{' '.join(found.calls)}  ({found.time_covered:.0%} of the time inside calls)"
         lines += textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+    lines += [*_processes(s), *_files(s), *_sites(s)]
     return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    """Shorten in the middle: both ends of a path matter."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 3]}...{text[3 + width // 3 - width :]}"
+
+
+def _processes(s: Summary) -> list[str]:
+    """The tree, as far as it holds the processes with the most time, and their ancestors."""
+    every = s.processes_by_start
+    if len(every) < 2:
+        return []
+    best = sorted(every, key=lambda p: -p.time_ns)[:N_PROCESSES]
+    of = {p.pid: p for p in every}
+    shown: set[int] = set()
+    for process in best:
+        at: insights.Process | None = process
+        while at and at.pid not in shown:
+            shown.add(at.pid)
+            at = of.get(at.ppid)
+    lines = [f"processes (calls, time inside them); {len(every) - len(shown):,} not shown:"]
+    if len(shown) == len(every):
+        lines = ["processes (calls, time inside them):"]
+    for process in every:
+        if process.pid in shown:
+            name = "  " * min(process.depth, 8) + " > ".join(process.programs)
+            lead = f"{process.calls:>9,} {process.time_ns / 1e9:>10.6f}  "
+            lines.append(lead + _cut(name, WIDTH - len(lead)))
+    return lines
+
+
+def _files(s: Summary) -> list[str]:
+    if not s.files:
+        return []
+    lines = ["files with the most time (calls, time, bytes):"]
+    for file in s.files:
+        lead = f"{file.calls:>9,} {file.time_ns / 1e9:>10.6f} {_amount(file.bytes):>8}  "
+        lines.append(lead + _cut(file.path, WIDTH - len(lead)))
+    return lines
+
+
+def _sites(s: Summary) -> list[str]:
+    if not s.sites:
+        return []
+    lines = ["call sites with the most time (calls, time):"]
+    for site in s.sites:
+        lead = f"{site.calls:>9,} {site.time_ns / 1e9:>10.6f}  "
+        module = site.site.split("+0x")[0]
+        name = f"{module}: {site.symbol}" if site.symbol else site.site
+        lines.append(lead + _cut(name, WIDTH - len(lead)))
+    return lines
+
+
+def _boundary_line(s: Summary) -> str:
+    b = s.boundary
+    if not s.calls or not b.removable_calls:
+        return f"an empty call takes {b.crossing_ns} ns here"
+    share = b.removable_ns / max(s.wall_ns, 1)
+    return (
+        f"an empty call takes {b.crossing_ns} ns here: {b.removable_calls / s.calls:.0%} of the "
+        f"calls lie in sequences that compounds could make in one crossing each, "
+        f"{b.removable_ns / 1e9:.3f} s of crossings ({share:.1%} of the wall time)"
+    )
 
 
 def _time_line(s: Summary) -> str:
@@ -284,4 +401,7 @@ def _time_line(s: Summary) -> str:
     text += ", summed over threads)" if s.threads > 1 else ")"
     if s.waiting_ns > s.inside_ns / 100:
         text += f"; without calls that may wait for others {own / 1e9:.3f} s ({own / wall:.0%})"
+    text += f"; between calls {s.own_ns / 1e9:.3f} s"
+    if s.user_ns or s.system_ns:
+        text += f"; CPU {s.user_ns / 1e9:.3f} s user, {s.system_ns / 1e9:.3f} s system"
     return text
