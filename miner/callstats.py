@@ -103,8 +103,11 @@ class CallStats:
             else:
                 raw = events.args[rows, i].view(np.int64)
             if kind in _POINTERS:
-                raw = (raw == 0).astype(np.int64)
-            self.values.setdefault(i, Counter()).update(top(raw))
+                used = int(np.count_nonzero(raw))
+                found = {k: n for k, n in ((0, used), (1, len(raw) - used)) if n}
+            else:
+                found = top(raw)
+            self.values.setdefault(i, Counter()).update(found)
             if kind is _K.SIZE and st_size is not None:
                 for addend in (0, 1):
                     same = (st_size >= 0) & (raw == st_size + addend)

@@ -36,6 +36,16 @@ def _body_signature(loop: BodyLoop) -> cluster.Signature:
     return out
 
 
+def _entry_key(loop: EntryLoop) -> object:
+    return tuple(sorted(loop.programs)), frozenset(loop.calls)
+
+
+def _body_key(loop: BodyLoop) -> object:
+    """Program, calls, and what else the groups of a piece are told apart by."""
+    traits = (2 * loop.whole > loop.iterations, 2 * loop.missing > loop.iterations)
+    return loop.over, tuple(sorted(loop.programs)), frozenset(loop.calls), traits
+
+
 def _entry_motifs(found: list[EntryLoop], boundary_ns: int) -> list[Motif]:
     weights = [float(sum(c.count for c in loop.calls.values())) for loop in found]
     names = [cluster.content_name(loop.to_motif("?", boundary_ns)) for loop in found]
@@ -81,8 +91,11 @@ def rank(
 ) -> MotifFile:
     """Put the findings of all pieces together; the result does not depend on who mined them."""
     boundary_ns = sum(t.time_ns for t in traces)
-    motifs = _entry_motifs([loop for p in partials for loop in p.entry_loops], boundary_ns)
-    motifs += _body_motifs([loop for p in partials for loop in p.body_loops], boundary_ns)
+    # The pieces of one program first: there are many of them, and clusters cost their square.
+    entry_loops = (loop for p in partials for loop in p.entry_loops)
+    body_loops = (loop for p in partials for loop in p.body_loops)
+    motifs = _entry_motifs(merged(entry_loops, _entry_key), boundary_ns)
+    motifs += _body_motifs(merged(body_loops, _body_key), boundary_ns)
     for motif in motifs:
         motif.predicted = cost.predict(motif, calibration)
         motif.interval = cost.interval(motif, calibration)

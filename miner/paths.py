@@ -92,6 +92,14 @@ Move = tuple[int, int, str]
 """Process, time and the working directory (absolute; empty: not known) that it had from then on."""
 
 
+def _joined(base: str, path: str) -> str:
+    """As the tracer joins the paths of objects: `..` takes the last component away."""
+    whole = path if path.startswith("/") else f"{base.rstrip('/')}/{path}"
+    if "/." in whole or "//" in whole or whole.endswith("/"):
+        return posixpath.normpath(whole)
+    return whole
+
+
 def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[Move]:
     """Every start and every change of directory, by time.
 
@@ -106,20 +114,20 @@ def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[M
     todo: list[tuple[int, int, bool, str]] = [
         (p.start_ns, p.pid, False, p.cwd) for p in images if p.cwd
     ]
-    for call in changes.to_pylist():
-        by_fd = call["nr"] == fchdir
-        path = path_of.get(call["object_id"]) if by_fd else call["path"]
-        todo.append((call["t_ns"] + call["dur_ns"], call["pid"], by_fd, path or ""))
+    columns = ("t_ns", "dur_ns", "pid", "nr", "path", "object_id")
+    lists = [changes.column(name).to_pylist() for name in columns]
+    for t_ns, dur_ns, pid, nr, text, object_id in zip(*lists, strict=True):
+        path = path_of.get(object_id) if nr == fchdir else text
+        todo.append((t_ns + dur_ns, pid, nr == fchdir, path or ""))
     cwd: dict[int, str] = {}
     out = []
     for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
         if path.startswith("/"):
-            where = posixpath.normpath(path)
+            where = _joined("/", path)
         elif by_fd or not cwd.get(pid) or not path:
             where = ""
         else:
-            # As the tracer does for objects: `..` takes the last component away.
-            where = posixpath.normpath(posixpath.join(cwd[pid], path))
+            where = _joined(cwd[pid], path)
         cwd[pid] = where
         out.append((pid, time, where))
     return out

@@ -85,7 +85,7 @@ def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[
             meta=dataset.meta,
             rows=len(dataset),
             images=images,
-            moves=moves(images, *_directory_changes(dataset)),
+            moves=moves(images, *_directory_changes(dataset, str(source))),
             unended=_unended(table),
         )
         return trace, cut(dataset.events_file, size)
@@ -102,7 +102,7 @@ def _unended(processes: pa.Table) -> int:
     return sum(ended is None for _, ended in last.values())
 
 
-def _directory_changes(dataset: Dataset) -> tuple[pa.Table, pa.Table]:
+def _directory_changes(dataset: Dataset, source: str) -> tuple[pa.Table, pa.Table]:
     """The successful chdir and fchdir calls, and the objects that these name."""
     file = dataset.events_file
     table = syscalls.by_name()
@@ -120,13 +120,15 @@ def _directory_changes(dataset: Dataset) -> tuple[pa.Table, pa.Table]:
         return empty, dataset.objects_file.schema_arrow.empty_table()
     rows = pa.concat_tables(found).unify_dictionaries()
     ids = rows.column("object_id").drop_null().to_numpy().astype(np.int64)
-    return rows, _objects(dataset, np.unique(ids))
+    return rows, _objects(dataset, source, np.unique(ids))
 
 
-def _objects(dataset: Dataset, ids: Ints) -> pa.Table:
+def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
     """The objects `ids` (sorted) and others, by rising number; whole row groups."""
     file = dataset.objects_file
     column = file.schema_arrow.get_field_index("object_id")
+    if not len(ids):
+        return _object_group(source, None)
     groups = []
     for group in range(file.metadata.num_row_groups):
         statistics = file.metadata.row_group(group).column(column).statistics
@@ -136,9 +138,25 @@ def _objects(dataset: Dataset, ids: Ints) -> pa.Table:
         low, high = np.searchsorted(ids, [statistics.min, statistics.max + 1])
         if low < high:
             groups.append(group)
-    table = file.read_row_groups(groups, columns=["object_id", "kind", "path", "event"])
-    chosen = table.filter(pc.is_in(table.column("object_id"), pa.array(ids, pa.int32())))
-    return chosen.sort_by("object_id")
+    found = []
+    for group in groups:
+        table = _object_group(source, group)
+        known = table.column("object_id").to_numpy()
+        at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+        if len(known):
+            found.append(table.take(at[known[at] == ids]))
+    whole = pa.concat_tables(found) if found else _object_group(source, None)
+    return whole if len(found) < 2 else whole.sort_by("object_id")
+
+
+@lru_cache(maxsize=4)
+def _object_group(source: str, group: int | None) -> pa.Table:
+    """A row group of the objects by rising number, None: an empty table. Neighbours share it."""
+    file = Dataset(source).objects_file
+    columns = ["object_id", "kind", "path", "event"]
+    if group is None:
+        return file.schema_arrow.empty_table().select(columns)
+    return file.read_row_group(group, columns=columns).sort_by("object_id")
 
 
 def _own_rows(dataset: Dataset, piece: Piece) -> pa.Table:
@@ -183,7 +201,7 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
         if piece.stop < trace.rows:
             _last[trace.source] = piece, _select(table.slice(context), piece)
         ids = np.unique(table.column("object_id").drop_null().to_numpy()).astype(np.int64)
-        objects = _objects(dataset, ids[ids >= 0])
+        objects = _objects(dataset, trace.source, ids[ids >= 0])
         found = events.from_tables(
             table, rows, context, objects, trace.images, trace.moves, trace.meta, trace.source
         )
