@@ -125,10 +125,11 @@ def _directory_changes(dataset: Dataset, source: str) -> tuple[pa.Table, pa.Tabl
 
 def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
     """The objects `ids` (sorted) and others, by rising number; whole row groups."""
+    recording = _recording(dataset)
     file = dataset.objects_file
     column = file.schema_arrow.get_field_index("object_id")
     if not len(ids):
-        return _object_group(source, None)
+        return _object_group(source, recording, None)
     groups = []
     for group in range(file.metadata.num_row_groups):
         statistics = file.metadata.row_group(group).column(column).statistics
@@ -140,18 +141,22 @@ def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
             groups.append(group)
     found = []
     for group in groups:
-        table = _object_group(source, group)
+        table = _object_group(source, recording, group)
         known = table.column("object_id").to_numpy()
         at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
         if len(known):
             found.append(table.take(at[known[at] == ids]))
-    whole = pa.concat_tables(found) if found else _object_group(source, None)
+    whole = pa.concat_tables(found) if found else _object_group(source, recording, None)
     return whole if len(found) < 2 else whole.sort_by("object_id")
 
 
 @lru_cache(maxsize=4)
-def _object_group(source: str, group: int | None) -> pa.Table:
-    """A row group of the objects by rising number, None: an empty table. Neighbours share it."""
+def _object_group(source: str, recording: str, group: int | None) -> pa.Table:
+    """A row group of the objects by rising number, None: an empty table. Neighbours share it.
+
+    recording: tells traces apart that take each other's place.
+    """
+    del recording
     file = Dataset(source).objects_file
     columns = ["object_id", "kind", "path", "event"]
     if group is None:
@@ -164,9 +169,14 @@ def _own_rows(dataset: Dataset, piece: Piece) -> pa.Table:
     return table.slice(piece.start - piece.first, piece.stop - piece.start)
 
 
+def _recording(dataset: Dataset) -> str:
+    return f"{dataset.meta['recorded']}, {dataset.meta['wall_ns']} ns, {len(dataset)} events"
+
+
 @lru_cache(maxsize=1)
-def _explaining(source: str, piece: Piece) -> tuple[pa.Table, Ints]:
+def _explaining(source: str, recording: str, piece: Piece) -> tuple[pa.Table, Ints]:
     """Rows of a piece that explain later ones: opens, directory readings, and their numbers."""
+    del recording
     return _select(_own_rows(Dataset(source), piece), piece)
 
 
@@ -190,16 +200,21 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
     try:
         table = _own_rows(dataset, piece)
         rows = np.arange(piece.start, piece.stop)
-        kept = _last.get(trace.source)
+        recording = _recording(dataset)
+        kept = _last.get(recording)
         _last.clear()
         context = 0
         if before is not None:
-            front = kept[1] if kept and kept[0] == before else _explaining(trace.source, before)
+            front = (
+                kept[1]
+                if kept and kept[0] == before
+                else _explaining(trace.source, recording, before)
+            )
             context = len(front[1])
             table = pa.concat_tables([front[0], table])
             rows = np.concatenate([front[1], rows])
         if piece.stop < trace.rows:
-            _last[trace.source] = piece, _select(table.slice(context), piece)
+            _last[recording] = piece, _select(table.slice(context), piece)
         ids = np.unique(table.column("object_id").drop_null().to_numpy()).astype(np.int64)
         objects = _objects(dataset, trace.source, ids[ids >= 0])
         found = events.from_tables(

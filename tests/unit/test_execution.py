@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from miner import cost, execution, mine, motifs, pieces
+from tests.unit.test_bodies import slurp
 from tests.unit.test_planted import planted
+from tests.unit.trace_builder import TraceBuilder, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("du", "gcc", "git-add", "lighttpd", "md5sum", "python-imports", "rsync", "tar-create")
@@ -112,3 +115,15 @@ def test_small_pieces_find_what_one_piece_finds(tmp_path: Path) -> None:
 def execution_of(trace: pieces.Trace, parts: list[pieces.Piece]) -> list[Any]:
     with execution.local(1) as run:
         return run([(trace, p, parts[i - 1] if i else None) for i, p in enumerate(parts)])
+
+
+def test_a_trace_that_was_recorded_again_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.cosytrace"
+    for name in ("first", "second"):
+        builder = TraceBuilder()
+        builder.now_ns += len(name)
+        program = builder.program("/usr/bin/app")
+        run(*(slurp(program, f"/{name}/{i}", 5) for i in range(len(name))))
+        shutil.rmtree(path, ignore_errors=True)
+        events = pieces.read(builder.write(path))
+        assert {p for p in events.objects.path.to_pylist() if p} >= {f"/{name}/0"}
