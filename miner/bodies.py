@@ -17,7 +17,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, table_entry
+from miner.callstats import CallStats, assemble, table_entry
 from miner.events import Bools, Ints
 from miner.histogram import Histogram
 from miner.loopstats import ContinuationTable, add_programs, returns_size
@@ -27,7 +27,6 @@ from miner.order import dense, order, position, ranges, sizes, starts
 from miner.prefixes import PrefixTable
 from miner.render import call_line
 from miner.tokens import BodyKey
-from tracer.syscalls import SyscallClass
 
 _NTH = [1 << i for i in range(11)]
 _EXAMPLE_CALLS = 12
@@ -145,7 +144,6 @@ class BodyLoop:
         index = {stats.key: i for i, stats in enumerate(order_of)}
         stat_call = next((i for i, s in enumerate(order_of) if returns_size(s.key.nr)), None)
         calls = [stats.to_call(self.iterations, index, stat_call) for stats in order_of]
-        time_ns = sum(c.time_ns for c in calls)
         loop = motifs.Loop(
             over=self.over,
             instances=self.instances,
@@ -158,23 +156,15 @@ class BodyLoop:
             whole=round(self.whole / max(self.iterations, 1), 6),
             paths=[motifs.PathSeen(p, n, gone) for p, (n, gone) in self.paths.items()],
         )
-        return motifs.Motif(
-            name=name,
-            kind=motifs.Kind.LOOP,
-            loop=loop,
-            calls=calls,
-            pure=all(c.sclass == SyscallClass.PURE for c in calls if c.share >= 0.5),
-            crossings=sum(c.count for c in calls),
-            time_ns=time_ns,
-            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
-            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+        return assemble(
+            name,
+            loop,
+            calls,
+            boundary_ns,
             instances_by_program=dict(self.programs.most_common()),
             build_ids=self.build_ids,
             continuation=self.continuation.rows(),
-            continuation_files=[],
             example=self.example,
-            predicted={},
-            members=[name],
             prefixes=self.prefixes.rows(index),
             own_ns=self.own_ns,
         )

@@ -7,6 +7,7 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -290,3 +291,28 @@ class CallStats:
             repeats=self.repeats.quantiles(),
             to_end=round(self.to_end / self.iterations, 6) if self.iterations else 0.0,
         )
+
+
+def assemble(
+    name: str, loop: motifs.Loop | None, calls: list[motifs.Call], boundary_ns: int, **rest: Any
+) -> motifs.Motif:
+    """A motif of these calls, with the sums over them; `rest`: its other fields."""
+    time_ns = sum(c.time_ns for c in calls)
+    fields: dict[str, Any] = {
+        "crossings": sum(c.count for c in calls),
+        "continuation": [],
+        "continuation_files": [],
+        "predicted": {},
+        "members": [name],
+    }
+    return motifs.Motif(
+        name=name,
+        kind=motifs.Kind.LOOP if loop else motifs.Kind.REPEAT,
+        loop=loop,
+        calls=calls,
+        pure=all(c.sclass == syscalls.SyscallClass.PURE for c in calls if c.share >= 0.5),
+        time_ns=time_ns,
+        bytes=sum(c.bytes_in + c.bytes_out for c in calls),
+        share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+        **(fields | rest),
+    )

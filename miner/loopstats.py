@@ -10,7 +10,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import DIR, TYPE_NAMES, Annotated, Via
-from miner.callstats import CallStats, table_entry
+from miner.callstats import CallStats, assemble, table_entry
 from miner.events import Bools, Events, Ints
 from miner.histogram import Histogram
 from miner.order import order, position, starts
@@ -161,24 +161,16 @@ class EntryLoop:
         stat_call = next((i for i, s in enumerate(order) if returns_size(s.key.nr)), None)
         loop = self.to_loop()
         calls = [stats.to_call(loop.iterations, index, stat_call) for stats in order]
-        time_ns = sum(c.time_ns for c in calls)
-        return motifs.Motif(
-            name=name,
-            kind=motifs.Kind.LOOP,
-            loop=loop,
-            calls=calls,
-            pure=all(c.sclass == SyscallClass.PURE for c in calls if c.share >= 0.5),
-            crossings=sum(c.count for c in calls),
-            time_ns=time_ns,
-            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
-            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
+        return assemble(
+            name,
+            loop,
+            calls,
+            boundary_ns,
             instances_by_program=dict(self.programs.most_common()),
             build_ids=self.build_ids,
             continuation=self.all_calls.rows(),
             continuation_files=self.file_calls.rows(),
             example=self.example,
-            predicted={},
-            members=[name],
             prefixes=self.prefixes.rows(index),
             own_ns=self.own_ns,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, table_entry
+from miner.callstats import CallStats, assemble, table_entry
 from miner.events import NO_RET, Bools, Ints
 from miner.histogram import Histogram
 from miner.joins import argument_index, by_number, fd_index, numbers
@@ -85,29 +85,20 @@ class Sequence:
         calls = []
         for stats, where in zip(self.calls, self.where, strict=True):
             calls.append(stats.to_call(iterations, {}, None, _explain(where)))
-        time_ns = sum(c.time_ns for c in calls)
         loop = None
         if self.over:
             loop = motifs.Loop(
                 self.over, self.instances, self.rounds, self.per_instance.quantiles()
             )
-        return motifs.Motif(
-            name=name,
-            kind=motifs.Kind.LOOP if loop else motifs.Kind.REPEAT,
-            loop=loop,
-            calls=calls,
-            pure=all(c.sclass == syscalls.SyscallClass.PURE for c in calls),
+        return assemble(
+            name,
+            loop,
+            calls,
+            boundary_ns,
             crossings=self.crossings,
-            time_ns=time_ns,
-            bytes=sum(c.bytes_in + c.bytes_out for c in calls),
-            share=round(time_ns / boundary_ns, 6) if boundary_ns else 0.0,
             instances_by_program=dict(self.programs.most_common()),
             build_ids=self.build_ids,
-            continuation=[],
-            continuation_files=[],
             example=self.example,
-            predicted={},
-            members=[name],
             own_ns=self.own_ns,
         )
 
