@@ -11,6 +11,7 @@
 
 struct account {
 	s64 balance;
+	s64 unpaid; // of the last firing: its answers pay for it first
 	s64 run_cost, record_cost; // running means, ticks
 	u32 records, answers; // of late: how many calls a record answers
 	u32 calls, repeats; // of late, of the kernel: those about the child of the call before
@@ -30,10 +31,15 @@ HIDDEN void account_call(struct account *a, bool repeat);
 HIDDEN void account_answer(struct account *a);
 /* It was asked again, and the kernel does now what it was spared before: nothing was saved. */
 HIDDEN void account_take_back(struct account *a);
+/* The next firing begins: what the last one did not pay for is lost. */
+HIDDEN void account_settle(struct account *a);
 /* A run began at `start` and is over, with so many records. */
 HIDDEN void account_run(struct account *a, u64 start, u32 records);
-/* Will a run of so many records save more than it costs, as things went of late? */
-HIDDEN bool account_expects(const struct account *a, s64 records);
+/*
+ * Will runs over so many entries save more than they cost, as things went of
+ * late, if so many of them will still be asked for?
+ */
+HIDDEN bool account_expects(const struct account *a, s64 entries, s64 left);
 HIDDEN bool account_loses(const struct account *a);
 
 #endif

@@ -27,6 +27,11 @@ static struct template
 templates[TEMPLATES];
 static u32 n_templates;
 
+bool names_xattr(u32 nr)
+{
+	return nr == __NR_getxattr || nr == __NR_lgetxattr;
+}
+
 static bool implies_nofollow(u32 nr)
 {
 	return nr == __NR_lstat || nr == __NR_lgetxattr;
@@ -100,7 +105,7 @@ static enum cosy_decline answer_stat(const struct attr_call *call, const struct 
 	if (!mem_writable(st, sizeof(*st)))
 		return COSY_DECLINE_RECORD;
 	memset(st, 0, sizeof(*st));
-	st->st_dev = dev_encode(rec->chunk->dev);
+	st->st_dev = dev_encode(rec->results->dev);
 	st->st_ino = c->ino;
 	st->st_nlink = c->nlink;
 	st->st_mode = c->mode;
@@ -108,7 +113,7 @@ static enum cosy_decline answer_stat(const struct attr_call *call, const struct 
 	st->st_gid = c->gid;
 	st->st_rdev = dev_encode(c->rdev);
 	st->st_size = (s64)c->size;
-	st->st_blksize = rec->chunk->blksize;
+	st->st_blksize = rec->results->blksize;
 	st->st_blocks = (s64)c->blocks;
 	st->st_atim = (struct timespec){ c->atime_sec, c->atime_nsec };
 	st->st_mtim = (struct timespec){ c->mtime_sec, c->mtime_nsec };
@@ -122,8 +127,8 @@ static const struct template *template_of(const struct attr_call *call, const st
 		const struct template *t = &templates[i];
 
 		if (t->request == call->mask && t->flags == call->flags &&
-		    t->dev_major == rec->chunk->dev >> 20 &&
-		    t->dev_minor == (rec->chunk->dev & 0xfffff) && t->mnt_id == rec->chunk->mnt_id)
+		    t->dev_major == rec->results->dev >> 20 &&
+		    t->dev_minor == (rec->results->dev & 0xfffff) && t->mnt_id == rec->results->mnt_id)
 			return t;
 	}
 	return NULL;
@@ -176,7 +181,7 @@ static enum cosy_decline answer_xattr(const struct attr_call *call, const struct
 
 	if (!(c->flags & COSY_BPF_XATTR_NONE))
 		return COSY_DECLINE_RECORD;
-	if (acl && (S_ISLNK(c->mode) || !(rec->chunk->sb_flags & COSY_BPF_SB_ACL)))
+	if (acl && (S_ISLNK(c->mode) || !(rec->results->sb_flags & COSY_BPF_SB_ACL)))
 		return COSY_DECLINE_RECORD;
 	if (!acl && !str_starts(call->xattr, "security."))
 		return COSY_DECLINE_RECORD;
@@ -194,8 +199,8 @@ static bool atime_moved(const struct record *rec)
 	// Any path may lead through a symbolic link, and that reads it.
 	if (S_ISLNK(c->mode))
 		return true;
-	return touched(kind) != rec->chunk->start.touches[kind] ||
-	       (kind == TOUCH_FILE && was_read(dev_encode(rec->chunk->dev), c->ino));
+	return touched(kind) != rec->results->start.touches[kind] ||
+	       (kind == TOUCH_FILE && was_read(dev_encode(rec->results->dev), c->ino));
 }
 
 enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret)
@@ -206,7 +211,7 @@ enum cosy_decline answer(const struct attr_call *call, const struct record *rec,
 	if (c->flags & COSY_BPF_DECLINE ||
 	    (S_ISLNK(c->mode) && !(call->flags & AT_SYMLINK_NOFOLLOW)))
 		return COSY_DECLINE_RECORD;
-	if (written(dev_encode(rec->chunk->dev), c->ino))
+	if (written(dev_encode(rec->results->dev), c->ino))
 		return COSY_DECLINE_WRITTEN;
 	if (call->xattr)
 		return answer_xattr(call, rec, ret);

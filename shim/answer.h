@@ -20,6 +20,7 @@ struct attr_call {
 	bool has_flags;
 };
 
+HIDDEN bool names_xattr(u32 nr);
 /* False: no such call, or arguments that cannot be read. */
 HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
 HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,

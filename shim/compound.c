@@ -25,12 +25,19 @@
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
+// What a record has answered: two bits count the first kind, the others are one bit each.
 #define SERVED_SHIFT 24
-#define SERVED_KINDS 8
+#define SERVED_FIRST (3u << SERVED_SHIFT)
+#define SERVED_ALL (0xffu << SERVED_SHIFT)
+#define SERVED_KINDS 7
+#define MOST_TIMES 3
+#define SAMPLE_EVERY 16 // firings
+#define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
 struct image profile;
 struct account accounts[COSY_MAX_COMPOUNDS];
 static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern
+static u8 times[COSY_MAX_COMPOUNDS]; // that the body asks for the attributes of an entry
 static bool wanted[COSY_NR_MAX];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
@@ -64,6 +71,26 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 	return true;
 }
 
+/*
+ * Each call of the body is answered once: where the traced programs asked
+ * twice, the body holds the call twice.
+ */
+static u32 times_asked(const struct cosy_compound *c)
+{
+	u32 most = 1;
+
+	for (u32 i = 0; i < c->n_ops; i++) {
+		const struct cosy_op *op = &profile.ops[c->first_op + i];
+		u32 n = 0;
+
+		for (u32 k = 0; k < c->n_ops; k++)
+			n += profile.ops[c->first_op + k].nr == op->nr;
+		if (!names_xattr(op->nr) && n > most)
+			most = n;
+	}
+	return most < MOST_TIMES ? most : MOST_TIMES;
+}
+
 static void want(u32 first, u32 n)
 {
 	for (u32 i = first; i < first + n; i++)
@@ -88,6 +115,7 @@ u32 compounds_start(void)
 			continue;
 		}
 		account_open(&accounts[i]);
+		times[i] = (u8)times_asked(c);
 		want(c->first_trigger, c->n_triggers);
 		want(c->first_serve, c->n_serve);
 		n++;
@@ -119,10 +147,25 @@ static int kind_served(u32 ci, const struct attr_call *call)
 static bool has_results(const struct child *child)
 {
 	const struct dir_slot *d = child->dir;
-	const struct chunk *c = results_chunk(d->results);
+	const struct results *r = results_of(d->results);
 
-	return c && (child->dirfd == AT_FDCWD ? d->by_path : d->by_fd) &&
-	       results_fresh(c) == COSY_DECLINES;
+	return r && (child->dirfd == AT_FDCWD ? d->by_path : d->by_fd) &&
+	       results_fresh(r) == COSY_DECLINES;
+}
+
+static bool used_up(const struct record *rec, int kind)
+{
+	if (kind)
+		return *rec->served & 2u << (SERVED_SHIFT + kind);
+	return (*rec->served & SERVED_FIRST) >> SERVED_SHIFT >= times[rec->results->compound];
+}
+
+static void use(const struct record *rec, int kind)
+{
+	if (kind)
+		*rec->served |= 2u << (SERVED_SHIFT + kind);
+	else if ((*rec->served & SERVED_FIRST) < SERVED_FIRST)
+		*rec->served += 1u << SERVED_SHIFT;
 }
 
 static bool serve(const struct attr_call *call, const struct child *child, long *ret)
@@ -130,23 +173,21 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	const struct dir_slot *d = child->dir;
 	enum cosy_decline why;
 	struct record rec;
-	u32 bit;
 	int kind;
 
-	if (!results_chunk(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
+	if (!results_of(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
 	why = results_find(d->results, child->name, child->len, &rec);
 	if (why != COSY_DECLINES) {
 		stats_decline(why);
 		return false;
 	}
-	kind = kind_served(rec.chunk->compound, call);
+	kind = kind_served(rec.results->compound, call);
 	if (kind < 0)
 		return false;
-	bit = 1u << (SERVED_SHIFT + kind);
-	if (*rec.served & bit && fence_on(FENCE_SERVED_ONCE)) {
+	if (used_up(&rec, kind) && fence_on(FENCE_SERVED_ONCE)) {
 		stats_decline(COSY_DECLINE_USED);
-		account_take_back(&accounts[rec.chunk->compound]);
+		account_take_back(&accounts[rec.results->compound]);
 		return false;
 	}
 	why = answer(call, &rec, ret);
@@ -155,13 +196,14 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		return false;
 	}
 	// A signal handler or another thread may have ended the epoch meanwhile.
-	if (rec.chunk->start.epoch != epoch_now())
+	if (rec.results->start.epoch != epoch_now())
 		return false;
 	fruitless = 0;
-	*rec.served |= bit;
-	account_answer(&accounts[rec.chunk->compound]);
+	child->dir->asked += !(*rec.served & SERVED_ALL);
+	use(&rec, kind);
+	account_answer(&accounts[rec.results->compound]);
 	leaf_answered();
-	stats_add(compound[rec.chunk->compound % COSY_STATS_COMPOUNDS].served, 1);
+	stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
 	return true;
 }
 
@@ -208,6 +250,22 @@ static bool losing(const struct account *a)
 	return true;
 }
 
+/*
+ * What the kernel takes is known only from calls that it answered: where the
+ * first would fire already, leave it one now and then.
+ */
+static bool sampled(const struct cosy_compound *c, const struct dir_slot *d)
+{
+	static u32 n;
+
+	return c->nth == 1 && !d->matched && !d->runs && ++n % SAMPLE_EVERY == 0;
+}
+
+static s64 left(const struct dir_slot *d)
+{
+	return (s64)d->entries - DOTS - d->asked;
+}
+
 static bool due(u32 ci, const struct dir_slot *d)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -216,7 +274,9 @@ static bool due(u32 ci, const struct dir_slot *d)
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       account_expects(&accounts[ci], d->entries - DOTS) && !losing(&accounts[ci]);
+	       account_expects(&accounts[ci], d->entries - DOTS, left(d)) &&
+	       !losing(&accounts[ci]) &&
+	       !sampled(c, d);
 }
 
 // --- calls -----------------------------------------------------------------
@@ -242,12 +302,13 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 	if (leaf) {
 		u64 key = child_key(child);
 
-		account_call(&accounts[ci], key == last_key);
+		account_call(&accounts[ci], key == last_key && times[ci] == 1);
 		last_key = key;
 	}
 	// What results could not answer, another run could not either.
 	if (!has_results(child))
 		child->dir->matched++;
+	child->dir->asked++;
 	if (!call->xattr)
 		answer_learn(call);
 	accounts[ci].leaf_seen = accounts[ci].leaf_seen || leaf;
@@ -353,16 +414,22 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 	    results_find(child.dir->results, child.name, child.len, &rec) == COSY_DECLINES) {
 		if (S_ISDIR(rec.child->mode))
 			directory = true;
-		else if (*rec.served >> SERVED_SHIFT)
+		else {
 			// Opening it pays for the cold memory that the answer had saved.
-			account_take_back(&accounts[rec.chunk->compound]);
+			if (*rec.served & SERVED_ALL)
+				account_take_back(&accounts[rec.results->compound]);
+			// What is asked from now on is about a file that was open meanwhile: has
+			// it changed while it was read?
+			if (fence_on(FENCE_OPEN_FILE))
+				*rec.served |= SERVED_ALL;
+		}
 	}
 	if (directory)
 		dir_opened(dirfd, path, len, fd, epoch, tsc);
 	ground_unlock();
 }
 
-void compound_scanned(u64 fd, const void *buf, u64 bytes)
+void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 {
 	struct dir_slot *d;
 
@@ -380,6 +447,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes)
 		d = dir_opened(AT_FDCWD, "", 0, (int)fd, epoch_now(), rdtsc());
 	if (d) {
 		d->scanned = true;
+		d->cut = size - bytes < LONGEST_ENTRY;
 		for (u64 at = 0; at < bytes;) {
 			const struct dirent64 *e = (const void *)((const u8 *)buf + at);
 

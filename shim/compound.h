@@ -14,8 +14,8 @@ HIDDEN long compound_call(struct regs *r);
 /* Something was opened, a directory for certain or perhaps. */
 HIDDEN void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch,
 			    u64 tsc);
-/* Entries were read: `bytes` of struct linux_dirent64 at buf. */
-HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes);
+/* Entries were read: `bytes` of struct linux_dirent64 at buf, which has room for `size`. */
+HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size);
 
 /* exec.c */
 /*

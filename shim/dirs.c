@@ -90,10 +90,12 @@ static struct dir_slot *slot_new(void)
 	oldest = &slots[at];
 	oldest->generation++;
 	oldest->entries = 0;
+	oldest->cut = false;
 	oldest->matched = 0;
+	oldest->asked = 0;
 	oldest->runs = 0;
 	oldest->fd = -1;
-	oldest->results = (struct chunk_ref){ 0 };
+	oldest->results = (struct results_ref){ 0 };
 	oldest->by_fd = false;
 	oldest->by_path = false;
 	oldest->scanned = false;
@@ -112,11 +114,12 @@ static u64 path_key(const char *path, size_t len)
 
 static struct dir_slot *slot_by_path(const char *path, size_t len)
 {
+	static u32 last; // most calls are about the directory of the call before
 	u64 key = path_key(path, len);
 
-	for (u32 i = 0; i < SLOTS; i++)
-		if (path_keys[i] == key && !memcmp(slots[i].path, path, len))
-			return &slots[i];
+	for (u32 i = 0; i < SLOTS; i++, last = (last + 1) % SLOTS)
+		if (path_keys[last] == key && !memcmp(slots[last].path, path, len))
+			return &slots[last];
 	return NULL;
 }
 

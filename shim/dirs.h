@@ -17,12 +17,14 @@
 struct dir_slot {
 	u32 generation; /* of this use of the slot */
 	u32 entries; /* read so far, "." and ".." included */
+	bool cut; /* the last read may have left some */
 	u32 matched; /* triggering calls on children, not answered */
+	u32 asked; /* children that were asked for */
 	u32 runs; /* compounds fired */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;
-	struct chunk_ref results; /* of the executor, if any */
+	struct results_ref results; /* of the executor, if any */
 	bool by_fd, by_path; /* results hold for calls that go this way */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */

@@ -323,7 +323,7 @@ static long getdents_call(struct regs *r)
 
 	touch(TOUCH_DIR);
 	if (ret > 0 && r->nr == __NR_getdents64)
-		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret);
+		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret, r->a[2]);
 	return ret;
 }
 

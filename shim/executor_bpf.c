@@ -10,6 +10,7 @@
 #include <linux/bpf.h>
 #include <sys/random.h>
 
+#include "answer.h"
 #include "syscall_table.h"
 
 #define PIDFD_THREAD 0200 /* O_EXCL: any thread, not only the first (Linux 6.9) */
@@ -34,7 +35,7 @@ static bool answers_attributes(u32 nr)
 	for (u32 i = 0; i < call->n_args; i++)
 		if (call->args[i] == COSY_ARGT_STAT_OUT || call->args[i] == COSY_ARGT_STATX_OUT)
 			return true;
-	return nr == __NR_getxattr || nr == __NR_lgetxattr;
+	return names_xattr(nr);
 }
 
 bool bpf_can_run(const struct image *im, const struct cosy_compound *c)

@@ -47,6 +47,7 @@ static const char *const names[FENCES] = {
 	[FENCE_DUP_FD] = "dup_fd",
 	[FENCE_MAX_AGE] = "max_age",
 	[FENCE_SERVED_ONCE] = "served_once",
+	[FENCE_OPEN_FILE] = "open_file",
 };
 
 int fence_by_name(const char *name)

@@ -37,6 +37,7 @@ enum cosy_fence {
 	FENCE_DUP_FD,
 	FENCE_MAX_AGE,
 	FENCE_SERVED_ONCE,
+	FENCE_OPEN_FILE,
 	FENCES
 };
 

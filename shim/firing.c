@@ -10,7 +10,8 @@
 #include "fence.h"
 #include "stats.h"
 
-#define RESULTS_PER_DIR (3u << 20) // bytes: most of all there is room for
+
+#define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
 {
@@ -40,13 +41,19 @@ static bool status_usable(struct dir_slot *d, const struct cosy_bpf_run *run)
 	case COSY_BPF_FULL:
 	case COSY_BPF_LIMIT:
 	case COSY_BPF_MOVED:
-		return run->n_children > 0;
+		return run->n_children || run->status != COSY_BPF_OK;
 	case COSY_BPF_WATCHED:
 		exec_disarm(COSY_NATIVE_WATCHED);
 		return false;
 	}
 	d->refused = true;
 	return false;
+}
+
+// More is to come, from another run.
+static bool cut(const struct cosy_bpf_run *run)
+{
+	return run->status == COSY_BPF_FULL || run->status == COSY_BPF_LIMIT;
 }
 
 struct firing {
@@ -58,13 +65,38 @@ struct firing {
 	struct run_start start;
 };
 
-// One run; false: there will be no more.
-static bool run_once(const struct firing *f, u32 skip, struct chunk_ref *ref)
+/*
+ * Room for what the first run told, or, if it was cut, for what the whole
+ * directory is expected to hold.
+ */
+static struct results *open_results(const struct firing *f)
+{
+	const struct cosy_bpf_run *run = &results_staging()->run;
+	struct dir_slot *d = f->dir;
+	u64 records = run->n_children, bytes = 0, all = d->entries;
+
+	for (u32 i = 0; i < COSY_BPF_PAGES; i++)
+		bytes += run->used[i];
+	if (d->cut && run->dir_size / ENTRY_BYTES > all)
+		all = run->dir_size / ENTRY_BYTES;
+	if (cut(run) && all > records && records) {
+		bytes = bytes * all / records * 17 / 16;
+		records = all;
+	}
+	if (bytes > f->compound->limit_bytes)
+		bytes = f->compound->limit_bytes;
+	d->results = results_open(&f->start, (u16)f->ci, (u32)records, (u32)bytes);
+	return results_of(d->results);
+}
+
+// One run, into results that the first one opens. False: there will be no more.
+static bool run_once(const struct firing *f, u32 skip, struct results **to)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
 	u64 start = rdtsc();
 	long ret = bpf_run(results_staging(), f->fd, skip);
-	bool kept;
+	u32 records = 0;
+	bool more = false;
 
 	stats_add(runs, 1);
 	// Out of descriptors or memory comes and goes; the rest is for good.
@@ -72,37 +104,29 @@ static bool run_once(const struct firing *f, u32 skip, struct chunk_ref *ref)
 		exec_disarm(COSY_NATIVE_NO_EXECUTOR);
 	if (ret < 0)
 		return false;
-	kept = status_usable(f->dir, run) && results_keep(&f->start, (u16)f->ci, ref);
-	account_run(f->account, start, kept ? run->n_children : 0);
-	if (!kept)
-		return false;
-	stats_add(records, run->n_children);
-	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, run->n_children);
-	return (run->status == COSY_BPF_FULL || run->status == COSY_BPF_LIMIT) && run->seen > skip;
+	if (status_usable(f->dir, run)) {
+		if (!*to)
+			*to = open_results(f);
+		records = (*to)->records;
+		more = results_add(*to) && cut(run) && run->seen > skip;
+		records = (*to)->records - records;
+	}
+	account_run(f->account, start, records);
+	stats_add(records, records);
+	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, records);
+	return more;
 }
 
 // The whole directory, as far as the limits reach.
 static void run_all(const struct firing *f)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
-	struct chunk_ref *to = &f->dir->results;
-	u32 skip = 0, records = 0;
-	u64 bytes = 0;
-	bool more;
+	struct results *to = NULL;
 
-	do {
-		struct chunk *c;
-
-		more = run_once(f, skip, to);
-		c = results_chunk(*to);
-		if (!c)
-			return;
+	for (u32 skip = 0; run_once(f, skip, &to) && to->records < f->compound->limit_ops;)
 		skip = run->seen;
-		records += run->n_children;
-		bytes += c->bytes;
-		to = &c->next;
-	} while (more && records < f->compound->limit_ops && bytes < f->compound->limit_bytes &&
-		 bytes < RESULTS_PER_DIR);
+	if (to)
+		results_close(to);
 }
 
 void fire(u32 ci, const struct child *child)
@@ -125,7 +149,8 @@ void fire(u32 ci, const struct child *child)
 		return;
 	}
 	now = opened_now(d, f.start.epoch, f.start.tsc);
-	d->results = (struct chunk_ref){ 0 };
+	account_settle(f.account);
+	d->results = (struct results_ref){ 0 };
 	d->matched = 0;
 	d->runs++;
 	d->by_fd = child->dirfd != AT_FDCWD || now;

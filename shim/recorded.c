@@ -134,13 +134,28 @@ bool recorded_keep(const struct answer *a)
 	return true;
 }
 
+static bool same_subject(const struct subject *a, const struct subject *b)
+{
+	return a->kind == b->kind && a->id == b->id && a->generation == b->generation &&
+	       a->len == b->len && !memcmp(a->text, b->text, b->len);
+}
+
 static bool is_about(const struct answer *a, const struct subject *about, const struct question *q)
 {
-	return a->about.kind == about->kind && a->about.id == about->id &&
-	       a->about.generation == about->generation && a->about.len == about->len &&
-	       a->want == q->want && a->flags == q->flags && a->detail == q->detail &&
-	       !memcmp(a->about.text, about->text, about->len) && !a->name == !q->name &&
+	return a->want == q->want && a->flags == q->flags && a->detail == q->detail &&
+	       same_subject(&a->about, about) && !a->name == !q->name &&
 	       (!q->name || str_equal(a->name, q->name));
+}
+
+void recorded_drop_attributes(const struct subject *about)
+{
+	for (u32 i = 0; i < n_answers; i++) {
+		struct answer *a = &store->answers[i];
+
+		if ((a->want == WANT_STAT || a->want == WANT_STATX) &&
+		    same_subject(&a->about, about))
+			a->used = true;
+	}
 }
 
 struct answer *recorded_find(const struct subject *about, const struct question *q,

@@ -399,6 +399,9 @@ static void opened(const struct about *about, const struct question *q, int fd)
 			a->used = true;
 		}
 	}
+	for (u32 i = 0; i < ARRAY_SIZE(by); i++)
+		if (by[i] && fence_on(FENCE_OPEN_FILE))
+			recorded_drop_attributes(by[i]);
 	recorded_bind(fd, file ?: recorded_file_new());
 }
 

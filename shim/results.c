@@ -6,15 +6,15 @@
 
 #include "fence.h"
 
-#define CHUNKS 512u
+#define SLOTS 512u
 #define RING (4u << 20) // bytes of results and indexes; the oldest make room
-#define TAG 0xff0000u // of an index entry: bits of the hash, so that few records are looked at
+#define OFFSET 0x7ffffu // of an index entry: record offset / 8 + 1
+#define TAG 0xf80000u // and bits of the hash, so that few records are looked at
 #define PLACES_FEWEST 16u
-#define PLACES_MOST 1024u
 #define MIN_RECORD (sizeof(struct cosy_bpf_child) + 8)
 
-// First in, first out: chunks [oldest, oldest + n_live) of the array, as a circle.
-static struct chunk chunks[CHUNKS];
+// First in, first out: slots [oldest, oldest + n_live) of the array, as a circle.
+static struct results slots[SLOTS];
 static u32 oldest, n_live;
 static struct run_buffers *staging;
 static u8 *ring;
@@ -28,8 +28,7 @@ bool results_start(void)
 {
 	size_t size = PAGE_UP(sizeof(*staging)) + RING;
 
-	_Static_assert(sizeof(staging->pages) / MIN_RECORD < PLACES_MOST / 2,
-		       "the index must stay sparse");
+	_Static_assert(RING / 8 <= OFFSET + 1, "an index entry must reach every record");
 	staging = (void *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (sys_failed((long)staging))
@@ -80,44 +79,25 @@ bool results_alive(void)
 	       rdtsc() - __atomic_load_n(&last_tsc, __ATOMIC_RELAXED) <= max_age_ticks();
 }
 
-enum cosy_decline results_fresh(const struct chunk *c)
+enum cosy_decline results_fresh(const struct results *r)
 {
-	if (c->start.epoch != epoch_now())
+	if (r->start.epoch != epoch_now())
 		return COSY_DECLINE_EPOCH;
-	if (rdtsc() - c->start.tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE))
+	if (rdtsc() - r->start.tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE))
 		return COSY_DECLINE_AGE;
 	return COSY_DECLINES;
 }
 
-static bool overlap(const struct chunk *c, const u8 *from, u32 bytes)
+static bool overlap(const struct results *r, const u8 *from, u32 bytes)
 {
-	return c->data < from + bytes && from < c->data + c->bytes;
+	return (const u8 *)r->index < from + bytes && from < r->data + r->room;
 }
 
 static void drop_oldest(void)
 {
-	chunks[oldest].generation++;
-	oldest = (oldest + 1) % CHUNKS;
+	slots[oldest].generation++;
+	oldest = (oldest + 1) % SLOTS;
 	n_live--;
-}
-
-// A new chunk of so many bytes, in place of the oldest.
-static struct chunk *chunk_new(u32 bytes)
-{
-	struct chunk *c;
-	u8 *at;
-
-	if (ring_head + bytes > RING)
-		ring_head = 0;
-	at = ring + ring_head;
-	while (n_live == CHUNKS || (n_live && overlap(&chunks[oldest], at, bytes)))
-		drop_oldest();
-	c = &chunks[(oldest + n_live++) % CHUNKS];
-	c->data = at;
-	c->bytes = bytes;
-	c->next = (struct chunk_ref){ 0 };
-	ring_head += bytes;
-	return c;
 }
 
 // The last bytes of a name: as many as a word holds, or all of them.
@@ -159,35 +139,67 @@ static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 
 }
 
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct chunk *c, const char *name, u32 len, u32 hash)
+static u32 *place(const struct results *r, const char *name, u32 len, u32 hash)
 {
 	for (u32 i = hash;; i++) {
-		u32 *at = &c->index[i & c->mask];
-		u32 offset = ((*at & 0xffff) - 1) * 8;
+		u32 *at = &r->index[i & r->mask];
 
 		if (!*at)
 			return at;
 		if ((*at & TAG) == (hash & TAG) &&
-		    same_name((const void *)(c->data + offset), name, len))
+		    same_name((const void *)(r->data + ((*at & OFFSET) - 1) * 8), name, len))
 			return at;
 	}
 }
 
-// All children into the index. False: they are not where they should be.
-static bool index_all(struct chunk *c, u32 end, u32 room)
+struct results_ref results_open(const struct run_start *start, u16 compound, u32 records, u32 bytes)
 {
-	for (u32 at = 0, size; at < end; at += size) {
-		const struct cosy_bpf_child *child = (const void *)(c->data + at);
+	u32 places = PLACES_FEWEST, total;
+	struct results *r;
+	u8 *at;
+
+	while (places < 2 * records)
+		places *= 2;
+	if (places > RING / 16)
+		places = RING / 16;
+	total = places * (u32)sizeof(u32);
+	if (bytes > RING - total)
+		bytes = RING - total;
+	total += bytes;
+	if (ring_head + total > RING)
+		ring_head = 0;
+	at = ring + ring_head;
+	while (n_live == SLOTS || (n_live && overlap(&slots[oldest], at, total)))
+		drop_oldest();
+	r = &slots[(oldest + n_live++) % SLOTS];
+	r->compound = compound;
+	r->start = *start;
+	r->index = (u32 *)at;
+	r->mask = places - 1;
+	r->data = at + places * sizeof(u32);
+	r->room = bytes;
+	r->used = 0;
+	r->records = 0;
+	r->most = places / 2;
+	memset(r->index, 0, places * sizeof(u32));
+	return (struct results_ref){ .slot = (u32)(r - slots + 1), .generation = r->generation };
+}
+
+// The records of one page into the index. False: they are not where they should be.
+static bool index_page(struct results *r, u32 at, u32 end)
+{
+	for (u32 size; at < end; at += size) {
+		const struct cosy_bpf_child *child = (const void *)(r->data + at);
 		u32 *free, hash;
 
-		if (end - at < MIN_RECORD || !child->namelen || !room)
+		if (end - at < MIN_RECORD || !child->namelen || r->records >= r->most)
 			return false;
 		size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
 		if (size > end - at)
 			return false;
-		--room;
+		r->records++;
 		hash = hash_name(name_of(child), child->namelen);
-		free = place(c, name_of(child), child->namelen, hash);
+		free = place(r, name_of(child), child->namelen, hash);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
 			*free = (at / 8 + 1) | (hash & TAG);
@@ -195,81 +207,56 @@ static bool index_all(struct chunk *c, u32 end, u32 room)
 	return true;
 }
 
-struct chunk *results_chunk(struct chunk_ref ref)
-{
-	struct chunk *c;
-
-	if (!ref.chunk)
-		return NULL;
-	c = &chunks[ref.chunk - 1];
-	return c->generation == ref.generation ? c : NULL;
-}
-
-// Bytes of all pages; ~0: nonsense.
-static u32 bytes_used(void)
-{
-	u32 sum = 0;
-
-	for (u32 i = 0; i < COSY_BPF_PAGES; i++) {
-		if (staging->run.used[i] > COSY_BPF_PAGE || staging->run.used[i] % 8)
-			return ~0u;
-		sum += staging->run.used[i];
-	}
-	return sum;
-}
-
-bool results_keep(const struct run_start *start, u16 compound, struct chunk_ref *ref)
+bool results_add(struct results *r)
 {
 	const struct cosy_bpf_run *run = &staging->run;
-	u32 places = PLACES_FEWEST, used = bytes_used();
-	struct chunk *c;
-	u8 *to;
 
-	if (used == ~0u || run->n_children > PLACES_MOST / 2)
-		return false;
-	while (places < 2 * run->n_children)
-		places *= 2;
-	c = chunk_new(used + places * (u32)sizeof(u32));
-	c->start = *start;
-	c->compound = compound;
-	c->dev = run->dev;
-	c->blksize = run->blksize;
-	c->mnt_id = run->mnt_id;
-	c->sb_flags = run->sb_flags;
-	c->mask = (u16)(places - 1);
-	c->index = (u32 *)(c->data + used);
-	to = c->data;
+	r->dev = run->dev;
+	r->blksize = run->blksize;
+	r->mnt_id = run->mnt_id;
+	r->sb_flags = run->sb_flags;
 	for (u32 i = 0; i < COSY_BPF_PAGES; i++) {
-		memcpy(to, staging->pages[i].data, run->used[i]);
-		to += run->used[i];
+		u32 bytes = run->used[i];
+
+		if (bytes > COSY_BPF_PAGE || bytes % 8 || bytes > r->room - r->used)
+			return false;
+		memcpy(r->data + r->used, staging->pages[i].data, bytes);
+		if (!index_page(r, r->used, r->used + bytes))
+			return false;
+		r->used += bytes;
 	}
-	memset(c->index, 0, places * sizeof(u32));
-	if (!index_all(c, used, run->n_children)) {
-		c->generation++;
-		return false;
-	}
-	*ref = (struct chunk_ref){ .chunk = (u32)(c - chunks + 1), .generation = c->generation };
 	return true;
 }
 
-enum cosy_decline results_find(struct chunk_ref ref, const char *name, u32 len, struct record *to)
+void results_close(struct results *r)
 {
-	struct chunk *c = results_chunk(ref);
-	enum cosy_decline why = c ? results_fresh(c) : COSY_DECLINE_ABSENT;
-	u32 hash = hash_name(name, len);
+	r->room = r->used;
+	ring_head = (u32)(r->data + r->used - ring);
+}
+
+struct results *results_of(struct results_ref ref)
+{
+	struct results *r;
+
+	if (!ref.slot)
+		return NULL;
+	r = &slots[ref.slot - 1];
+	return r->generation == ref.generation ? r : NULL;
+}
+
+enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len, struct record *to)
+{
+	struct results *r = results_of(ref);
+	enum cosy_decline why = r ? results_fresh(r) : COSY_DECLINE_ABSENT;
+	u32 *at;
 
 	if (why != COSY_DECLINES)
 		return why;
-	// All chunks of a directory are of one moment.
-	for (; c; c = results_chunk(c->next)) {
-		u32 *at = place(c, name, len, hash);
-
-		if (!*at)
-			continue;
-		to->chunk = c;
-		to->child = (const void *)(c->data + ((*at & 0xffff) - 1) * 8);
-		to->served = at;
-		return COSY_DECLINES;
-	}
-	return COSY_DECLINE_ABSENT;
+	at = place(r, name, len, hash_name(name, len));
+	if (!*at)
+		return COSY_DECLINE_ABSENT;
+	to->results = r;
+	to->child = (const void *)(r->data + ((*at & OFFSET) - 1) * 8);
+	to->served = at;
+	return COSY_DECLINES;
 }

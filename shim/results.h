@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What executors returned, and the way to one child's record. Chunks are a
- * fixed pool; a reference to a chunk that was reused since is simply dead.
+ * What executors returned, and the way to one child's record. Memory for
+ * results is fixed; a reference to results that made room is simply dead.
  * All of it wants the lock of fence.h.
  */
 #ifndef COSY_RESULTS_H
@@ -11,9 +11,9 @@
 #include "executor.h"
 #include "sys.h"
 
-/* A chunk, while it lasts. */
-struct chunk_ref {
-	u32 chunk; /* index + 1; 0: none */
+/* Results, while they last. */
+struct results_ref {
+	u32 slot; /* index + 1; 0: none */
 	u32 generation;
 };
 
@@ -23,22 +23,22 @@ struct run_start {
 	u64 touches[2]; /* by enum touch */
 };
 
-/* What one run told: records of children of one directory. */
-struct chunk {
+/* What the runs of one firing told: records of children of one directory. */
+struct results {
 	u32 generation;
 	u16 compound; /* that this came from */
-	u16 mask; /* places of the index, minus 1 */
 	struct run_start start;
 	u32 dev, blksize, mnt_id, sb_flags; /* of the directory, see struct cosy_bpf_run */
-	u8 *data;
-	u32 *index; /* by hash: record offset / 8 + 1, 8 bits of hash, 8 of `served` */
-	u32 bytes; /* of both */
-	struct chunk_ref next; /* the rest of a large directory */
+	u32 *index; /* by hash: record offset / 8 + 1, bits of hash, 8 bits `served` */
+	u32 mask; /* places of the index, minus 1 */
+	u8 *data; /* behind the index */
+	u32 used, room; /* bytes of data */
+	u32 records, most; /* that there are, that the index takes */
 };
 
 /* A child's record. */
 struct record {
-	struct chunk *chunk;
+	struct results *results;
 	const struct cosy_bpf_child *child;
 	u32 *served; /* bits 24..31: kinds of call answered */
 };
@@ -49,17 +49,20 @@ HIDDEN void results_begin(struct run_start *start);
 HIDDEN bool results_alive(void);
 /* Where the executor writes; used again by the next run. */
 HIDDEN struct run_buffers *results_staging(void);
-/*
- * The run is done: check every offset, keep a copy, build the index. False:
- * nonsense.
- */
-HIDDEN bool results_keep(const struct run_start *start, u16 compound, struct chunk_ref *ref);
-HIDDEN struct chunk *results_chunk(struct chunk_ref ref);
+/* Empty ones, for at most so many records of so many bytes, in place of the oldest. */
+HIDDEN struct results_ref results_open(const struct run_start *start, u16 compound, u32 records,
+				       u32 bytes);
+/* A run is done: check every offset, keep a copy. False: nonsense, or full. */
+HIDDEN bool results_add(struct results *r);
+/* No more will come. */
+HIDDEN void results_close(struct results *r);
+/* NULL: they made room for others. */
+HIDDEN struct results *results_of(struct results_ref ref);
 /* COSY_DECLINES: found. */
-HIDDEN enum cosy_decline results_find(struct chunk_ref ref, const char *name, u32 len,
+HIDDEN enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len,
 				      struct record *to);
 /* Is it still of this epoch and young enough? COSY_DECLINES: yes. */
-HIDDEN enum cosy_decline results_fresh(const struct chunk *c);
+HIDDEN enum cosy_decline results_fresh(const struct results *r);
 /* Ticks of the time stamp counter in max_age; an underestimate at first. */
 HIDDEN u64 max_age_ticks(void);
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from miner.cost import Calibration, calibration_from, saved_per_child_ns
+from miner.cost import MOST_TIMES, Calibration, calibration_from, saved_per_child_ns
 from miner.motifs import ArgKind, Call, Motif, MotifFile, Over
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
@@ -34,9 +34,9 @@ from synth.language import Call as BodyCall
 from tracer.syscalls import ArgKind as CallArg
 from tracer.syscalls import SyscallClass, by_name
 
-# A trigger that fires less, or later, is safer for programs that nobody traced: it may cost this
-# share of the saving, which the model does not know better anyway.
-SAFETY: Final = 0.1
+# A trigger that fires less, or later, is safer for programs that nobody traced, and is taken if it
+# costs no more than this share of the saving. The running shim decides for each directory anew.
+SAFETY: Final = 0.01
 # Programs that nobody traced: one directory in so many is looked at and left again, and after each
 # call it is as likely to be left as not.
 DOUBT: Final = 0.1
@@ -268,8 +268,10 @@ def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Tr
     fired = entries = 0
     served = saved = wasted = 0.0
     for motif in motifs:
-        # Each answer is given once: a second stat of a child goes to the kernel again.
-        per_child = sum(call.share * share for call, share in _answered_calls(motif))
+        per_child = sum(
+            call.share * min(call.per_iteration, MOST_TIMES) * share
+            for call, share in _answered_calls(motif)
+        )
         per_child_ns = saved_per_child_ns(motif, "bpf", costs)
         matching = sum(call.count for call in motif.calls if _matching(call))
         asking = sum(c.count for c in motif.calls if _matching(c) and c.syscall in STAT_CALLS)
@@ -293,7 +295,8 @@ def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Tr
 
 def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
     attributes = _attributes(scan)
-    body = [BodyCall("newfstatat", (Directory(), Name(), _nofollow()))]
+    stat = BodyCall("newfstatat", (Directory(), Name(), _nofollow()))
+    body = [stat, *[replace(stat, optional=True)] * (_times(scan) - 1)]
     body += [
         BodyCall("lgetxattr", (Path(), Text(attribute)), optional=True) for attribute in attributes
     ]
@@ -321,6 +324,16 @@ def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
         limits=_limits(scan, costs),
         evidence=_evidence(scan, trigger),
     )
+
+
+def _times(scan: _Scan) -> int:
+    """How often the body asks for a child's attributes: each call of the body is answered once.
+
+    Nearly all of the children that were asked for at all count, so that a program that polls one
+    of them does not.
+    """
+    asked = [call.repeats.get("p99", 1.0) for call, _ in scan.calls if call.syscall in STAT_CALLS]
+    return min(max(round(max(asked, default=1.0)), 1), MOST_TIMES)
 
 
 def _depth(motifs: Sequence[Motif]) -> int:

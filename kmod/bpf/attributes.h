@@ -116,7 +116,7 @@ static __always_inline void put_attributes(struct cosy_bpf_child *child, const s
 		struct ext4_inode_info *ext4 = ext4_info(inode);
 		__u64 reserved = ext4->i_reserved_data_blocks;
 
-		if (ext4->i_inline_off)
+		if (ext4->i_flags & EXT4_INLINE_DATA_FL && ext4->i_inline_off)
 			flags |= COSY_BPF_DECLINE;
 		if (reserved) { /* delayed allocation: counted in clusters */
 			struct ext4_sb_info *sbi =

@@ -268,6 +268,7 @@ enum syscall_work_bit {
 #define CAP_DAC_READ_SEARCH 2
 /* ext4's on-disk flags that statx() reports: COMPR, IMMUTABLE, APPEND, NODUMP, ENCRYPT, VERITY */
 #define EXT4_STATX_FLAGS 0x100874
+#define EXT4_INLINE_DATA_FL 0x10000000
 
 /* tmpfs': IMMUTABLE, APPEND, NODUMP */
 #define SHMEM_STATX_FLAGS 0x70

@@ -83,7 +83,8 @@ struct cosy_bpf_run {
 	__u64 dir_ino;
 	__u32 sb_flags; /* COSY_BPF_SB_* */
 	__u16 used[COSY_BPF_PAGES]; /* bytes of each page */
-	__u32 reserved[16];
+	__u64 dir_size; /* bytes, as its st_size: a hint at the number of children */
+	__u64 reserved[7];
 }; /* 128 bytes */
 #define COSY_BPF_SB_ACL 0x1 /* POSIX ACLs are on: a missing one is ENODATA */
 

@@ -22,7 +22,7 @@ OK, BADFD, NOTDIR, FS, IDMAP, USERNS, PERM, FULL, MOVED, LIMIT, WATCHED, NOT_RUN
 DECLINE, XATTR_NONE, ATIME_STABLE, ATTR_PLAIN = 0x1, 0x2, 0x4, 0x8
 SB_ACL = 0x1
 
-RUN = struct.Struct("<QIIIIIIQI10H64x")
+RUN = struct.Struct("<QIIIIIIQI10HQ56x")
 CHILD = struct.Struct("<QQQqqqIIIIIIIHBB")
 assert (RUN.size, CHILD.size) == (128, 80)
 
@@ -101,7 +101,7 @@ class Memory:
     def clear(self, byte: int = 0xA5) -> None:
         """As before a run; what is not written stays visible."""
         self.bytes[:] = bytes([byte]) * len(self.bytes)
-        RUN.pack_into(self.bytes, 0, self.cookie, NOT_RUN, *[0] * 17)
+        RUN.pack_into(self.bytes, 0, self.cookie, NOT_RUN, *[0] * 18)
 
 
 class Program:
@@ -149,7 +149,7 @@ class Program:
 
 def parse(memory: bytes) -> Result:
     """Memory to Python, every length checked against every other."""
-    _, status, n, seen, dev, blksize, mnt_id, dir_ino, sb_flags, *used = RUN.unpack_from(memory)
+    _, status, n, seen, dev, blksize, mnt_id, dir_ino, sb_flags, *used, _ = RUN.unpack_from(memory)
     children: list[Child] = []
     for i, length in enumerate(used):
         data = memory[PAGE * (i + 1) :][:length]

@@ -233,7 +233,7 @@ def test_nothing_behind_what_is_used(program: Program, place: Path) -> None:
     fd = os.open(place, os.O_RDONLY)
     memory = program.run_raw(fd)
     os.close(fd)
-    used = dirscan.RUN.unpack_from(memory)[9:]
+    used = dirscan.RUN.unpack_from(memory)[9:19]
     assert 0 < used[0] < dirscan.PAGE
     assert set(memory[dirscan.PAGE + used[0] :]) == {0xA5}
 

@@ -59,6 +59,7 @@ NEWS = {
     "fifo": "open_fifo",
     "thread-pipe": "read_sync",
     "asked-before": "served_once",
+    "opened": "open_file",
 }
 OWN = {
     "chmod": "mutate",
@@ -81,7 +82,7 @@ OWN = {
     "mkdir": "mutate",
     "symlink": "mutate",
     "write": "write_inode",
-    "open-write": "write_inode",
+    "open-write": "write_inode+open_file",
     "pwrite": "write_inode",
     "writev": "write_inode",
     "copy-range": "process+mutate",
@@ -89,12 +90,12 @@ OWN = {
     "splice": "process+mutate",
     "fallocate": "mutate",
     "store": "mmap_write",
-    "map-and-store": "mmap_write",
+    "map-and-store": "mmap_write+open_file",
     "protect-and-store": "mmap_write",
     "read": "atime",
     "pread": "atime",
-    "open-read": "atime",
-    "map-and-load": "atime",
+    "open-read": "atime+open_file",
+    "map-and-load": "atime+open_file",
     "readlink": "atime",
     "read-folder": "atime",
     "receive": "close_fd+recv",
@@ -134,7 +135,7 @@ class Stage:
     def fresh(self, kind: str) -> tuple[Path, Path]:
         """Two directories with the same names; files of one size in each."""
         # With relatime, reading moves an access time only when it is older than the last change.
-        moves = OWN.get(kind) == "atime" or kind == "through-link"
+        moves = "atime" in OWN.get(kind, "") or kind == "through-link"
         atime = OLD_NS if moves else time.time_ns() + FUTURE_NS
         number = next(self.numbers)
         pair = self.folder / f"{number}", self.folder / f"{number}-other"

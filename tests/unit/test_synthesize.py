@@ -260,3 +260,13 @@ def test_subdirectories_ride_along_where_they_are_entered() -> None:
         loop = dataclasses.replace(walk.loop, depth=depth)
         profile, _ = synthesize([motif_file(dataclasses.replace(walk, loop=loop))])
         assert profile.compounds[0].depth == levels
+
+
+@pytest.mark.parametrize(("asked", "calls"), [(1.0, 1), (2.0, 2), (3.0, 3), (700.0, 3)])
+def test_the_body_holds_a_call_as_often_as_programs_ask(asked: float, calls: int) -> None:
+    twice = dataclasses.replace(STATS, repeats={"p50": 1.0, "p99": asked, "max": 900.0})
+    profile, _ = synthesize([motif_file(motif([twice], continuation()))])
+    body = profile.compounds[0].body
+    assert [c.name for c in body] == ["newfstatat"] * calls
+    assert [c.optional for c in body] == [False] + [True] * (calls - 1)
+    assert parse(print_profile(profile)) == profile

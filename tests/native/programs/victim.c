@@ -162,7 +162,7 @@ int main(int argc, char **argv)
 	if (news)
 		start = start_helper(&s, kind);
 	scan(&s);
-	if (kind->ask)
+	for (int i = 0; i < kind->ask; i++)
 		check(fstatat(s.dirfd, last, &asked, AT_SYMLINK_NOFOLLOW), last);
 	// A write to a pipe brings no news: what is held stays.
 	if (news)

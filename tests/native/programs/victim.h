@@ -41,7 +41,7 @@ struct kind {
 	/* In the victim, after the compound ran: learn of the change, or make one. */
 	void (*event)(struct scene *s);
 	const char *last; /* what to ask for at the end; NULL: the target */
-	bool ask; /* for the target once, before it is changed */
+	int ask; /* so often for the target, before it is changed */
 	bool late; /* the helper waits until the victim is likely to block */
 };
 
