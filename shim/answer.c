@@ -128,7 +128,8 @@ static const struct template *template_of(const struct attr_call *call, const st
 
 		if (t->request == call->mask && t->flags == call->flags &&
 		    t->dev_major == rec->results->dev >> 20 &&
-		    t->dev_minor == (rec->results->dev & 0xfffff) && t->mnt_id == rec->results->mnt_id)
+		    t->dev_minor == (rec->results->dev & 0xfffff) &&
+		    t->mnt_id == rec->results->mnt_id)
 			return t;
 	}
 	return NULL;

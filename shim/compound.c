@@ -275,8 +275,7 @@ static bool due(u32 ci, const struct dir_slot *d)
 	       d->matched + 1 >= c->nth << doublings &&
 	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
 	       account_expects(&accounts[ci], d->entries - DOTS, left(d)) &&
-	       !losing(&accounts[ci]) &&
-	       !sampled(c, d);
+	       !losing(&accounts[ci]) && !sampled(c, d);
 }
 
 // --- calls -----------------------------------------------------------------

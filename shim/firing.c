@@ -10,7 +10,6 @@
 #include "fence.h"
 #include "stats.h"
 
-
 #define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)

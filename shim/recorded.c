@@ -2,6 +2,7 @@
 #include "recorded.h"
 
 #include <asm/unistd_64.h>
+#include <sys/stat.h>
 #include <sys/mman.h>
 
 #include "fence.h"
@@ -152,7 +153,7 @@ void recorded_drop_attributes(const struct subject *about)
 	for (u32 i = 0; i < n_answers; i++) {
 		struct answer *a = &store->answers[i];
 
-		if ((a->want == WANT_STAT || a->want == WANT_STATX) &&
+		if ((a->want == WANT_STAT || a->want == WANT_STATX) && !S_ISDIR(a->inode.mode) &&
 		    same_subject(&a->about, about))
 			a->used = true;
 	}

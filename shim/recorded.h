@@ -65,7 +65,7 @@ HIDDEN bool recorded_keep(const struct answer *a);
 /* The next answer to (about, q) after `last` (NULL: the first); NULL: none. */
 HIDDEN struct answer *recorded_find(const struct subject *about, const struct question *q,
 				    struct answer *last);
-/* What is left of the attributes is not given any more. */
+/* What is left of a file's attributes is not given any more. */
 HIDDEN void recorded_drop_attributes(const struct subject *about);
 
 /* Lock-free: the program's descriptors and the files that they are. */
