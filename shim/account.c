@@ -51,6 +51,11 @@ void account_reopen(struct account *a)
 {
 	a->records = USUAL_RECORDS;
 	a->answers = USUAL_ANSWERS;
+	// Where nothing runs, no better costs are learnt either.
+	if (a->run_cost > USUAL_RUN_COST)
+		a->run_cost = USUAL_RUN_COST;
+	if (a->record_cost > USUAL_RECORD_COST)
+		a->record_cost = USUAL_RECORD_COST;
 	if (a->balance < LOSS_LIMIT / 2)
 		a->balance = LOSS_LIMIT / 2;
 }
@@ -96,19 +101,21 @@ void account_settle(struct account *a)
 	a->unpaid = 0;
 }
 
-void account_run(struct account *a, u64 start, u32 records)
+void account_run(struct account *a, u64 start, u32 skipped, u32 records)
 {
 	s64 ticks = (s64)(rdtsc() - start);
-	s64 usual = a->run_cost + records * a->record_cost;
+	s64 usual = a->run_cost + records * a->record_cost + skipped * SKIP_TICKS;
+	s64 more;
 
 	if (ticks > MOST_TIMES_USUAL * usual)
 		ticks = MOST_TIMES_USUAL * usual;
 	a->unpaid += ticks;
-	// What the usual cost does not explain, on the larger part of it.
-	if (records * a->record_cost < a->run_cost)
-		learn(&a->run_cost, a->run_cost + ticks - usual);
-	else
-		learn(&a->record_cost, a->record_cost + (ticks - usual) / records);
+	// What the usual cost does not explain, on the larger part of it; skipping has no usual.
+	more = ticks - usual < usual ? ticks - usual : usual;
+	if (!skipped && records * a->record_cost < a->run_cost)
+		learn(&a->run_cost, a->run_cost + more);
+	else if (!skipped)
+		learn(&a->record_cost, a->record_cost + more / records);
 	a->records += records;
 	if (a->records > LATE_RECORDS) {
 		a->records /= 2;

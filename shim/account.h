@@ -33,8 +33,8 @@ HIDDEN void account_answer(struct account *a);
 HIDDEN void account_take_back(struct account *a);
 /* The next firing begins: what the last one did not pay for is lost. */
 HIDDEN void account_settle(struct account *a);
-/* A run began at `start` and is over, with so many records. */
-HIDDEN void account_run(struct account *a, u64 start, u32 records);
+/* A run began at `start` and is over; it passed over `skipped` children and told `records`. */
+HIDDEN void account_run(struct account *a, u64 start, u32 skipped, u32 records);
 /*
  * Will runs over so many entries save more than they cost, as things went of
  * late, if so many of them will still be asked for?

@@ -180,6 +180,9 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	why = results_find(d->results, child->name, child->len, &rec);
 	if (why != COSY_DECLINES) {
 		stats_decline(why);
+		// The end of a large directory, read slowly: no sign that nothing helps here.
+		if (why == COSY_DECLINE_AGE && fruitless)
+			fruitless--;
 		return false;
 	}
 	kind = kind_served(rec.results->compound, call);

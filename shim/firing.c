@@ -110,7 +110,7 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 		more = results_add(*to) && cut(run) && run->seen > skip;
 		records = (*to)->records - records;
 	}
-	account_run(f->account, start, records);
+	account_run(f->account, start, skip, records);
 	stats_add(records, records);
 	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, records);
 	return more;
