@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -139,6 +140,9 @@ class Writer:
             shutil.rmtree(self._tmp, ignore_errors=True)
             raise DatasetError(f"cannot write: {path}: {error.strerror or error}") from error
         self.n_events = 0
+        # One table is compressed while the next is made.
+        self._behind = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
 
     def __enter__(self) -> Writer:
         return self
@@ -149,14 +153,23 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._behind.shutdown(cancel_futures=True)
         if self._tmp.exists():
             self._events.close()
             shutil.rmtree(self._tmp, ignore_errors=True)
 
     def write_events(self, events: pa.Table) -> None:
         """Append events, sorted by t_ns and none earlier than those before."""
-        self._events.write_table(events, row_group_size=ROW_GROUP)
+        self._wait()
+        self._written = self._behind.submit(
+            self._events.write_table, events, row_group_size=ROW_GROUP
+        )
         self.n_events += events.num_rows
+
+    def _wait(self) -> None:
+        if self._written:
+            written, self._written = self._written, None
+            written.result()
 
     def finish(
         self,
@@ -166,6 +179,7 @@ class Writer:
         sites: pa.Table | None = None,
     ) -> None:
         """Write the rest and put the dataset in its place."""
+        self._wait()
         self._events.close()
         if sites is None:
             sites = SITES.empty_table()

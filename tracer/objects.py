@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tracer.descriptors import Object, kind_of_mode
 from tracer.processes import Image, Processes
-from tracer.raw import NO_RETURN, NR_PROCESS, OUT_STAT, Chunk, Ints, RawTrace
+from tracer.raw import ARGS_AT, NO_RETURN, NR_PROCESS, OUT_STAT, Chunk, Ints, RawTrace
 from tracer.syscalls import ArgKind, by_name, by_nr
 
 AT_FDCWD = -100
@@ -148,6 +148,14 @@ class _Interpreter:
         tsc = chunk.events["tsc"].astype(np.int64)
         return tsc + np.where(at_end, chunk.events["dur"].astype(np.int64), 0)
 
+    def changes_tables(self, events: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+        """Leave out the many calls of fcntl and ioctl that only ask."""
+        nr, command = events["nr"], events["args"][:, 1].astype(np.uint32)
+        asks = (nr == self.nr["fcntl"]) & ~np.isin(command, (F_DUPFD, F_SETFD, F_DUPFD_CLOEXEC))
+        asks |= (nr == self.nr["ioctl"]) & ~np.isin(command, (FIOCLEX, FIONCLEX))
+        changes: npt.NDArray[np.bool_] = ~asks
+        return changes
+
     def apply(
         self, table: int, nr: int, args: list[int], ret: int, tsc: int, path: bytes, row: int
     ) -> None:
@@ -253,6 +261,7 @@ def _replay_tables(raw: RawTrace, processes: Processes, inherited: Mapping[int, 
     paths = chunk.texts()
     row_of = raw.rows(interpreter.watched)
     order = np.argsort(when, kind="stable")
+    order = order[interpreter.changes_tables(events)[order]]
     lists = (
         when[order].tolist(),
         events["nr"][order].tolist(),
@@ -296,15 +305,18 @@ def _lookup(raw: RawTrace, processes: Processes, replay: _Replay) -> npt.NDArray
     calls = raw.calls
     result = np.full(len(calls), NOTHING, np.int32)
     fd_at = _fd_arguments()
-    rows = np.flatnonzero(fd_at[raw.nr[raw.nr < NR_PROCESS]] != NO_FD)
+    nrs = raw.nr[raw.nr < NR_PROCESS]
+    tsc = np.concatenate([np.empty(0, np.uint64), *(file.tsc for file in raw.files)])
+    rows = np.flatnonzero(fd_at[nrs] != NO_FD)
     tables = np.array([image.table for image in processes.of_file] or [0], np.int64)
     keys, times = [], []
     for start in range(0, len(rows), 1 << 20):
-        chunk = raw.chunk(calls[rows[start : start + (1 << 20)]])
-        events = chunk.events
-        fds = events["args"][np.arange(len(events)), fd_at[events["nr"]]].astype(np.uint32)
-        keys.append(tables[chunk.file] << 32 | fds)
-        times.append(events["tsc"].astype(np.int64))
+        part = rows[start : start + (1 << 20)]
+        which = calls[part]
+        places = ARGS_AT + 8 * fd_at[nrs[part]].astype(np.int64)
+        fds = raw.words(which, places).astype(np.uint32).astype(np.int64)
+        keys.append(tables[raw.file_of(which)] << 32 | fds)
+        times.append(tsc[which].astype(np.int64))
     if not rows.size or not replay.fd:
         return result
     fds = np.array(replay.fd, np.int64) & 0xFFFFFFFF
