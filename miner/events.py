@@ -259,7 +259,7 @@ def from_tables(
     the piece before.
     """
     start, end, names = _names(table)
-    args = np.empty((len(rows), 6), dtype=np.uint64)
+    args = np.empty((len(rows), 6), dtype=np.uint64, order="F")  # a column is contiguous
     for i in range(6):
         args[:, i] = table.column(f"a{i}").to_numpy()
     object_id = _ints(table, "object_id", -1)

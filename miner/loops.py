@@ -9,6 +9,7 @@ middle of its parent), threads and noise do not break it apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,7 @@ _MAX_PERIOD = 16
 _MIN_TANDEM = 3
 
 
-@dataclass(frozen=True)
-class Tandem:
+class Tandem(NamedTuple):
     """Runs of one body, back to back, in one stream of tokens."""
 
     start: int  # of the run in the stream
@@ -118,9 +118,12 @@ def tandems(tokens: Ints) -> list[Tandem]:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], equal, [False]]).astype(np.int8)))
         spans = edges.reshape(-1, 2)
         long = spans[:, 1] - spans[:, 0] >= (_MIN_TANDEM - 1) * period
+        last = 0
         for start, end in spans[long].tolist():
             repeats = (end - start) // period + 1
-            if free[start : start + repeats * period].all():
+            # All of it is free, unless the run before reaches into it.
+            if start >= last:
+                last = start + repeats * period
                 found.append(Tandem(start, period, repeats))
-                free[start : start + repeats * period] = False
+                free[start:last] = False
     return sorted(found, key=lambda t: t.start)

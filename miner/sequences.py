@@ -18,7 +18,7 @@ from miner.joins import argument_index, by_number, fd_index, numbers
 from miner.loops import tandems
 from miner.loopstats import add_programs
 from miner.motifs import Arg, ArgKind
-from miner.order import order
+from miner.order import order, ranges
 from miner.render import call_line
 from miner.repeats import maximal_repeats
 from miner.tokens import BodyKey, stream_tokens, xattr_codes
@@ -192,15 +192,23 @@ def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]
     bodies: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     top = int(token.max(initial=0)) + 1
     shown = token.copy()
-    for run in tandems(token):
-        stop = run.start + run.period * run.repeats
+    found_runs = tandems(token)
+    for run in found_runs:
         body = tuple(token[run.start : run.start + run.period].tolist())
         bodies.setdefault(body, []).append((run.start, run.repeats))
-        grid = time_ns[run.start : stop].reshape(run.repeats, run.period)
-        head = slice(run.start, run.start + run.period)
-        time_ns[head], count[head] = grid.sum(axis=0), run.repeats
-        shown[head] += top
-        keep[run.start + run.period : stop] = False
+    if found_runs:
+        start, period, repeats = np.array(found_runs, dtype=np.int64).T
+        size = period * repeats
+        place = ranges(start, size)
+        run_of = np.repeat(np.arange(len(start)), size)
+        within = place - start[run_of]
+        head = start[run_of] + within % period[run_of]
+        first = within < period[run_of]
+        # The first round stands for all of them.
+        time_ns[head[first]] = np.bincount(head, time_ns[place], len(token))[head[first]]
+        count[head[first]] = repeats[run_of[first]]
+        shown[head[first]] += top
+        keep[place[~first]] = False
     found = []
     for body, runs in bodies.items():
         period = len(body)
