@@ -14,6 +14,7 @@ from miner.partial import Partial, mine_piece
 from miner.pieces import Piece, Trace
 
 _POOL_ROWS = 1 << 20  # fewer are mined before other processes have started
+CONNECT_S = 10  # to reach a scheduler
 _RETRIES = 5  # of a piece whose Dask worker died
 
 Task = tuple[Trace, Piece, Piece | None]
@@ -70,7 +71,7 @@ def dask(address: str) -> Iterator[Executor]:
     except ImportError:
         raise ExecutionError("no Dask here: pip install 'cosy[dask]'") from None
     try:
-        client = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise ExecutionError(f"no Dask scheduler at {address}: {error}") from None
 

@@ -86,8 +86,9 @@ def test_a_killed_worker_loses_nothing(expected: motifs.MotifFile, cluster: Any)
     assert by_name["slurp"].crossings == 4 * slurp.crossings
 
 
-def test_no_cluster_is_one_line() -> None:
+def test_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="no Dask: pip install 'cosy[dask]'")
+    monkeypatch.setattr(execution, "CONNECT_S", 1)
     with pytest.raises(
         execution.ExecutionError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"
     ):
