@@ -132,6 +132,8 @@ def main(
     With --json and no -o nothing is written. Exit status: 0 done, 1 a trace
     could not be read or the file not be written, 2 wrong usage.
     """
+    if validate and as_json:
+        raise click.UsageError("--validate prints lines: leave --json out")
     target = output or (None if as_json else _target(traces))
     if target:
         _check_target(target, force)
