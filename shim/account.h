@@ -40,6 +40,8 @@ HIDDEN void account_run(struct account *a, u64 start, u32 skipped, u32 records);
  * late, if so many of them will still be asked for?
  */
 HIDDEN bool account_expects(const struct account *a, s64 entries, s64 left);
+/* Of late, nearly everything was asked for. */
+HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);
 
 #endif

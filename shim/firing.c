@@ -116,13 +116,23 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 	return more;
 }
 
-// The whole directory, as far as the limits reach.
+/*
+ * A program may ask while it is still reading the directory's names: as many
+ * again may follow, or thousands. The latter only if nearly all is asked for.
+ */
+static bool goes_on(const struct firing *f, u32 records)
+{
+	return records < 2 * f->dir->entries || account_confident(f->account);
+}
+
+// The whole directory, as far as that and the limits reach.
 static void run_all(const struct firing *f)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
 	struct results *to = NULL;
 
-	for (u32 skip = 0; run_once(f, skip, &to) && to->records < f->compound->limit_ops;)
+	for (u32 skip = 0; run_once(f, skip, &to) && to->records < f->compound->limit_ops &&
+			   goes_on(f, to->records);)
 		skip = run->seen;
 	if (to)
 		results_close(to);

@@ -197,3 +197,32 @@ def test_a_directory_larger_than_one_run(
     # Opening a file gives up its answers: an archive with contents asks the kernel for half.
     share = 0.4 if command[0] == "tar" else 0.9
     assert served(counted.stderr) >= share * (LARGE + SMALL)
+
+
+READING = """
+import os, sys
+shown = 0
+with os.scandir(sys.argv[1]) as entries:
+    for number, entry in enumerate(entries):
+        if number < 6:
+            shown += os.lstat(entry.path).st_size
+print(shown)
+"""
+
+
+@pytest.mark.usefixtures("executor")
+def test_a_directory_that_is_still_read_is_not_run_over_whole(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for i in range(8000):
+        (top / f"a-name-of-a-usual-length-{i}").touch()
+    command = ["/usr/bin/python3", "-S", "-E", "-c", READING, str(top)]
+    done = call(env, "cosy-auto", "--stats", *command)
+    assert done.stdout == b"0\n"
+    (row,) = [line for line in done.stderr.decode().splitlines() if "dirscan-stat " in line]
+    fired, results, _ = (int(word.replace(",", "")) for word in row.split()[1:])
+    # Some 500 names were known at the first question.
+    assert fired >= 1
+    assert results < 3000
