@@ -199,14 +199,14 @@ def test_a_directory_larger_than_one_run(
     assert served(counted.stderr) >= share * (LARGE + SMALL)
 
 
+# Perl reads no directory of its own when it starts.
 READING = """
-import os, sys
-shown = 0
-with os.scandir(sys.argv[1]) as entries:
-    for number, entry in enumerate(entries):
-        if number < 6:
-            shown += os.lstat(entry.path).st_size
-print(shown)
+my ($top, $n, $shown) = ($ARGV[0], 0, 0);
+opendir(my $d, $top) or die;
+while (defined(my $name = readdir $d)) {
+    $shown += (lstat "$top/$name")[7] if $name =~ /length/ and $n++ < 6;
+}
+print "$shown\\n";
 """
 
 
@@ -218,7 +218,7 @@ def test_a_directory_that_is_still_read_is_not_run_over_whole(
     top.mkdir()
     for i in range(8000):
         (top / f"a-name-of-a-usual-length-{i}").touch()
-    command = ["/usr/bin/python3", "-S", "-E", "-c", READING, str(top)]
+    command = ["/usr/bin/perl", "-e", READING, str(top)]
     done = call(env, "cosy-auto", "--stats", *command)
     assert done.stdout == b"0\n"
     (row,) = [line for line in done.stderr.decode().splitlines() if "dirscan-stat " in line]
