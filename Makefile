@@ -56,6 +56,8 @@ bench: setup
 	$(BIN)/python -m bench.main_job
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.never_slower
+	$(BIN)/python -m bench.leave_one_out
 	$(BIN)/python -m bench.tracing
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
