@@ -58,6 +58,8 @@ class Initramfs:
             if source.suffix == ".xz" and path.endswith(".ko"):
                 content = lzma.decompress(content)
             self.data(path, content, stat.S_IMODE(source.stat().st_mode))
+            if source.suffix == ".so":
+                self.libraries(source)
 
     def program(self, name: str, path: str | None = None) -> None:
         """A program of the host, by name or path, with the libraries that it is linked with."""
@@ -72,7 +74,8 @@ class Initramfs:
         """What the dynamic linker would load with `source`: nothing for a static program."""
         done = subprocess.run(["ldd", str(source)], capture_output=True, text=True, check=False)
         for library in re.findall(r"^\s*(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE):
-            self.copy(Path(library), library)
+            if self._place(library) not in self._entries:
+                self.copy(Path(library), library)
 
     def busybox(self) -> None:
         """Busybox and a link for each of its commands, in a folder that PATH names last."""

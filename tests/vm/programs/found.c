@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* What the fuzzer found, each as the shortest request that showed it. */
-#define _GNU_SOURCE
 #include "context.h"
 
 #define BUFFER (1u << 20)

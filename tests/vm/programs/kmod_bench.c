@@ -4,7 +4,6 @@
  * plain calls and of fused operations over DIR's files. Under -icount a clock
  * counts instructions. What was read must be the same both ways.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>

@@ -4,7 +4,6 @@
  * kmod_conform check DIR [UID]		fused operations against plain calls, as that user
  * The context is opened before the user changes: rights are those of the moment.
  */
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <grp.h>
 #include <sys/mount.h>

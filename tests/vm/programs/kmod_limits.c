@@ -3,7 +3,6 @@
  * kmod_limits CASE...: what the module must refuse, stop or leave alone. Each case
  * prints its name when it went well. `hold` keeps a context open until SIGTERM.
  */
-#define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
