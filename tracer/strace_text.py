@@ -40,7 +40,9 @@ _END = re.compile(
 )
 _UNFINISHED = b" <unfinished ...>"
 _TOKEN = re.compile(
-    rb'"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]|[^"/<,\[\](){}]+|.'
+    rb'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}'  # a structure in one go, where none is within it
+    rb'|"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]'
+    rb'|[^"/<,\[\](){}]+|.'
 )
 _STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))")
@@ -174,6 +176,13 @@ def split(text: bytes) -> list[bytes]:
         word += token
     words.append(word)
     return words
+
+
+def _end(rest: bytes) -> re.Match[bytes] | None:
+    """Find the result; nearly always it is behind the last " = ", which is found much faster."""
+    at = len(rest[: rest.rfind(b" = ") + 1].rstrip(b" "))
+    at -= rest[at - 1 : at] == b")"
+    return _END.match(rest, at) or _END.search(rest)
 
 
 @dataclass
@@ -310,7 +319,7 @@ class Importer:
 
     def _call(self, tid: int, task: _Task, name: str, t_ns: int, begun: bytes, rest: bytes) -> None:
         call = self._calls.get(name)
-        end = _END.search(rest) if call else None
+        end = _end(rest) if call else None
         if not call or not end:
             self.unread += 1
             return

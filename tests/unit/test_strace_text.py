@@ -163,6 +163,10 @@ def test_numbers(word: bytes, value: int) -> None:
     assert number(word) == value
 
 
+def test_a_structure_that_does_not_end_takes_no_longer() -> None:
+    assert split(b"{" + b"aaaa, {b" * 5000) == [b"{" + b"aaaa, {b" * 5000]
+
+
 def test_splitting() -> None:
     text = b'3</a, b>, "x, \\"y", {a=[1, 2], b=3}, [{iov_base="q)", iov_len=2}], 0 /* c, d */, A|B'
     assert len(split(text)) == 6
