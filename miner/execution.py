@@ -15,6 +15,7 @@ from miner.pieces import Piece, Trace
 
 _POOL_ROWS = 1 << 20  # fewer are mined before other processes have started
 CONNECT_S = 10  # to reach a scheduler
+_NEIGHBOURS = 3  # pieces that stay together even if that leaves less to share out
 _RETRIES = 5  # of a piece whose Dask worker died
 
 Task = tuple[Trace, Piece, Piece | None]
@@ -33,7 +34,7 @@ def mine_task(task: Task) -> Partial:
 
 def _pool(workers: int, tasks: Sequence[Task]) -> list[Partial]:
     # Neighbours go to one process, which then has the piece before at hand.
-    chunk = max(len(tasks) // (workers * 4), 1)
+    chunk = max(-(-len(tasks) // (workers * 4)), min(-(-len(tasks) // workers), _NEIGHBOURS))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["miner.partial"])
     try:

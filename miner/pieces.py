@@ -2,8 +2,8 @@
 """Cuts traces into pieces that are mined one by one, so that no trace has to fit into memory.
 
 A piece is a run of row groups. Pieces know of each other only what stands in front of their rows:
-the opens and directory readings of the piece before. An instance that crosses a border counts in
-both parts. Traces of up to PIECE_ROWS events are one piece.
+the opens and directory readings at the end of the one before. An instance that crosses a border
+counts in both parts. Traces of up to PIECE_ROWS events are one piece.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tracer.dataset import Dataset
 from tracer.target import DatasetError
 
 PIECE_ROWS = 1 << 21
+EXPLAINING_ROWS = 1 << 19  # of the piece before, in which opens and readings are looked for
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,20 @@ def _recording(dataset: Dataset) -> str:
 def _explaining(source: str, recording: str, piece: Piece) -> tuple[pa.Table, Ints]:
     """Rows of a piece that explain later ones: opens, directory readings, and their numbers."""
     del recording
-    return _select(_own_rows(Dataset(source), piece), piece)
+    dataset = Dataset(source)
+    # Only the row groups that hold its end.
+    metadata, end = dataset.events_file.metadata, piece.stop
+    groups, first = list(piece.groups), piece.first
+    while len(groups) > 1 and first + metadata.row_group(groups[0]).num_rows <= _front(piece):
+        first += metadata.row_group(groups.pop(0)).num_rows
+    start = max(piece.start, _front(piece))
+    part = Piece(piece.number, start, end, tuple(groups), first)
+    return _select(_own_rows(dataset, part), piece)
+
+
+def _front(piece: Piece) -> int:
+    """The first row of a piece that may explain later ones."""
+    return max(piece.start, piece.stop - EXPLAINING_ROWS)
 
 
 def _select(table: pa.Table, piece: Piece) -> tuple[pa.Table, Ints]:
@@ -186,7 +200,7 @@ def _select(table: pa.Table, piece: Piece) -> tuple[pa.Table, Ints]:
     numbers += [calls["getdents64"].nr, calls["getdents"].nr]
     mask = pc.is_in(table.column("nr"), pa.array(numbers, pa.int16()))
     mask = pc.and_(mask, pc.fill_null(pc.greater_equal(table.column("ret"), 0), False))
-    rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + piece.start
+    rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + piece.stop - len(table)
     return table.filter(mask), rows
 
 
@@ -214,7 +228,8 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
             table = pa.concat_tables([front[0], table])
             rows = np.concatenate([front[1], rows])
         if piece.stop < trace.rows:
-            _last[recording] = piece, _select(table.slice(context), piece)
+            skipped = context + _front(piece) - piece.start
+            _last[recording] = piece, _select(table.slice(skipped), piece)
         ids = np.unique(table.column("object_id").drop_null().to_numpy()).astype(np.int64)
         objects = _objects(dataset, trace.source, ids[ids >= 0])
         found = events.from_tables(

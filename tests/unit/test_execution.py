@@ -128,3 +128,20 @@ def test_a_trace_that_was_recorded_again_is_read_again(tmp_path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         events = pieces.read(builder.write(path))
         assert {p for p in events.objects.path.to_pylist() if p} >= {f"/{name}/0"}
+
+
+def test_what_stands_in_front_of_a_piece_does_not_depend_on_who_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that mined the piece before has the same rows at hand as one that did not."""
+    monkeypatch.setattr(pieces, "EXPLAINING_ROWS", 300)
+    builder, _ = planted(2)
+    trace, parts = pieces.open_trace(builder.write(tmp_path / "t.cosytrace"), 700)
+    pieces.load(trace, parts[0], None)
+    at_hand = pieces.load(trace, parts[1], parts[0])
+    pieces._last.clear()
+    read = pieces.load(trace, parts[1], parts[0])
+    assert 0 < at_hand.before == read.before <= 300
+    assert at_hand.t_ns.tolist() == read.t_ns.tolist()
+    assert at_hand.object.tolist() == read.object.tolist()
+    assert at_hand.objects.event.tolist() == read.objects.event.tolist()
