@@ -30,7 +30,7 @@ static s64 copy(struct cosy_op *op, struct file *from, struct file *to, int *sta
 	if (from_at < 0 || to_at < 0)
 		return -EINVAL;
 	while (done < bytes) {
-		*status = cosy_tick(op->budget);
+		*status = cosy_tick_long(op->budget);
 		if (*status)
 			break;
 		got = copy_some(from, from_at, to, to_at, min_t(u64, bytes - done, COPY_CHUNK));

@@ -9,6 +9,7 @@
 #include "cosy.h"
 
 #define MAX_BYTES (1u << 20) /* as the verifier allows for constants */
+#define LONG_BODY 256 /* instructions of a loop after which each turn looks at the clock */
 
 static int load(const struct cosy_context *c, const struct cosy_insn *x, u64 *regs)
 {
@@ -58,6 +59,14 @@ static int store(const struct cosy_context *c, const struct cosy_insn *x, const 
 		put_unaligned(regs[x->b], (u64 *)to);
 	}
 	return 0;
+}
+
+/* In front of strings(), by how much they have to do. */
+static int strings_tick(const struct cosy_insn *x, const u64 *regs, struct cosy_budget *budget)
+{
+	u64 bytes = x->imm ?: regs[x->dst];
+
+	return bytes > COSY_LONG_BYTES ? cosy_tick_long(budget) : cosy_tick(budget);
 }
 
 static int strings(const struct cosy_context *c, const struct cosy_insn *x, u64 *regs)
@@ -177,6 +186,9 @@ static int call(struct cosy_context *c, const struct cosy_program *program,
 	if (!status && x->op == COSY_I_CALL)
 		status = cosy_call(c, cosy_call_find(x->imm), &regs[x->a], budget, &regs[x->dst]);
 	*done = !status;
+	/* it read or wrote as much as many others */
+	if (!status && x->op == COSY_I_CALL && (s64)regs[x->dst] > (s64)COSY_LONG_BYTES)
+		budget->until_clock = 1;
 	if (!status && x->op == COSY_I_FUSED)
 		regs[x->dst] = cosy_fused(c, x->imm, &regs[x->a], program->flags & COSY_LOAD_PURE,
 					  budget, &used, &status);
@@ -208,7 +220,7 @@ void cosy_interpret(struct cosy_context *c, const struct cosy_program *program,
 				pc += x->imm;
 			break;
 		case COSY_I_LOOP:
-			err = cosy_tick(budget);
+			err = x->imm < -LONG_BODY ? cosy_tick_long(budget) : cosy_tick(budget);
 			if (err)
 				break;
 			if (regs[x->dst] > 1) {
@@ -219,7 +231,7 @@ void cosy_interpret(struct cosy_context *c, const struct cosy_program *program,
 			}
 			break;
 		case COSY_I_STRLEN ... COSY_I_COMPARE:
-			err = cosy_tick(budget) ?: strings(c, x, regs);
+			err = strings_tick(x, regs, budget) ?: strings(c, x, regs);
 			break;
 		case COSY_I_CALL:
 		case COSY_I_FUSED:

@@ -17,7 +17,8 @@ MODULE_PARM_DESC(max_ops, "most loop turns, calls and items of one run");
 /*
  * Reading the clock costs some 50 instructions, an item at least 500: look every
  * 16 ticks. One tick is bounded: an item of a fused operation, 64 KiB of data, or
- * a stretch of a program without a loop.
+ * a stretch of a program without a loop. In front of what is longer the clock is read
+ * each time (cosy_tick_long).
  */
 #define TICKS_PER_CLOCK 16
 
