@@ -79,7 +79,7 @@ static struct results *open_results(const struct firing *f)
 	if (d->cut && run->dir_size / ENTRY_BYTES > all)
 		all = run->dir_size / ENTRY_BYTES;
 	if (cut(run) && all > records && records) {
-		bytes = bytes * all / records * 17 / 16;
+		bytes = bytes * all / records * 5 / 4; // trimmed afterwards
 		records = all;
 	}
 	if (bytes > f->compound->limit_bytes)

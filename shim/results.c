@@ -218,6 +218,8 @@ bool results_add(struct results *r)
 	for (u32 i = 0; i < COSY_BPF_PAGES; i++) {
 		u32 bytes = run->used[i];
 
+		if (!bytes)
+			continue;
 		if (bytes > COSY_BPF_PAGE || bytes % 8 || bytes > r->room - r->used)
 			return false;
 		memcpy(r->data + r->used, staging->pages[i].data, bytes);
