@@ -202,7 +202,10 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	if (rec.results->start.epoch != epoch_now())
 		return false;
 	fruitless = 0;
-	child->dir->asked += !(*rec.served & SERVED_ALL);
+	if (!(*rec.served & SERVED_ALL)) {
+		child->dir->asked++;
+		rec.results->fresh--;
+	}
 	use(&rec, kind);
 	account_answer(&accounts[rec.results->compound]);
 	leaf_answered();

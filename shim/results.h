@@ -34,6 +34,7 @@ struct results {
 	u8 *data; /* behind the index */
 	u32 used, room; /* bytes of data */
 	u32 records, most; /* that there are, that the index takes */
+	u32 fresh; /* records that answered nothing yet */
 };
 
 /* A child's record. */
