@@ -109,8 +109,8 @@ u32 compounds_start(void)
 	for (u32 i = 0; i < profile.head->n_compounds; i++) {
 		const struct cosy_compound *c = &profile.compounds[i];
 
-		if (!(cosy_config.executors & COSY_EXECUTOR_BPF) || !bpf_can_run(&profile, c) ||
-		    !serve_kinds(i, c)) {
+		if (!(cosy_config.executors & (COSY_EXECUTOR_BPF | COSY_EXECUTOR_MODULE)) ||
+		    !bpf_can_run(&profile, c) || !serve_kinds(i, c)) {
 			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
 		}

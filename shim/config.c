@@ -12,7 +12,8 @@
 
 struct cosy_config cosy_config = {
 	.max_age_ms = 100,
-	.executors = ~(u32)COSY_EXECUTOR_REFERENCE, // that one gains nothing
+	// The reference gains nothing, the module not enough yet: only when asked for.
+	.executors = ~(u32)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE),
 };
 
 static char orders[MAX_ORDERS]; // "COSY_SHIM=..." as it came

@@ -10,7 +10,7 @@
 #include "cosy_image.h"
 #include "image.h"
 
-/* Can the eBPF executor answer every operation of this compound? */
+/* Can a scan of a directory answer every operation of this compound? */
 HIDDEN bool bpf_can_run(const struct image *im, const struct cosy_compound *c);
 /* What a run writes to: pages first, since each begins at a page's start. */
 struct run_buffers {
@@ -23,6 +23,9 @@ struct run_buffers {
  * -errno: there is no executor (-ENOENT) or it could not be called; else
  * to->run.status says how it went.
  */
+HIDDEN long executor_run(struct run_buffers *to, int dirfd, u32 skip);
+/* The same by one executor. */
 HIDDEN long bpf_run(struct run_buffers *to, int dirfd, u32 skip);
+HIDDEN long module_run(struct run_buffers *to, int dirfd, u32 skip);
 
 #endif

@@ -93,7 +93,7 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
 	u64 start = rdtsc();
-	long ret = bpf_run(results_staging(), f->fd, skip);
+	long ret = executor_run(results_staging(), f->fd, skip);
 	u32 records = 0;
 	bool more = false;
 

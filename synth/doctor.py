@@ -18,6 +18,7 @@ from synth.errors import SynthError
 from tracer import native
 
 BPFFS: Final = Path("/sys/fs/bpf")
+DEVICE = Path("/dev/cosy")
 PINS: Final = BPFFS / "cosy"  # COSY_BPF_PIN_DIR of kmod/uapi/cosy_bpf.h
 PIN_NAMES: Final = ("buffers", "dirscan")
 BPF_FS_MAGIC: Final = "bpf"
@@ -166,9 +167,15 @@ def executor_bpf() -> Finding:
     return Finding("executor bpf", True, f"loaded: {PINS}")
 
 
-def executors_to_come() -> Finding:
-    """The interface is there for more executors; this version has one."""
-    return Finding("executor module", False, "not part of this version: the bpf executor serves")
+def executor_module() -> Finding:
+    """The kernel module: loaded, and open to this user."""
+    if not DEVICE.exists():
+        command = "sudo make -C kmod/module install"
+        return Finding("executor module", False, "not loaded (docs/kernel-module.md)", command)
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        detail = f"{DEVICE} is closed to this user"
+        return Finding("executor module", False, detail, "sudo adduser $USER cosy, log in again")
+    return Finding("executor module", True, f"loaded: {DEVICE}")
 
 
 CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
@@ -183,7 +190,7 @@ CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     lockdown,
     security_modules,
     executor_bpf,
-    executors_to_come,
+    executor_module,
 )
 
 

@@ -85,15 +85,19 @@ static inline bool cosy_range_ok(const struct cosy_context *c, u64 offset, u64 b
 
 #define COSY_NAMES_BYTES (32u << 10) /* of directory entries read at a time */
 
+struct cosy_scratch;
+
 /* A fused operation under way. */
 struct cosy_op {
 	struct cosy_budget *budget;
 	u64 args[COSY_FUSED_ARGS];
 	u32 flags; /* COSY_WANT_* */
+	bool pure;
 	u8 *out; /* aligned to 8 bytes; other threads of the caller may write there, too */
 	u32 out_bytes, used;
 	const char *names; /* as above, but not to be trusted twice */
 	u32 names_bytes;
+	struct cosy_scratch *scratch;
 	unsigned long names_user; /* the same names in the caller's memory; 0: not there */
 	struct file *reader; /* opened for one file after the other (reader.c) */
 };
@@ -113,6 +117,20 @@ s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
 /* The same with memory of the caller. */
 s64 cosy_fused_user(u32 nr, const u64 *args, bool pure, struct cosy_budget *budget, u64 *used,
 		    int *status);
+
+/* --- scratch.c --------------------------------------------------------------------- */
+
+#define COSY_SCRATCH_OUT (64u << 10)
+
+struct cosy_scratch {
+	u8 out[COSY_SCRATCH_OUT]; /* results on their way to the caller's memory */
+	u8 names[COSY_NAMES_BYTES]; /* of a directory */
+};
+
+/* NULL: no memory. What is in it is of no meaning. */
+struct cosy_scratch *cosy_scratch_get(void);
+void cosy_scratch_put(struct cosy_scratch *s);
+void cosy_scratch_exit(void);
 
 /* --- record.c -------------------------------------------------------------------- */
 
@@ -191,6 +209,35 @@ void cosy_reader_take(struct cosy_op *op, struct file **kept);
 /* As kernel_read(), of a file that was opened by cosy_reader_open(). */
 ssize_t cosy_read(struct file *file, u8 *to, size_t bytes, loff_t *at);
 
+/* --- children.c, entries.c ----------------------------------------------------------- */
+
+/* A name of a directory, and where it came from. */
+struct cosy_name {
+	union {
+		loff_t at; /* position of this entry */
+		struct dentry *child; /* held */
+	};
+	u16 len;
+	u16 type; /* DT_* */
+	u32 index; /* of the child among its siblings */
+	u64 text[]; /* COSY_NAME_BYTES(len) */
+};
+
+static inline u32 cosy_name_bytes(u32 len)
+{
+	return sizeof(struct cosy_name) + COSY_NAME_BYTES(len);
+}
+
+struct cosy_names {
+	struct dir_context dc;
+	u8 *buffer;
+	u32 used;
+};
+
+u32 cosy_children(struct dentry *parent, u32 position, struct cosy_names *names);
+/* Those from offset `from` on. */
+void cosy_children_put(struct cosy_names *names, u32 from);
+
 /* --- names.c ------------------------------------------------------------------------ */
 
 /* dirfd or AT_FDCWD as a path that the caller puts. */
@@ -205,8 +252,10 @@ struct cosy_found {
 
 /*
  * A child by its name, which is a single component, and what is mounted there.
- * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
+ * cosy_may_search() came first. 0, then cosy_found_put(); or -errno. cosy_child_is():
+ * it is known, and held for the caller, who gives that up.
  */
+int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_found *found);
 int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
 static inline void cosy_found_put(const struct cosy_found *found)
 {

@@ -18,7 +18,8 @@ static const struct fused {
 } table[] = {
 	[COSY_OP_ENTRIES] = {
 		.run = cosy_entries,
-		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME,
+		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME |
+			 COSY_WANT_HINTS | COSY_WANT_CACHED,
 		.flags_at = 1,
 		.out_at = 2,
 		.names_at = 6,
@@ -70,6 +71,7 @@ static int start(struct cosy_op *op, u32 nr, const u64 *args, bool pure, struct 
 	op->budget = budget;
 	memcpy(op->args, args, sizeof(op->args));
 	/* nothing asked ahead may change when a file was last read */
+	op->pure = pure;
 	op->flags = flags | (pure ? COSY_WANT_NOATIME : 0);
 	return 0;
 }
@@ -103,9 +105,13 @@ s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
 		op.names_bytes = min_t(u64, bytes, S32_MAX);
 		op.names_user = user ? user + names : 0;
 	}
+	op.scratch = cosy_scratch_get();
+	if (!op.scratch)
+		return -ENOMEM;
 	cosy_reader_take(&op, &c->reader);
 	ret = f->run(&op, status);
 	cosy_reader_keep(&op, &c->reader);
+	cosy_scratch_put(op.scratch);
 	*used = op.used;
 	return ret;
 }
@@ -167,15 +173,23 @@ s64 cosy_fused_user(u32 nr, const u64 *args, bool pure, struct cosy_budget *budg
 	if (IS_ERR(names))
 		return PTR_ERR(names);
 	ret = -ENOMEM;
+	op.scratch = cosy_scratch_get();
+	if (!op.scratch)
+		goto out_names;
 	op.names = names;
 	op.names_bytes = n_names;
 	op.out_bytes = out_bytes;
-	op.out = out_bytes ? kvmalloc(out_bytes, GFP_KERNEL_ACCOUNT) : NULL;
-	if (op.out || !out_bytes) {
+	op.out = op.scratch->out;
+	if (out_bytes > COSY_SCRATCH_OUT)
+		op.out = kvmalloc(out_bytes, GFP_KERNEL_ACCOUNT);
+	if (op.out) {
 		ret = fused_user(f, &op, out, status);
 		*used = op.used;
 	}
-	kvfree(op.out);
+	if (op.out != op.scratch->out)
+		kvfree(op.out);
+	cosy_scratch_put(op.scratch);
+out_names:
 	kvfree(names);
 	return ret;
 }

@@ -374,6 +374,7 @@ static int __init cosy_init(void)
 static void __exit cosy_exit(void)
 {
 	misc_deregister(&cosy_device);
+	cosy_scratch_exit();
 }
 
 module_init(cosy_init);

@@ -41,6 +41,7 @@
 #define COSY_N_REGS 32
 #define COSY_MAX_XATTRS 4 /* names that COSY_OP_ENTRIES asks for */
 #define COSY_MAX_DEPTH 8 /* levels of subdirectories */
+#define COSY_MAX_CACHED 16384 /* entries of COSY_WANT_CACHED */
 #define COSY_MAX_USER_BYTES (1u << 20) /* COSY_FUSED_USER: of each memory range */
 
 /* --- the context ---------------------------------------------------------- */
@@ -81,13 +82,16 @@ struct cosy_block {
 	__u32 error; /* the block ended early by this errno; n entries are good */
 }; /* 40 bytes */
 #define COSY_BLOCK_END 0x1 /* nothing is missing behind the last entry */
+#define COSY_BLOCK_ACL 0x2 /* ENTRIES: POSIX ACLs are on: a missing one is ENODATA */
 
 /* cosy_entry.flags */
 #define COSY_ENTRY_MOUNT 0x1 /* a mount point: attributes are the mounted root's */
 #define COSY_ENTRY_DATA 0x2 /* data was asked for and tried: see data */
 #define COSY_ENTRY_DATA_END 0x4 /* data reaches to the end of the file */
-#define COSY_ENTRY_SPECIAL                                                                         \
-	0x8 /* never opened or read here: a device, FIFO, socket, file or link of /proc */
+#define COSY_ENTRY_SPECIAL 0x8 /* never read: a device, FIFO, socket, file or link of /proc */
+/* only with COSY_WANT_HINTS */
+#define COSY_ENTRY_XATTR_NONE 0x10 /* no extended attribute at all, though there could be */
+#define COSY_ENTRY_ATIME_STABLE 0x20 /* reading it would not change its access time now */
 
 /*
  * Behind the fixed part: n_xattrs __s32, padded to 8 bytes; the name and a NUL,
@@ -146,6 +150,7 @@ enum cosy_fused_op {
 	 * xattr names (each ended by NUL, the last by two; only with WANT_XATTR),
 	 * most bytes of data per file. Subdirectories down to `depth` levels follow
 	 * as blocks of their own while there is room, each whole, level by level.
+	 * A pure program gets EOPNOTSUPP where a server might have to be asked.
 	 * Returns the number of entries in all blocks.
 	 */
 	COSY_OP_ENTRIES = 1,
@@ -175,6 +180,13 @@ enum cosy_fused_op {
 #define COSY_WANT_NOFOLLOW 0x8 /* FILES: a symbolic link as the last component is not followed */
 #define COSY_WANT_NOATIME 0x10 /* access times stay; a pure program implies it */
 #define COSY_WANT_AT 0x20 /* COPY: at given offsets */
+#define COSY_WANT_HINTS 0x40 /* ENTRIES: what helps to tell how long an answer holds */
+/*
+ * ENTRIES: only what the kernel knows of the directory without reading it, which
+ * may be little or all; no data. The position counts entries that were passed, not
+ * more than COSY_MAX_CACHED.
+ */
+#define COSY_WANT_CACHED 0x80
 
 /* --- limits and how it ended ---------------------------------------------- */
 

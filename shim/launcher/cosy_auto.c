@@ -9,6 +9,8 @@
 #include <locale.h>
 #include <unistd.h>
 
+#include "cosy_module.h"
+
 #define MAX_ORDERS 4000 /* the shim keeps 4096 bytes with the variable's name */
 
 /* All that was found out about the command, and what will be done with it. */
@@ -41,11 +43,20 @@ static void plan_execution(struct plan *p)
 	uint32_t executors;
 
 	profile_choose(&p->profile, &p->opt, &p->program, &p->places);
-	executors = profile_executors(&p->profile) & p->opt.executors;
+	executors = profile_executors(&p->profile);
+	// What scans a directory for one does so for the other.
+	if (executors & COSY_EXECUTOR_BPF)
+		executors |= COSY_EXECUTOR_MODULE;
+	executors &= p->opt.executors;
 	if (!p->opt.executors)
 		p->executor = "none: only watching, as asked";
+	else if (executors & COSY_EXECUTOR_MODULE && executor_module())
+		p->executor = NULL;
 	else if (executors & COSY_EXECUTOR_BPF)
 		p->executor = executor_prepare(&p->places);
+	else if (executors & COSY_EXECUTOR_MODULE)
+		p->executor = "the kernel module is not loaded, or " COSY_DEVICE
+			      " is not for this user: see docs/kernel-module.md";
 	else if (!(executors & COSY_EXECUTOR_REFERENCE))
 		p->executor = "none of the profile's is among those allowed or built";
 	// Plain calls need nobody else.

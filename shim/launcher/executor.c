@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cosy_bpf.h"
+#include "cosy_module.h"
 
 #define RETRY_S 3600 /* after a failure: a machine without BPF must not pay at each start */
 
@@ -46,6 +47,11 @@ static bool failed_lately(const char *marker)
 	struct stat st;
 
 	return *marker && !lstat(marker, &st) && st.st_mtime + RETRY_S > time(NULL);
+}
+
+bool executor_module(void)
+{
+	return !access(COSY_DEVICE, R_OK | W_OK);
 }
 
 /* NULL: the executor is ready; else why not, and what would change it. */

@@ -26,7 +26,7 @@ enum exit_code {
 };
 
 /* Unless the user says otherwise: that one gains nothing. */
-#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+#define EXECUTORS_USUAL (~(uint32_t)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE))
 
 struct options {
 	bool stats;
@@ -83,6 +83,8 @@ const char *profile_string(const struct profile *p, uint32_t offset);
 uint32_t profile_executors(const struct profile *p);
 
 /* executor.c */
+/* The kernel module is there, and this user may use it. */
+bool executor_module(void);
 const char *executor_prepare(const struct places *places);
 
 /* environment.c */

@@ -16,6 +16,8 @@ from tests.vm.conftest import kernel_or_skip
 from tests.vm.programs import build_program
 
 ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+LIBRARY = BUILD / "shim" / "libcosy.so"
 CASES = [
     "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "restart", "kill",
     "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
@@ -141,3 +143,28 @@ def test_deadlines_hold(kernel: Kernel, cosy_module: Path, tmp_path: Path) -> No
     for row in rows:
         assert row["n"] > 0, row
         assert row["worst_ns"] < MOST_OVERRUN, row
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason="no build of the shim: make setup")
+def test_cosy_auto_answers_from_the_module(kernel: Kernel, cosy_module: Path) -> None:
+    """`ls -lR` says the same, for the most part from what the module said."""
+    parts = [LIBRARY, BUILD / "shim" / "launcher" / "cosy-auto", BUILD / "synth" / "default.img"]
+    machine = Machine(
+        kernel,
+        programs=["ls"],
+        files={f"/cosy/{part.name}": part for part in parts},
+        own_modules=[(cosy_module, "")],
+    )
+    script = """mkdir -p /t/a/b; for i in $(seq 40); do echo $i >/t/file-$i; ln -s f /t/a/l-$i; done
+    mkdir /t/mounted; mount -t tmpfs m /t/mounted; touch /t/mounted/file; mknod /t/null c 1 3
+    chmod 666 /dev/cosy
+    /usr/bin/ls -lR /t >/tmp/plain
+    /cosy/cosy-auto --executor module --stats /usr/bin/ls -lR /t >/tmp/cosy || exit 1
+    cmp /tmp/plain /tmp/cosy
+    cd /t && su user -c '/usr/bin/ls -lR . >/tmp/p; \
+        /cosy/cosy-auto --executor module /usr/bin/ls -lR . >/tmp/c; cmp /tmp/p /tmp/c'"""
+    result = run(machine, script)
+    stats = result.stderr.decode()
+    served = re.search(r"dirscan-stat +\d+ +\d+ +(\d+)", stats)
+    assert served, stats
+    assert int(served[1]) > 100, stats

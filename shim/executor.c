@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+/* Which executor runs: the module where this process may use it, else eBPF. */
+#include "executor.h"
+
+#include <errno.h>
+
+#include "shim.h"
+
+long executor_run(struct run_buffers *to, int dirfd, u32 skip)
+{
+	static bool no_module;
+	long ret = -ENOENT;
+
+	if (cosy_config.executors & COSY_EXECUTOR_MODULE && !no_module) {
+		ret = module_run(to, dirfd, skip);
+		switch (ret) {
+		case -ENOENT: // not loaded
+		case -ENXIO:
+		case -ENODEV:
+		case -EACCES: // not for this user
+		case -EPERM:
+		case -ENOTTY: // of another version
+		case -EINVAL:
+			no_module = true;
+			break;
+		default:
+			return ret;
+		}
+	}
+	if (cosy_config.executors & COSY_EXECUTOR_BPF)
+		ret = bpf_run(to, dirfd, skip);
+	return ret;
+}
