@@ -83,7 +83,7 @@ class Machine:
     cpus: int = 1
     icount: bool = False
 
-    def run(self, command: Sequence[str] | str, timeout_s: float = 60) -> Result:
+    def run(self, command: Sequence[str] | str, timeout_s: float = 180) -> Result:
         """Boot, run `command` (words, or a script for sh) as root, power off.
 
         Raises CrashError if a kernel bug ends the guest, TimedOutError after `timeout_s` in all.

@@ -142,7 +142,7 @@ def run_stock(
     rounds: int = 1,
     append: str = "",
     icount: bool = False,
-    timeout_s: float = 120,
+    timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
     """Rows, and what the guest's kernel complained of.
 

@@ -89,7 +89,7 @@ def test_documented_python_in_the_kernel(
         own_modules=[(cosy_module, "")],
         memory_mib=1024,
     )
-    result = machine.run("\n".join(script), timeout_s=120)
+    result = machine.run("\n".join(script), timeout_s=300)
     assert result.returncode == 0, (result.stdout + result.stderr).decode()
     lines = result.stdout.decode().splitlines()
     assert lines[1:3] == ["/etc/no-such-file No such file or directory", "5050"]
