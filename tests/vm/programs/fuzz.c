@@ -278,7 +278,7 @@ static void fused_request(struct cosy_fused *call)
 				     .flags = one_in(2) ? COSY_FUSED_PURE : 0,
 				     .limits = random_limits() };
 	call->args[0] = (uint64_t)(int64_t)random_fd();
-	call->args[1] = random64() & (one_in(16) ? 0xff : 0x1f);
+	call->args[1] = random64() & (one_in(16) ? 0x1ff : one_in(2) ? 0xdf : 0x1f);
 	if (context.bytes > 8192) {
 		uint64_t room = context.bytes - 8192;
 
