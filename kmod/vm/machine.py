@@ -118,10 +118,8 @@ class Machine:
             words += ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.cpus)]
         words += ["-machine", "q35", "-m", str(self.memory_mib), "-kernel", str(self.kernel.image)]
         words += ["-initrd", str(folder / "initramfs"), "-serial", f"file:{folder}/console"]
-        # no_timer_check: on a busy host the emulated timer may seem dead, and the guest panics.
         # no_timer_check: on a busy host the timer's test at boot comes too late, and panics.
         append = "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic random.trust_cpu=on"
-        append += " no_timer_check"
         append += " no_timer_check"
         words += ["-append", f"{append} {self.append}".rstrip()]
         words += ["-device", "virtio-serial-pci"]
