@@ -279,10 +279,11 @@ static int one_block(struct walk *w, const struct path *dir, u64 position, u32 p
 		goto out;
 	block.ino = st.ino;
 	block.dev = new_encode_dev(st.dev);
-	if (IS_POSIXACL(inode))
-		block.flags |= COSY_BLOCK_ACL;
-	if (op->flags & COSY_WANT_HINTS)
+	if (op->flags & COSY_WANT_HINTS) {
+		if (IS_POSIXACL(inode))
+			block.flags |= COSY_BLOCK_ACL;
 		w->has_security_xattrs = has_security_xattrs(dir);
+	}
 	op->used += sizeof(block);
 	if (cached)
 		cached_entries(w, dir, position, depth, &block);
