@@ -124,8 +124,8 @@ void account_run(struct account *a, u64 start, u32 skipped, u32 records)
 }
 
 /*
- * A child that is asked for twice is answered once, and the second time the
- * kernel does what it was spared the first: such a pair saves nothing.
+ * Where a child is asked for twice and answered once, the kernel does the
+ * second time what it was spared the first: such a pair saves nothing.
  */
 bool account_expects(const struct account *a, s64 entries, s64 left)
 {

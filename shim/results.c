@@ -241,9 +241,10 @@ bool results_add(struct results *r)
 		if (bytes > COSY_BPF_PAGE || bytes % 8 || bytes > r->room - r->used)
 			return false;
 		memcpy(r->data + r->used, staging->pages[i].data, bytes);
-		if (!index_page(r, r->used, r->used + bytes))
-			return false;
+		// Before they are looked at: what the index leads to must stay ours.
 		r->used += bytes;
+		if (!index_page(r, r->used - bytes, r->used))
+			return false;
 	}
 	return true;
 }
