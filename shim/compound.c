@@ -413,8 +413,14 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 	struct child child;
 	struct record rec;
 
-	if (!ground_ours() || !ground_trylock())
+	if (!ground_ours())
 		return;
+	if (!ground_trylock()) {
+		// Another thread has the table: what is left of the file's answers goes with all.
+		if (!directory)
+			epoch_end(FENCE_OPEN_FILE);
+		return;
+	}
 	if (armed && dir_child(dirfd, path, len, &child) && has_results(&child) &&
 	    results_find(child.dir->results, child.name, child.len, &rec) == COSY_DECLINES) {
 		if (S_ISDIR(rec.child->mode))
