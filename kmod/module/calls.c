@@ -203,9 +203,8 @@ int cosy_call(const struct cosy_context *c, const struct cosy_call *call, const 
 	regs.r8 = values[4];
 	regs.r9 = values[5];
 	ret = handlers[call->nr](&regs);
-	/* nothing was done yet: -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND, ... */
-	if (ret <= -512 && ret >= -516)
-		return -EINTR;
+	if (cosy_errno(ret) != ret)
+		return -EINTR; /* made again when the run goes on */
 out:
 	*result = ret;
 	return 0;

@@ -27,6 +27,15 @@ void cosy_budget_init(struct cosy_budget *budget, const struct cosy_limits *limi
 /* Somebody sees each system call of the caller, and would miss those of a compound. */
 bool cosy_is_watched(void);
 
+/*
+ * An error on its way to the caller. -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND and their
+ * like say that a signal came before anything was done; they are the kernel's own.
+ */
+static inline s64 cosy_errno(s64 err)
+{
+	return unlikely(err <= -512 && err >= -516) ? -EINTR : err;
+}
+
 #define COSY_SEEN                                                                                  \
 	(SYSCALL_WORK_SECCOMP | SYSCALL_WORK_SYSCALL_TRACE | SYSCALL_WORK_SYSCALL_EMU |            \
 	 SYSCALL_WORK_SYSCALL_AUDIT | SYSCALL_WORK_SYSCALL_USER_DISPATCH)

@@ -205,7 +205,7 @@ static void all_entries(struct walk *w, struct file *file, u32 depth, struct cos
 	}
 	block->next = w->names.dc.pos;
 	if (err)
-		block->error = -err;
+		block->error = -cosy_errno(err);
 	else
 		block->flags |= COSY_BLOCK_END;
 }

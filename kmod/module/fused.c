@@ -109,7 +109,7 @@ s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
 	if (!op.scratch)
 		return -ENOMEM;
 	cosy_reader_take(&op, &c->reader);
-	ret = f->run(&op, status);
+	ret = cosy_errno(f->run(&op, status));
 	cosy_reader_keep(&op, &c->reader);
 	cosy_scratch_put(op.scratch);
 	*used = op.used;
@@ -118,7 +118,7 @@ s64 cosy_fused(struct cosy_context *c, u32 nr, const u64 *args, bool pure,
 
 static s64 fused_user(const struct fused *f, struct cosy_op *op, u64 out, int *status)
 {
-	s64 ret = f->run(op, status);
+	s64 ret = cosy_errno(f->run(op, status));
 
 	cosy_reader_destroy(op);
 	if (op->used && copy_to_user((void __user *)out, op->out, op->used))

@@ -30,7 +30,7 @@ bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, 
 
 void cosy_record_failed(struct cosy_record *r, int error)
 {
-	r->e->error = error;
+	r->e->error = cosy_errno(error);
 	r->e->mode = 0;
 	memset((u8 *)r->e + offsetof(struct cosy_entry, mask), 0,
 	       sizeof(*r->e) - offsetof(struct cosy_entry, mask));
@@ -91,7 +91,7 @@ static void data_end(struct cosy_record *r, s32 data, bool end)
 {
 	u8 *to = (u8 *)r->e + r->bytes;
 
-	r->data = data;
+	r->data = cosy_errno(data);
 	r->flags |= COSY_ENTRY_DATA;
 	if (end)
 		r->flags |= COSY_ENTRY_DATA_END;

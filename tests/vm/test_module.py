@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 LIBRARY = BUILD / "shim" / "libcosy.so"
 CASES = [
-    "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "restart", "kill",
-    "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
+    "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "signal-copy", "restart",
+    "kill", "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
     "landlock", "traces", "partial",
 ]  # fmt: skip
 

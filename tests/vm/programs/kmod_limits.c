@@ -361,6 +361,43 @@ static void case_signal(void)
 		fail("no signal stopped the run");
 }
 
+#define COPY_BYTES (1u << 20)
+
+// A copy that a signal stops says so as system calls do, not as the kernel does inside.
+static void case_signal_copy(void)
+{
+	struct context c = context_open(4096);
+	int from = open("/limits-from", O_CREAT | O_RDWR | O_TRUNC, 0600);
+	int to = open("/limits-to", O_CREAT | O_RDWR | O_TRUNC, 0600);
+	struct itimerval each = { { 0, 200 }, { 0, 200 } };
+	int stopped = 0;
+
+	if (from < 0 || to < 0 || ftruncate(from, COPY_BYTES))
+		fail("files: %s", strerror(errno));
+	signal(SIGALRM, on_alarm);
+	setitimer(ITIMER_REAL, &each, NULL);
+	for (int i = 0; i < 3000 && stopped < 300; i++) {
+		struct cosy_fused call = { .op = COSY_OP_COPY,
+					   .args = { (unsigned int)from, (unsigned int)to,
+						     COPY_BYTES, COSY_WANT_AT } };
+
+		if (ioctl(c.fd, COSY_IOC_FUSED, &call))
+			fail("ioctl: %s", strerror(errno));
+		if (call.outcome.status && call.outcome.status != -EINTR)
+			fail("status %d", call.outcome.status);
+		if (call.result < 0 && call.result != -EINTR)
+			fail("result %lld", (long long)call.result);
+		stopped += call.result != COPY_BYTES;
+	}
+	setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
+	if (!stopped)
+		fail("no signal stopped a copy");
+	close(from);
+	close(to);
+	unlink("/limits-from");
+	unlink("/limits-to");
+}
+
 // A blocked call ends by a signal, and is made again when the run goes on.
 static void case_restart(void)
 {
@@ -918,15 +955,25 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} cases[] = {
-		{ "refusals", case_refusals }, { "arithmetic", case_arithmetic },
-		{ "faults", case_faults },     { "ops", case_ops },
-		{ "deadline", case_deadline }, { "signal", case_signal },
-		{ "restart", case_restart },   { "kill", case_kill },
-		{ "seccomp", case_seccomp },   { "ptrace", case_ptrace },
-		{ "attach", case_attach },     { "fork", case_fork },
-		{ "setup", case_setup },       { "busy", case_busy },
-		{ "calls", case_calls },       { "closes-itself", case_closes_itself },
-		{ "landlock", case_landlock }, { "traces", case_traces },
+		{ "refusals", case_refusals },
+		{ "arithmetic", case_arithmetic },
+		{ "faults", case_faults },
+		{ "ops", case_ops },
+		{ "deadline", case_deadline },
+		{ "signal", case_signal },
+		{ "signal-copy", case_signal_copy },
+		{ "restart", case_restart },
+		{ "kill", case_kill },
+		{ "seccomp", case_seccomp },
+		{ "ptrace", case_ptrace },
+		{ "attach", case_attach },
+		{ "fork", case_fork },
+		{ "setup", case_setup },
+		{ "busy", case_busy },
+		{ "calls", case_calls },
+		{ "closes-itself", case_closes_itself },
+		{ "landlock", case_landlock },
+		{ "traces", case_traces },
 		{ "partial", case_partial },
 	};
 
