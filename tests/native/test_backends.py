@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_the_dataset_is_that_of_the_shim(
         assert inside.processes()[column].to_pylist() == outside.processes()[column].to_pylist()
 
 
+def test_a_program_that_is_gone_before_anybody_looks(tracer: Tracer, tree: Path) -> None:
+    """Who it was comes from its exec alone."""
+    lacks = bcc.why_not()
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    late = """from tracer import identity
+identity.identify = lambda pid: identity.Identity()
+from tracer.cli import main; main()"""
+    path = tracer.folder / "gone"
+    words = [sys.executable, "-c", late, "--backend", "bcc", "-o", path, "ls", "-l", tree]
+    done = tracer.native(*words)
+    assert done.returncode == 0, done.stderr
+    (process,) = Dataset(path).processes().to_pylist()
+    assert process["argv"] == ["ls", "-l", str(tree)]
+    assert (process["exe"], process["cwd"]) == ("/usr/bin/ls", str(tracer.folder))
+
+
 def loops_of(data: Dataset) -> list[object]:
     """What the miner finds over directory entries."""
     found = mine.mine([data.path], cost.Calibration())
@@ -210,6 +228,23 @@ def test_a_stopped_program_is_a_stopped_job(tracer: Tracer, backend: str) -> Non
     wait %1
     echo $?"""
     assert tracer.native("bash", "-c", script).stdout.split() == [b"1", b"resumed", b"4"]
+
+
+def test_bcc_mounts_what_it_reads(tracer: Tracer) -> None:
+    """On a machine where nobody mounted tracefs."""
+    lacks = bcc.why_not()
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    script = """mount --make-rprivate /
+    umount -R /sys/kernel/debug 2>/dev/null; umount /sys/kernel/tracing 2>/dev/null
+    test ! -e /sys/kernel/tracing/events || exit 77
+    exec "$@"
+    """
+    words = [*COSY_TRACE, "--backend", "bcc", "-o", "out", "true"]
+    done = tracer.native("unshare", "-m", "sh", "-c", script, "sh", *words)
+    if done.returncode == 77:
+        pytest.skip("tracefs cannot be unmounted here")
+    assert done.returncode == 0, done.stderr
 
 
 # --- running processes ----------------------------------------------------------------
@@ -310,6 +345,7 @@ def test_a_killed_tracer_leaves_a_recording_and_the_program(tracer: Tracer, name
     command = [*COSY_TRACE, "--backend", name, "sh", "-c", loop]
     with subprocess.Popen(command, env=env, cwd=tracer.folder, stderr=subprocess.DEVNULL) as traced:
         while not out.exists() or int(out.read_text().strip() or 0) < 25:
+            assert traced.poll() is None, "cosy-trace ended by itself"
             time.sleep(0.02)
         traced.send_signal(signal.SIGKILL)
     for _ in range(500):

@@ -13,6 +13,7 @@ import importlib
 import mmap
 import os
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +33,8 @@ NAME = "bcc"
 CLOCK = "CLOCK_MONOTONIC"
 SYSTEM_PACKAGES = "/usr/lib/python3/dist-packages"
 HEADERS = Path("/usr/src")
+TRACEFS = Path("/sys/kernel/tracing")
+TRACEFS_PLACES = (TRACEFS, Path("/sys/kernel/debug/tracing"))
 POLL_S = 0.001
 MAX_THREADS = 1 << 16
 NR_ARGV = 0xFFF5  # words of an exec, between the program and us only
@@ -87,6 +90,16 @@ def why_not() -> str | None:
     if not _has_own_headers() and not _installed_headers():
         return "kernel headers are missing: apt-get install linux-headers-amd64"
     return None
+
+
+def _mount_tracefs() -> None:
+    """Mount it where nobody did, for good: bcc reads the fields of tracepoints there."""
+    if any((place / "events").is_dir() for place in TRACEFS_PLACES):
+        return
+    command = ["mount", "-t", "tracefs", "tracefs", str(TRACEFS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackendError(f"{' '.join(command)}: {done.stderr.strip()}: use --backend ptrace")
 
 
 @contextlib.contextmanager
@@ -154,6 +167,7 @@ def _quiet() -> Iterator[list[str]]:
 
 def _compile(ring_bytes: int) -> Any:
     """Return the loaded programs; raises BackendError."""
+    _mount_tracefs()
     text = Path(__file__).with_name("bcc_program.c").read_text()
     bcc = _bcc()
     with _headers(), _quiet() as said:

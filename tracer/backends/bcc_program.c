@@ -234,7 +234,7 @@ RAW_TRACEPOINT_PROBE(sys_enter)
 	u64 nr = ctx->args[1];
 	struct record *r;
 
-	if (!t || t->state == WAITING)
+	if (!t || (t->state == WAITING && nr != NR_EXECVE && nr != NR_EXECVEAT))
 		return 0;
 	if (t->state == NEW)
 		first(t);
