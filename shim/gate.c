@@ -9,7 +9,8 @@
  *
  * Of glibc 2.36's 526 sites 500 have one of these forms, rt_sigreturn never.
  * The patched text goes into a file of the cache folder, named by the
- * library's build-id, so that later processes map it instead of patching:
+ * library's build-id and the side of the gates that it lies on, so that later
+ * processes map it instead of patching:
  * 97 us of CPU per exec against 439 us (prototype's figures; bench/overhead.py
  * measures this code).
  */
@@ -253,14 +254,21 @@ static bool area_take(u8 *lo, size_t len)
 	return true;
 }
 
+static bool is_below(const struct target *t)
+{
+	return t->base < cosy_gates;
+}
+
 /*
  * Libraries are mapped downwards: ours (preloaded) comes before libc, which
- * so lies some MiB below the gates, while ld.so lies above them. These two
- * distances put the stubs of either into the gates in all usual layouts.
+ * so lies some MiB below the gates, while ld.so lies above them. So does libc, one
+ * time in ten, where the kernel aligns our mapping to 2 MiB and leaves a gap above
+ * it. These two distances put the stubs of either into the gates in all usual
+ * layouts.
  */
-static s64 usual_distance(const u8 *base)
+static s64 usual_distance(const struct target *t)
 {
-	return base < cosy_gates ? GATES_SIZE / 2 : -(GATES_SIZE / 4);
+	return is_below(t) ? GATES_SIZE / 2 : -(GATES_SIZE / 4);
 }
 
 // Any place in the gates, from the top, for text that is not cached.
@@ -301,6 +309,7 @@ static bool cache_path(const struct target *t, const char *suffix, struct text *
 	text_add(path, "/");
 	for (u32 i = 0; i < sizeof(t->id); i++)
 		text_hex(path, t->id[i], 2);
+	text_add(path, is_below(t) ? ".below" : ".above");
 	text_add(path, suffix);
 	return !path->cut;
 }
@@ -329,7 +338,7 @@ static bool map_cached_fd(const struct target *t, int fd)
 	if (sys(__NR_pread64, fd, &h, sizeof(h), 0) != sizeof(h) ||
 	    memcmp(h.magic, CACHE_MAGIC, sizeof(h.magic)) || h.version != CACHE_VERSION ||
 	    memcmp(h.id, t->id, sizeof(h.id)) || h.text_len != t->len ||
-	    h.distance != usual_distance(t->base) ||
+	    h.distance != usual_distance(t) ||
 	    h.stubs_len != PAGE_UP(h.n_sites * STUB_SIZE) ||
 	    !file_trusted(fd, PAGE_SIZE + h.text_len + h.stubs_len))
 		return false;
@@ -446,7 +455,7 @@ static bool patch(const struct target *t)
 	if (!n_sites)
 		return true;
 	area.stubs_len = PAGE_UP(n_sites * STUB_SIZE);
-	area.at = t->base + usual_distance(t->base);
+	area.at = t->base + usual_distance(t);
 	if (!area_take(area.at, area.stubs_len + PAGE_SIZE)) {
 		area.at = area_anywhere(area.stubs_len + PAGE_SIZE);
 		if (!area.at || !in_jump_range(t, area.at) ||
@@ -459,7 +468,7 @@ static bool patch(const struct target *t)
 		return false;
 	memcpy(work, t->text, t->len);
 	build(t, &area, work, work + t->len);
-	if (area.at - t->base == usual_distance(t->base))
+	if (area.at - t->base == usual_distance(t))
 		cache_write(t, &area, work, work + t->len);
 	ok = install(t, &area, work, work + t->len);
 	sys(__NR_munmap, work, t->len + area.stubs_len);
