@@ -122,7 +122,12 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
  */
 static bool goes_on(const struct firing *f, u32 records)
 {
-	return records < 2 * f->dir->entries || account_confident(f->account);
+	const struct dir_slot *d = f->dir;
+
+	// All its names are read, and all of them are told; what is behind is older, or gone.
+	if (!d->cut && records + DOTS >= d->entries)
+		return false;
+	return records < 2 * d->entries || account_confident(f->account);
 }
 
 // The whole directory, as far as that and the limits reach.

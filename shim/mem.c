@@ -3,7 +3,7 @@
 
 #include <asm/unistd_64.h>
 
-#define WAYS 64
+#define WAYS 512
 #define SIGSET_SIZE 8
 #define ONES 0x0101010101010101ul
 

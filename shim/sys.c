@@ -15,8 +15,10 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n)
 
 		__asm__ volatile("mov %1, %0" : "=m"(*(u64 *)to) : "r"(word));
 	}
-	if (n)
+	if (n > FEW)
 		__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+	for (; n; n--, to = (u8 *)to + 1, from = (const u8 *)from + 1)
+		__asm__ volatile("movb %1, %0" : "=m"(*(u8 *)to) : "q"(*(const u8 *)from));
 	return ret;
 }
 
@@ -27,8 +29,10 @@ void *memset(void *at, int byte, size_t n)
 
 	for (; n >= 8 && n <= FEW; n -= 8, at = (u8 *)at + 8)
 		__asm__ volatile("mov %1, %0" : "=m"(*(u64 *)at) : "r"(word));
-	if (n)
+	if (n > FEW)
 		__asm__ volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(byte) : "memory");
+	for (; n; n--, at = (u8 *)at + 1)
+		__asm__ volatile("movb %1, %0" : "=m"(*(u8 *)at) : "q"((u8)byte));
 	return ret;
 }
 
