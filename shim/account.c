@@ -96,10 +96,16 @@ void account_take_back(struct account *a)
 		a->answers--;
 }
 
-void account_settle(struct account *a)
+void account_settle(struct account *a, u32 waiting)
 {
-	a->balance -= a->unpaid;
-	a->unpaid = 0;
+	// Of those that do not wait any more, as many were asked for.
+	s64 decided = waiting < a->records ? a->records - waiting : 1;
+	s64 asked = a->answers < decided ? a->answers : decided;
+	s64 to_come = saving(waiting * asked / decided);
+	s64 lost = a->unpaid > to_come ? a->unpaid - to_come : 0;
+
+	a->balance -= lost;
+	a->unpaid -= lost;
 }
 
 void account_run(struct account *a, u64 start, u32 skipped, u32 records)

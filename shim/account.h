@@ -11,7 +11,7 @@
 
 struct account {
 	s64 balance;
-	s64 unpaid; // of the last firing: its answers pay for it first
+	s64 unpaid; // of the last firings: their answers pay for it first
 	s64 run_cost, record_cost; // running means, ticks
 	u32 records, answers; // of late: how many calls a record answers
 	u32 calls, repeats; // of late, of the kernel: those about the child of the call before
@@ -31,8 +31,11 @@ HIDDEN void account_call(struct account *a, bool repeat);
 HIDDEN void account_answer(struct account *a);
 /* It was asked again, and the kernel does now what it was spared before: nothing was saved. */
 HIDDEN void account_take_back(struct account *a);
-/* The next firing begins: what the last one did not pay for is lost. */
-HIDDEN void account_settle(struct account *a);
+/*
+ * The next firing begins. What those before did not pay for is lost, but for what the `waiting`
+ * records will still answer, as things went of late: a walk comes back from a subdirectory.
+ */
+HIDDEN void account_settle(struct account *a, u32 waiting);
 /* A run began at `start` and is over; it passed over `skipped` children and told `records`. */
 HIDDEN void account_run(struct account *a, u64 start, u32 skipped, u32 records);
 /*

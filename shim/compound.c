@@ -204,7 +204,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	fruitless = 0;
 	if (!(*rec.served & SERVED_ALL)) {
 		child->dir->asked++;
-		rec.results->fresh--;
+		results_asked(rec.results);
 	}
 	use(&rec, kind);
 	account_answer(&accounts[rec.results->compound]);

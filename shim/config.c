@@ -16,9 +16,11 @@ struct cosy_config cosy_config = {
 	.executors = ~(u32)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE),
 };
 
-static char orders[MAX_ORDERS]; // "COSY_SHIM=..." as it came
-static char values[MAX_ORDERS]; // the same, cut into strings
-static char library[MAX_ORDERS]; // our own file: the first in LD_PRELOAD
+// Strings, one behind the other; as a rule the first array takes them all.
+static char few_strings[1024] AT_START, strings[3 * MAX_ORDERS];
+static size_t few_used AT_START, used AT_START;
+static const char *orders AT_START; // "COSY_SHIM=..." as it came
+static const char *library AT_START; // our own file: the first in LD_PRELOAD
 
 static const char orders_name[] = "COSY_SHIM=";
 static const char preload_name[] = "LD_PRELOAD=";
@@ -191,18 +193,23 @@ static const char *preload_rest(const char *list)
 	return list;
 }
 
-static bool copy(char *to, size_t size, const char *from, size_t len)
+// A copy of our own, or NULL if it is too long.
+static char *keep(const char *from, size_t len)
 {
-	if (len >= size)
-		return false;
+	bool few = len < sizeof(few_strings) - few_used;
+	char *to = few ? few_strings + few_used : strings + used;
+
+	if (len >= MAX_ORDERS || (!few && len >= sizeof(strings) - used))
+		return NULL;
 	memcpy(to, from, len);
 	to[len] = 0;
-	return true;
+	*(few ? &few_used : &used) += len + 1;
+	return to;
 }
 
 bool config_take(char **envp)
 {
-	char **out = envp;
+	char **out = envp, *values;
 	bool ok = false;
 
 	// Loaded without orders (by hand): hide nothing, do nothing.
@@ -212,17 +219,19 @@ bool config_take(char **envp)
 		return false;
 	for (char **e = envp; *e; e++) {
 		if (str_starts(*e, orders_name)) {
-			ok = ok && copy(orders, sizeof(orders), *e, strlen(*e));
+			orders = keep(*e, strlen(*e));
+			ok = ok && orders;
 			continue;
 		}
-		if (str_starts(*e, preload_name) && !library[0]) {
+		if (str_starts(*e, preload_name) && !library) {
 			char *list = *e + sizeof(preload_name) - 1;
 			const char *rest = preload_rest(list);
 			size_t len = (size_t)(rest - list);
 
 			while (len && (list[len - 1] == ':' || list[len - 1] == ' '))
 				len--;
-			ok = ok && copy(library, sizeof(library), list, len);
+			library = keep(list, len);
+			ok = ok && library;
 			if (!*rest)
 				continue;
 			// The string is the program's own memory: shorten it in place.
@@ -231,8 +240,8 @@ bool config_take(char **envp)
 		*out++ = *e;
 	}
 	*out = NULL;
-	if (!ok || !library[0] || !orders[0])
+	if (!ok || !library || !library[0])
 		return false;
-	memcpy(values, orders, sizeof(values));
-	return take_orders(values + sizeof(orders_name) - 1);
+	values = keep(orders, strlen(orders)); // cut into strings
+	return values && take_orders(values + sizeof(orders_name) - 1);
 }

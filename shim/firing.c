@@ -163,7 +163,8 @@ void fire(u32 ci, const struct child *child)
 		return;
 	}
 	now = opened_now(d, f.start.epoch, f.start.tsc);
-	account_settle(f.account);
+	results_give_up(d->results);
+	account_settle(f.account, results_waiting());
 	d->results = (struct results_ref){ 0 };
 	d->matched = 0;
 	d->runs++;

@@ -70,8 +70,8 @@ static struct site sites[MAX_SITES];
 static u32 n_sites;
 static struct {
 	u8 *lo, *hi;
-} areas[MAX_AREAS];
-static u32 n_areas;
+} areas[MAX_AREAS] AT_START;
+static u32 n_areas AT_START;
 
 // Libraries whose text holds system calls, by the start of their file name.
 static const char *const known[] = {
@@ -338,8 +338,7 @@ static bool map_cached_fd(const struct target *t, int fd)
 	if (sys(__NR_pread64, fd, &h, sizeof(h), 0) != sizeof(h) ||
 	    memcmp(h.magic, CACHE_MAGIC, sizeof(h.magic)) || h.version != CACHE_VERSION ||
 	    memcmp(h.id, t->id, sizeof(h.id)) || h.text_len != t->len ||
-	    h.distance != usual_distance(t) ||
-	    h.stubs_len != PAGE_UP(h.n_sites * STUB_SIZE) ||
+	    h.distance != usual_distance(t) || h.stubs_len != PAGE_UP(h.n_sites * STUB_SIZE) ||
 	    !file_trusted(fd, PAGE_SIZE + h.text_len + h.stubs_len))
 		return false;
 	at = t->base + h.distance;

@@ -6,7 +6,7 @@
 #include "shim.h"
 #include "stats.h"
 
-u8 cosy_actions[COSY_ACTIONS];
+u8 cosy_actions[COSY_ACTIONS] AT_START;
 
 static long pass_hook(struct regs *r);
 static void pass_before(struct regs *r);

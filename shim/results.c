@@ -21,6 +21,8 @@ static u8 *ring;
 static u32 ring_head;
 
 static u64 last_epoch, last_tsc; // of the last run
+static u64 waiting_epoch;
+static u32 waiting; // records of that epoch that answered nothing yet
 static u64 tsc_start, ns_start;
 static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
 
@@ -69,6 +71,10 @@ void results_begin(struct run_start *start)
 		start->touches[i] = touched(i);
 	start->tsc = rdtsc();
 	calibrate(start->tsc);
+	if (waiting_epoch != start->epoch) {
+		waiting_epoch = start->epoch;
+		waiting = 0;
+	}
 	__atomic_store_n(&last_tsc, start->tsc, __ATOMIC_RELAXED);
 	__atomic_store_n(&last_epoch, start->epoch, __ATOMIC_RELEASE);
 }
@@ -93,8 +99,15 @@ static bool overlap(const struct results *r, const u8 *from, u32 bytes)
 	return (const u8 *)r->index < from + bytes && from < r->data + r->room;
 }
 
+static bool waits(const struct results *r)
+{
+	return r->start.epoch == waiting_epoch;
+}
+
 static void drop_oldest(void)
 {
+	if (waits(&slots[oldest]))
+		waiting -= slots[oldest].fresh;
 	slots[oldest].generation++;
 	oldest = (oldest + 1) % SLOTS;
 	n_live--;
@@ -196,6 +209,7 @@ struct results_ref results_open(const struct run_start *start, u16 compound, u32
 	r->mask = places - 1;
 	r->data = at + places * sizeof(u32);
 	r->room = bytes;
+	r->fresh = 0;
 	r->used = 0;
 	r->records = 0;
 	r->most = places / 2;
@@ -253,6 +267,8 @@ void results_close(struct results *r)
 {
 	r->room = r->used;
 	r->fresh = r->records;
+	if (waits(r))
+		waiting += r->fresh;
 	ring_head = (u32)(r->data + r->used - ring);
 }
 
@@ -264,6 +280,31 @@ struct results *results_of(struct results_ref ref)
 		return NULL;
 	r = &slots[ref.slot - 1];
 	return r->generation == ref.generation ? r : NULL;
+}
+
+void results_give_up(struct results_ref ref)
+{
+	struct results *r = results_of(ref);
+
+	if (!r)
+		return;
+	if (waits(r))
+		waiting -= r->fresh;
+	r->fresh = 0;
+}
+
+void results_asked(struct results *r)
+{
+	if (!r->fresh)
+		return;
+	r->fresh--;
+	if (waits(r))
+		waiting--;
+}
+
+u32 results_waiting(void)
+{
+	return waiting;
 }
 
 enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len, struct record *to)

@@ -57,6 +57,12 @@ HIDDEN struct results_ref results_open(const struct run_start *start, u16 compou
 HIDDEN bool results_add(struct results *r);
 /* No more will come. */
 HIDDEN void results_close(struct results *r);
+/* Others come in their place. */
+HIDDEN void results_give_up(struct results_ref ref);
+/* A record of these answers for the first time. */
+HIDDEN void results_asked(struct results *r);
+/* Records of this epoch, whatever their directory, that answered nothing yet. */
+HIDDEN u32 results_waiting(void);
 /* NULL: they made room for others. */
 HIDDEN struct results *results_of(struct results_ref ref);
 /* COSY_DECLINES: found. */

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What a compound's account says of a depth-first walk: a large directory's
+ * run is not paid for yet when the walk enters its first subdirectory.
+ */
+#include "../../../shim/account.c"
+
+#include <stdio.h>
+
+#define LARGE 6000u
+
+// The balance after the next firing, if `waiting` records may still answer.
+static s64 balance_after(u32 asked, u32 waiting)
+{
+	struct account a;
+
+	account_open(&a);
+	account_run(&a, rdtsc() - 20000000, 0, LARGE);
+	for (u32 i = 0; i < asked; i++)
+		account_answer(&a);
+	account_settle(&a, waiting);
+	return a.balance;
+}
+
+int main(void)
+{
+	printf("half asked, half to come: %d\n", balance_after(LARGE / 2, LARGE / 2) > LOSS_LIMIT);
+	printf("half asked, nothing to come: %d\n", balance_after(LARGE / 2, 0) > LOSS_LIMIT);
+	printf("one asked, the rest never: %d\n", balance_after(1, LARGE - 1) > LOSS_LIMIT);
+	return 0;
+}
