@@ -32,61 +32,94 @@ bool names_xattr(u32 nr)
 	return nr == __NR_getxattr || nr == __NR_lgetxattr;
 }
 
-static bool implies_nofollow(u32 nr)
-{
-	return nr == __NR_lstat || nr == __NR_lgetxattr;
-}
+/* Where a call has what, by its number; places are of arguments, counted from 1 (0: nowhere). */
+static struct layout {
+	u8 dirfd, path, flags, mask, out, size, xattr;
+	bool nofollow;
+} layouts[COSY_NR_MAX];
 
-bool attr_call_take(const struct regs *r, struct attr_call *to)
+void attr_call_expect(u32 nr)
 {
-	const struct cosy_syscall *s = &cosy_syscalls[r->nr];
-	long len;
+	const struct cosy_syscall *s = &cosy_syscalls[nr];
+	struct layout *l = &layouts[nr];
 
-	*to = (struct attr_call){ .nr = (u32)r->nr, .dirfd = AT_FDCWD };
-	if (implies_nofollow(to->nr))
-		to->flags = AT_SYMLINK_NOFOLLOW;
-	for (u32 i = 0; i < s->n_args; i++) {
+	l->nofollow = nr == __NR_lstat || nr == __NR_lgetxattr;
+	for (u8 i = 0; i < s->n_args; i++) {
 		switch (s->args[i]) {
 		case COSY_ARGT_DIRFD:
-			to->dirfd = (int)r->a[i];
+			l->dirfd = i + 1;
 			break;
 		case COSY_ARGT_PATH:
-			to->path = (const char *)r->a[i];
+			l->path = i + 1;
 			break;
 		case COSY_ARGT_AT_FLAGS:
-			to->flags = (u32)r->a[i];
-			to->has_flags = true;
+			l->flags = i + 1;
 			break;
 		case COSY_ARGT_STATX_MASK:
-			to->mask = (u32)r->a[i];
+			l->mask = i + 1;
 			break;
 		case COSY_ARGT_STAT_OUT:
 		case COSY_ARGT_STATX_OUT:
 		case COSY_ARGT_BUF_OUT:
-			to->out = (void *)r->a[i];
+			l->out = i + 1;
 			break;
 		case COSY_ARGT_SIZE:
-			to->size = r->a[i];
+			l->size = i + 1;
 			break;
 		case COSY_ARGT_NAME:
-			to->xattr = (const char *)r->a[i];
+			l->xattr = i + 1;
 			break;
 		}
 	}
+}
+
+static u64 argument(const struct regs *r, u8 place, u64 otherwise)
+{
+	return place ? r->a[place - 1] : otherwise;
+}
+
+bool attr_call_take(const struct regs *r, struct attr_call *to)
+{
+	const struct layout *l = &layouts[r->nr];
+	long len;
+
+	to->nr = (u32)r->nr;
+	to->dirfd = (int)argument(r, l->dirfd, (u64)AT_FDCWD);
+	to->path = (const char *)argument(r, l->path, 0);
+	to->flags = (u32)argument(r, l->flags, l->nofollow ? AT_SYMLINK_NOFOLLOW : 0);
+	to->mask = (u32)argument(r, l->mask, 0);
+	to->out = (void *)argument(r, l->out, 0);
+	to->size = argument(r, l->size, 0);
+	to->xattr = (const char *)argument(r, l->xattr, 0);
+	to->has_flags = l->flags;
 	len = mem_strlen(to->path, MAX_PATH_LEN - 1);
 	if (len <= 0)
 		return false;
 	to->len = (size_t)len;
-	return !to->xattr || mem_strlen(to->xattr, MAX_XATTR_NAME) > 0;
+	to->xattr_len = 0;
+	if (to->xattr) {
+		len = mem_strlen(to->xattr, MAX_XATTR_NAME);
+		if (len <= 0)
+			return false;
+		to->xattr_len = (u32)len;
+	}
+	return true;
+}
+
+void pattern_name_take(struct pattern_name *to, const char *name)
+{
+	to->at = name;
+	to->len = (u32)strlen(name);
+	to->acl = str_starts(name, "system.posix_acl_");
+	to->security = str_starts(name, "security.");
 }
 
 bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
-		       const char *strings)
+		       const struct pattern_name *name)
 {
-	if (p->nr != call->nr || (call->has_flags && call->flags & ~p->flags_allowed) ||
-	    call->mask & ~p->mask_within)
-		return false;
-	return !call->xattr || str_equal(call->xattr, strings + p->string);
+	return p->nr == call->nr && !(call->has_flags && call->flags & ~p->flags_allowed) &&
+	       !(call->mask & ~p->mask_within) && call->xattr_len == name->len &&
+	       !memcmp(call->xattr, name->at, name->len);
 }
 
 // st_dev and st_rdev as the kernel writes them (new_encode_dev).
@@ -174,17 +207,16 @@ static enum cosy_decline answer_statx(const struct attr_call *call, const struct
  * Only that there is none can be said, and only of the two name spaces whose
  * missing attributes are ENODATA for everyone who may search the directory.
  */
-static enum cosy_decline answer_xattr(const struct attr_call *call, const struct record *rec,
+static enum cosy_decline answer_xattr(const struct pattern_name *name, const struct record *rec,
 				      long *ret)
 {
 	const struct cosy_bpf_child *c = rec->child;
-	bool acl = str_starts(call->xattr, "system.posix_acl_");
 
 	if (!(c->flags & COSY_BPF_XATTR_NONE))
 		return COSY_DECLINE_RECORD;
-	if (acl && (S_ISLNK(c->mode) || !(rec->results->sb_flags & COSY_BPF_SB_ACL)))
+	if (name->acl && (S_ISLNK(c->mode) || !(rec->results->sb_flags & COSY_BPF_SB_ACL)))
 		return COSY_DECLINE_RECORD;
-	if (!acl && !str_starts(call->xattr, "security."))
+	if (!name->acl && !name->security)
 		return COSY_DECLINE_RECORD;
 	*ret = -ENODATA;
 	return COSY_DECLINES;
@@ -204,7 +236,8 @@ static bool atime_moved(const struct record *rec)
 	       (kind == TOUCH_FILE && was_read(dev_encode(rec->results->dev), c->ino));
 }
 
-enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret)
+enum cosy_decline answer(const struct attr_call *call, const struct pattern_name *name,
+			 const struct record *rec, long *ret)
 {
 	const struct cosy_bpf_child *c = rec->child;
 
@@ -215,7 +248,7 @@ enum cosy_decline answer(const struct attr_call *call, const struct record *rec,
 	if (written(dev_encode(rec->results->dev), c->ino))
 		return COSY_DECLINE_WRITTEN;
 	if (call->xattr)
-		return answer_xattr(call, rec, ret);
+		return answer_xattr(name, rec, ret);
 	if (atime_moved(rec))
 		return COSY_DECLINE_WRITTEN;
 	if (call->nr == __NR_statx)

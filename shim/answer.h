@@ -16,17 +16,32 @@ struct attr_call {
 	u32 mask; /* statx */
 	void *out;
 	u64 size; /* xattr: of the buffer */
-	const char *xattr;
+	const char *xattr; /* NULL: the call names none */
+	u32 xattr_len;
 	bool has_flags;
 };
 
+/* The attribute that a pattern names, looked at once. */
+struct pattern_name {
+	const char *at;
+	u32 len;
+	bool acl, security; /* which of the name spaces that can be answered from */
+};
+
 HIDDEN bool names_xattr(u32 nr);
-/* False: no such call, or arguments that cannot be read. */
+/* Calls of this number will be taken. */
+HIDDEN void attr_call_expect(u32 nr);
+/* False: arguments that cannot be read. */
 HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
+HIDDEN void pattern_name_take(struct pattern_name *to, const char *name);
 HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
-			      const char *strings);
-/* Fill the caller's buffer. COSY_DECLINES: done, *ret is what the kernel would return. */
-HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct record *rec, long *ret);
+			      const struct pattern_name *name);
+/*
+ * Fill the caller's buffer, for a call that matched a pattern with this name. COSY_DECLINES:
+ * done, *ret is what the kernel would return.
+ */
+HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct pattern_name *name,
+				const struct record *rec, long *ret);
 /* The kernel answered a call: the st_mode that it said, or 0 if it says none. */
 HIDDEN u32 answer_mode(const struct regs *r);
 /* The kernel answered: learn what statx says besides the attributes. */

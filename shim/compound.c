@@ -36,7 +36,12 @@
 
 struct image profile;
 struct account accounts[COSY_MAX_COMPOUNDS];
-static u8 served_kind[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS]; // by compound and serve pattern
+// Patterns of what compounds serve and of what triggers them, prepared.
+static struct serve {
+	struct pattern_name name;
+	u8 kind;
+} serves[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS];
+static struct pattern_name trigger_names[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS];
 static u8 times[COSY_MAX_COMPOUNDS]; // that the body asks for the attributes of an entry
 static bool wanted[COSY_NR_MAX];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
@@ -55,18 +60,20 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 		const struct cosy_pattern *p = &profile.patterns[c->first_serve + i];
 		u8 kind = p->string ? next : 0;
 
+		pattern_name_take(&serves[ci][i].name, profile.strings + p->string);
+
 		for (u32 k = 0; p->string && k < i; k++) {
 			const struct cosy_pattern *q = &profile.patterns[c->first_serve + k];
 
 			if (q->string &&
 			    str_equal(profile.strings + p->string, profile.strings + q->string))
-				kind = served_kind[ci][k];
+				kind = serves[ci][k].kind;
 		}
 		if (kind == next && p->string)
 			next++;
 		if (kind >= SERVED_KINDS)
 			return false;
-		served_kind[ci][i] = kind;
+		serves[ci][i].kind = kind;
 	}
 	return true;
 }
@@ -93,8 +100,10 @@ static u32 times_asked(const struct cosy_compound *c)
 
 static void want(u32 first, u32 n)
 {
-	for (u32 i = first; i < first + n; i++)
+	for (u32 i = first; i < first + n; i++) {
 		wanted[profile.patterns[i].nr] = true;
+		attr_call_expect(profile.patterns[i].nr);
+	}
 }
 
 u32 compounds_start(void)
@@ -114,6 +123,10 @@ u32 compounds_start(void)
 			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
 		}
+		for (u32 k = 0; k < c->n_triggers; k++)
+			pattern_name_take(&trigger_names[i][k],
+					  profile.strings +
+						  profile.patterns[c->first_trigger + k].string);
 		account_open(&accounts[i]);
 		times[i] = (u8)times_asked(c);
 		want(c->first_trigger, c->n_triggers);
@@ -132,15 +145,16 @@ bool compounds_want(u32 nr)
 
 // --- answering -------------------------------------------------------------
 
-// The kind of answer that the compound gives to this call; -1: none.
-static int kind_served(u32 ci, const struct attr_call *call)
+// How the compound answers this call; NULL: not at all.
+static const struct serve *serve_of(u32 ci, const struct attr_call *call)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
 
 	for (u32 i = 0; i < c->n_serve; i++)
-		if (attr_call_matches(call, &profile.patterns[c->first_serve + i], profile.strings))
-			return served_kind[ci][i];
-	return -1;
+		if (attr_call_matches(call, &profile.patterns[c->first_serve + i],
+				      &serves[ci][i].name))
+			return &serves[ci][i];
+	return NULL;
 }
 
 // Results that hold for calls that come this way.
@@ -171,9 +185,9 @@ static void use(const struct record *rec, int kind)
 static bool serve(const struct attr_call *call, const struct child *child, long *ret)
 {
 	const struct dir_slot *d = child->dir;
+	const struct serve *how;
 	enum cosy_decline why;
 	struct record rec;
-	int kind;
 
 	if (!results_of(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
@@ -185,15 +199,15 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 			fruitless--;
 		return false;
 	}
-	kind = kind_served(rec.results->compound, call);
-	if (kind < 0)
+	how = serve_of(rec.results->compound, call);
+	if (!how)
 		return false;
-	if (used_up(&rec, kind) && fence_on(FENCE_SERVED_ONCE)) {
+	if (used_up(&rec, how->kind) && fence_on(FENCE_SERVED_ONCE)) {
 		stats_decline(COSY_DECLINE_USED);
 		account_take_back(&accounts[rec.results->compound]);
 		return false;
 	}
-	why = answer(call, &rec, ret);
+	why = answer(call, &how->name, &rec, ret);
 	if (why != COSY_DECLINES) {
 		stats_decline(why);
 		return false;
@@ -206,7 +220,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		child->dir->asked++;
 		results_asked(rec.results);
 	}
-	use(&rec, kind);
+	use(&rec, how->kind);
 	account_answer(&accounts[rec.results->compound]);
 	leaf_answered();
 	stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
@@ -215,11 +229,13 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 
 // --- when to fire ---------------------------------------------------------
 
-static bool triggers(const struct cosy_compound *c, const struct attr_call *call)
+static bool triggers(u32 ci, const struct attr_call *call)
 {
+	const struct cosy_compound *c = &profile.compounds[ci];
+
 	for (u32 i = 0; i < c->n_triggers; i++)
 		if (attr_call_matches(call, &profile.patterns[c->first_trigger + i],
-				      profile.strings))
+				      &trigger_names[ci][i]))
 			return true;
 	return false;
 }
@@ -228,7 +244,7 @@ static bool triggers(const struct cosy_compound *c, const struct attr_call *call
 static int triggered(const struct attr_call *call)
 {
 	for (u32 i = 0; i < profile.head->n_compounds; i++)
-		if (accounts[i].usable && triggers(&profile.compounds[i], call))
+		if (accounts[i].usable && triggers(i, call))
 			return (int)i;
 	return -1;
 }

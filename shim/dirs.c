@@ -112,15 +112,39 @@ static u64 path_key(const char *path, size_t len)
 	return word << 16 | len;
 }
 
+static u32 last; // most calls are about the directory of the call before
+
 static struct dir_slot *slot_by_path(const char *path, size_t len)
 {
-	static u32 last; // most calls are about the directory of the call before
 	u64 key = path_key(path, len);
 
 	for (u32 i = 0; i < SLOTS; i++, last = (last + 1) % SLOTS)
 		if (path_keys[last] == key && !memcmp(slots[last].path, path, len))
 			return &slots[last];
 	return NULL;
+}
+
+static bool has_slash(const char *name, size_t len)
+{
+	for (; len >= 8; len -= 8, name += 8)
+		if (has_byte(load_word(name), '/'))
+			return true;
+	for (; len; len--, name++)
+		if (*name == '/')
+			return true;
+	return false;
+}
+
+// Is the path a name in the directory of the call before? Where the name begins; 0: not that.
+static size_t name_in_last(const char *path, size_t len)
+{
+	size_t dir_len = (u16)path_keys[last];
+
+	return dir_len && dir_len + 1 < len && path[dir_len] == '/' &&
+			       !memcmp(slots[last].path, path, dir_len) &&
+			       !has_slash(path + dir_len + 1, len - dir_len - 1) ?
+		       dir_len + 1 :
+		       0;
 }
 
 struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch, u64 tsc)
@@ -184,29 +208,37 @@ static bool is_name(const char *s, size_t len)
 	return len && !(s[0] == '.' && (len == 1 || (len == 2 && s[1] == '.')));
 }
 
-bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
+// The directory of a path, and where the name in it begins; NULL: none that we know.
+static struct dir_slot *dir_of_path(const char *path, size_t len, size_t *name)
 {
 	size_t dir_len = len;
-	struct dir_slot *d;
 
+	*name = name_in_last(path, len);
+	if (*name)
+		return &slots[last];
 	while (dir_len && path[dir_len - 1] != '/')
 		dir_len--;
-	to->name = path + dir_len;
-	to->len = (u32)(len - dir_len);
-	if (!is_name(to->name, to->len))
-		return false;
-	if (!dir_len && dirfd != AT_FDCWD) {
-		d = dir_of_fd((u32)dirfd);
-		to->dirfd = dirfd;
-	} else if (dirfd == AT_FDCWD || path[0] == '/') {
+	*name = dir_len;
+	while (dir_len > 1 && path[dir_len - 1] == '/')
+		dir_len--;
+	return dir_len ? slot_by_path(path, dir_len) : slot_by_path(".", 1);
+}
+
+bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
+{
+	struct dir_slot *d;
+	size_t name = 0;
+
+	if (dirfd == AT_FDCWD || path[0] == '/') {
 		to->dirfd = AT_FDCWD;
-		while (dir_len > 1 && path[dir_len - 1] == '/')
-			dir_len--;
-		d = dir_len ? slot_by_path(path, dir_len) : slot_by_path(".", 1);
+		d = dir_of_path(path, len, &name);
 	} else {
-		return false;
+		to->dirfd = dirfd;
+		d = has_slash(path, len) ? NULL : dir_of_fd((u32)dirfd);
 	}
-	if (!d)
+	to->name = path + name;
+	to->len = (u32)(len - name);
+	if (!d || !is_name(to->name, to->len))
 		return false;
 	used[d - slots] = ++clock;
 	to->dir = d;

@@ -99,6 +99,19 @@ static inline u64 load_word(const void *at)
 	return word;
 }
 
+/* The classic test (H. S. Warren, Hacker's Delight, 6-1): not 0 if a byte is, the lowest of them marked. */
+static inline u64 zero_bytes(u64 word)
+{
+	const u64 ones = 0x0101010101010101ul;
+
+	return (word - ones) & ~word & ones << 7;
+}
+
+static inline bool has_byte(u64 word, u8 byte)
+{
+	return zero_bytes(word ^ byte * 0x0101010101010101ul);
+}
+
 HIDDEN void *memcpy(void *restrict to, const void *restrict from, size_t n);
 HIDDEN void *memset(void *at, int byte, size_t n);
 HIDDEN int memcmp(const void *a, const void *b, size_t n);
