@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Parts of the shim without a program around them: what the reckoning and the memory promise."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.conftest import ROOT, Compiler
+
+FLAGS = (
+    "-ffreestanding",
+    "-fno-strict-aliasing",
+    f"-I{ROOT / 'shim'}",
+    f"-I{ROOT / 'kmod' / 'uapi'}",
+    str(ROOT / "shim" / "sys.c"),
+)
+
+
+def lines_of(compiled: Compiler, program: str) -> list[str]:
+    """What the program prints, which has the part that it is about in it."""
+    done = subprocess.run([compiled(program, *FLAGS)], capture_output=True, check=True, text=True)
+    return done.stdout.splitlines()
+
+
+def test_what_a_walk_comes_back_to_is_not_lost(compiled: Compiler) -> None:
+    """A depth-first walk leaves a large directory for a small one, and comes back."""
+    assert lines_of(compiled, "account.c") == [
+        "half asked, half to come: 1",
+        "half asked, nothing to come: 0",
+        "one asked, the rest never: 0",
+    ]
+
+
+def test_results_are_their_own_directorys(compiled: Compiler) -> None:
+    """Found of the first and the second of two directories; -1: the other's record."""
+    assert lines_of(compiled, "results.c") == [
+        "room for all: 52, 16",
+        "the index is full in the middle of a page: 32, 16",
+        "no room for the second page: 20, 16",
+        "waiting: 10",
+        "waiting when given up: 0",
+        "in its place: 10, alone",
+        "in another epoch: 0",
+    ]
