@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT
+/* What a call means for results: what is answered, what is learnt, what ends. */
+#include "calls.h"
+
+#include <asm/unistd_64.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+
+#include "compound.h"
+#include "dirs.h"
+#include "fence.h"
+#include "mem.h"
+
+// --- descriptors -----------------------------------------------------------
+
+static long open_call(struct regs *r)
+{
+	bool at = r->nr == __NR_openat;
+	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc(), dev, ino;
+	long ret;
+
+	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
+		return mutate(r);
+	ret = sys_regs(r);
+	if (ret < 0)
+		return ret;
+	fd_forget((u64)ret, (u64)ret);
+	if (flags & O_PATH)
+		return ret;
+	if (armed || flags & O_DIRECTORY)
+		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
+				flags & O_DIRECTORY, epoch, tsc);
+	if (armed && !(flags & O_DIRECTORY) && results_alive() &&
+	    fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
+		epoch_end(FENCE_OPEN_FIFO);
+	return ret;
+}
+
+static long close_call(struct regs *r)
+{
+	bool range = r->nr == __NR_close_range;
+
+	if (range && r->a[2] & 2 /* CLOSE_RANGE_UNSHARE */)
+		exec_disarm(COSY_NATIVE_SHARING);
+	// First: afterwards the number may be another thread's new file.
+	if (fence_on(FENCE_CLOSE_FD))
+		fd_forget((u32)r->a[0], (u32)r->a[range]);
+	return sys_regs(r);
+}
+
+static void duplicated(u64 from, long to)
+{
+	if (!ground_ours() || !ground_trylock())
+		return;
+	dir_duplicated(from, (u64)to);
+	ground_unlock();
+}
+
+static long dup_call(struct regs *r)
+{
+	long ret;
+
+	if (r->nr != __NR_dup && (u32)r->a[0] != (u32)r->a[1] && fence_on(FENCE_DUP_FD))
+		fd_forget((u32)r->a[1], (u32)r->a[1]);
+	ret = sys_regs(r);
+	if (ret >= 0 && (u32)ret != (u32)r->a[0] && fence_on(FENCE_DUP_FD))
+		duplicated((u32)r->a[0], ret);
+	return ret;
+}
+
+static long both(struct regs *r, enum cosy_fence fence)
+{
+	long ret = mutate(r);
+
+	epoch_end(fence);
+	return ret;
+}
+
+static long sync_call(struct regs *r, enum cosy_fence fence)
+{
+	long ret = sys_regs(r);
+
+	epoch_end(fence);
+	return ret;
+}
+
+static long fcntl_call(struct regs *r)
+{
+	long ret;
+
+	switch ((int)r->a[1]) {
+	case F_GETFD:
+	case F_SETFD:
+	case F_GETFL:
+	case F_SETFL:
+		return sys_regs(r);
+	case F_DUPFD:
+	case F_DUPFD_CLOEXEC:
+		ret = sys_regs(r);
+		if (ret >= 0) {
+			fd_forget((u64)ret, (u64)ret);
+			duplicated((u32)r->a[0], ret);
+		}
+		return ret;
+	}
+	return both(r, FENCE_LOCK);
+}
+
+static long ioctl_call(struct regs *r)
+{
+	switch ((u32)r->a[1]) {
+	case 0x5401: // TCGETS
+	case 0x5413: // TIOCGWINSZ
+	case 0x5450: // FIONCLEX
+	case 0x5451: // FIOCLEX
+		return sys_regs(r);
+	}
+	return both(r, FENCE_POLL);
+}
+
+// --- data ------------------------------------------------------------------
+
+static long getdents_call(struct regs *r)
+{
+	long ret = sys_regs(r);
+
+	touch(TOUCH_DIR);
+	if (ret > 0 && r->nr == __NR_getdents64)
+		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret, r->a[2]);
+	return ret;
+}
+
+static long read_call(struct regs *r)
+{
+	long ret = sys_regs(r);
+	enum fd_kind kind;
+	u64 dev, ino;
+
+	if (!armed || !results_alive())
+		return ret;
+	kind = fd_kind((u32)r->a[0], &dev, &ino);
+	if (kind == FD_FILE)
+		read_add(dev, ino);
+	if (cosy_config.strict || kind == FD_NEWS)
+		epoch_end(FENCE_READ_SYNC);
+	return ret;
+}
+
+static void note_written(u64 fd)
+{
+	u64 dev, ino;
+
+	if (armed && fence_on(FENCE_WRITE_INODE) && results_alive() &&
+	    fd_kind(fd, &dev, &ino) == FD_FILE)
+		written_add(dev, ino);
+}
+
+static long write_call(struct regs *r)
+{
+	long ret;
+
+	note_written((u32)r->a[0]);
+	ret = sys_regs(r);
+	note_written((u32)r->a[0]);
+	return ret;
+}
+
+/*
+ * A mapping that can be written changes its file's times without any call.
+ * It may outlive the descriptor and grow rights by mprotect, so what counts is
+ * how the file was opened.
+ */
+static long mmap_call(struct regs *r)
+{
+	bool shared = (r->a[3] & MAP_TYPE) != MAP_PRIVATE && !(r->a[3] & MAP_ANONYMOUS);
+	long flags, ret;
+	u64 dev, ino;
+
+	if (r->a[3] & MAP_FIXED)
+		mem_forget();
+	if (shared && fence_on(FENCE_MMAP_WRITE)) {
+		flags = sys(__NR_fcntl, r->a[4], F_GETFL);
+		if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY &&
+		    fd_kind((u32)r->a[4], &dev, &ino) == FD_FILE && !mapped_add(dev, ino))
+			exec_disarm(COSY_NATIVE_SHARED_MAPS);
+	}
+	ret = follow_mmap(r);
+	if (r->a[3] & MAP_FIXED)
+		mem_forget();
+	if (!(r->a[3] & MAP_ANONYMOUS))
+		touch(TOUCH_FILE);
+	return ret;
+}
+
+static long memory_call(struct regs *r)
+{
+	long ret;
+
+	mem_forget();
+	ret = sys_regs(r);
+	mem_forget();
+	return ret;
+}
+
+// --- everything else -------------------------------------------------------
+
+static enum cosy_fence fence_of(u64 nr)
+{
+	switch (nr) {
+	case __NR_wait4:
+	case __NR_waitid:
+		return FENCE_WAIT;
+	case __NR_poll:
+	case __NR_ppoll:
+	case __NR_select:
+	case __NR_pselect6:
+	case __NR_epoll_wait:
+	case __NR_epoll_pwait:
+	case __NR_epoll_pwait2:
+		return FENCE_POLL;
+	case __NR_nanosleep:
+	case __NR_clock_nanosleep:
+	case __NR_sched_yield:
+		return FENCE_SLEEP;
+	case __NR_flock:
+		return FENCE_LOCK;
+	case __NR_pause:
+	case __NR_rt_sigsuspend:
+	case __NR_rt_sigtimedwait:
+	case __NR_kill:
+	case __NR_tkill:
+	case __NR_tgkill:
+		return FENCE_SIGNAL;
+	}
+	return FENCE_RECV;
+}
+
+static long futex_call(struct regs *r)
+{
+	switch (r->a[1] & FUTEX_CMD_MASK) {
+	case FUTEX_WAKE:
+	case FUTEX_WAKE_OP:
+	case FUTEX_UNLOCK_PI:
+	case FUTEX_REQUEUE:
+	case FUTEX_CMP_REQUEUE:
+	case FUTEX_WAKE_BITSET:
+		return sys_regs(r);
+	}
+	return sync_call(r, FENCE_FUTEX);
+}
+
+static long prctl_call(struct regs *r)
+{
+	switch (r->a[0]) {
+	case 15: // PR_SET_NAME
+	case 16: // PR_GET_NAME
+		return sys_regs(r);
+	case 22: // PR_SET_SECCOMP
+	case 26: // PR_SET_TSC: reading it may kill
+		exec_disarm(COSY_NATIVE_SANDBOX);
+		return sys_regs(r);
+	}
+	return both(r, FENCE_PROCESS);
+}
+
+static long move_call(struct regs *r)
+{
+	long ret;
+
+	dirs_moved();
+	ret = both(r, FENCE_PROCESS);
+	dirs_moved();
+	return ret;
+}
+
+static long leave_call(struct regs *r)
+{
+	enum cosy_native_reason why = COSY_NATIVE_IO_URING;
+
+	if (r->nr == __NR_seccomp)
+		why = COSY_NATIVE_SANDBOX;
+	else if (r->nr == __NR_unshare)
+		why = COSY_NATIVE_SHARING;
+	exec_disarm(why);
+	return sys_regs(r);
+}
+
+long call_by_action(struct regs *r)
+{
+	switch ((enum action)(r->nr < COSY_ACTIONS ? cosy_actions[r->nr] : ACTION_BOTH)) {
+	case ACTION_ATTR:
+		return compound_call(r);
+	case ACTION_OPEN:
+		return open_call(r);
+	case ACTION_GETDENTS:
+		return getdents_call(r);
+	case ACTION_READ:
+		return read_call(r);
+	case ACTION_WRITE:
+		return write_call(r);
+	case ACTION_CLOSE:
+		return close_call(r);
+	case ACTION_DUP:
+		return dup_call(r);
+	case ACTION_FCNTL:
+		return fcntl_call(r);
+	case ACTION_IOCTL:
+		return ioctl_call(r);
+	case ACTION_MMAP:
+		return mmap_call(r);
+	case ACTION_MEMORY:
+		return memory_call(r);
+	case ACTION_MOVE:
+		return move_call(r);
+	case ACTION_SYNC:
+		return sync_call(r, fence_of(r->nr));
+	case ACTION_FUTEX:
+		return futex_call(r);
+	case ACTION_CREATE:
+	case ACTION_MUTATE:
+		return mutate(r);
+	case ACTION_BOTH:
+		return both(r, FENCE_PROCESS);
+	case ACTION_LEAVE:
+		return leave_call(r);
+	case ACTION_PRCTL:
+		return prctl_call(r);
+	case ACTION_SIGACTION:
+		return signal_action(r);
+	case ACTION_EXEC:
+		return follow_exec(r);
+	case ACTION_PASS:
+	case ACTION_LOOK:
+	case ACTION_CLONE:
+		break;
+	}
+	return sys_regs(r);
+}

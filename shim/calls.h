@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* What the execution mode does about a call, by its number (cosy_actions). */
+#ifndef COSY_CALLS_H
+#define COSY_CALLS_H
+
+#include "shim.h"
+
+enum action {
+	ACTION_PASS, /* straight to the kernel */
+	ACTION_ATTR, /* compounds may answer it */
+	ACTION_OPEN,
+	ACTION_CREATE, /* creat: always a mutation */
+	ACTION_GETDENTS,
+	ACTION_READ,
+	ACTION_WRITE,
+	ACTION_CLOSE,
+	ACTION_DUP,
+	ACTION_FCNTL = COSY_ACTION_FCNTL,
+	ACTION_IOCTL,
+	ACTION_MMAP,
+	ACTION_MEMORY, /* the address space changes */
+	ACTION_MOVE, /* chdir and its kin */
+	ACTION_SYNC,
+	ACTION_FUTEX,
+	ACTION_MUTATE,
+	ACTION_BOTH, /* mutates, and brings news */
+	ACTION_LEAVE, /* nothing that the shim could follow */
+	ACTION_PRCTL,
+	ACTION_SIGACTION,
+	ACTION_EXEC,
+	ACTION_CLONE, /* cosy_hook_before */
+	ACTION_LOOK, /* to the kernel; the reference executor wants to see it */
+};
+
+/* Make the call, with all that it means. */
+HIDDEN long call_by_action(struct regs *r);
+
+#endif
