@@ -7,11 +7,13 @@
 
 #include "fence.h"
 #include "mem.h"
+#include "shim.h"
 #include "syscall_table.h"
 
 #define MAX_PATH_LEN 4096
 #define MAX_XATTR_NAME 255
 #define TEMPLATES 8
+#define LAYOUTS 16 // more than there are calls that ask for attributes
 #define ENODATA 61
 
 /*
@@ -36,13 +38,24 @@ bool names_xattr(u32 nr)
 static struct layout {
 	u8 dirfd, path, flags, mask, out, size, xattr;
 	bool nofollow;
-} layouts[COSY_NR_MAX];
+} layouts[LAYOUTS] AT_START;
+static u8 layout_of[COSY_NR_MAX] AT_START, n_layouts AT_START; // index, plus 1
 
-void attr_call_expect(u32 nr)
+bool attr_call_expected(u32 nr)
+{
+	return layout_of[nr];
+}
+
+bool attr_call_expect(u32 nr)
 {
 	const struct cosy_syscall *s = &cosy_syscalls[nr];
-	struct layout *l = &layouts[nr];
+	struct layout *l = &layouts[n_layouts];
 
+	if (attr_call_expected(nr))
+		return true;
+	if (n_layouts == LAYOUTS)
+		return false;
+	layout_of[nr] = ++n_layouts;
 	l->nofollow = nr == __NR_lstat || nr == __NR_lgetxattr;
 	for (u8 i = 0; i < s->n_args; i++) {
 		switch (s->args[i]) {
@@ -71,6 +84,7 @@ void attr_call_expect(u32 nr)
 			break;
 		}
 	}
+	return true;
 }
 
 static u64 argument(const struct regs *r, u8 place, u64 otherwise)
@@ -80,7 +94,7 @@ static u64 argument(const struct regs *r, u8 place, u64 otherwise)
 
 bool attr_call_take(const struct regs *r, struct attr_call *to)
 {
-	const struct layout *l = &layouts[r->nr];
+	const struct layout *l = &layouts[layout_of[r->nr] - 1];
 	long len;
 
 	to->nr = (u32)r->nr;

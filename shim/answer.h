@@ -29,9 +29,10 @@ struct pattern_name {
 };
 
 HIDDEN bool names_xattr(u32 nr);
-/* Calls of this number will be taken. */
-HIDDEN void attr_call_expect(u32 nr);
-/* False: arguments that cannot be read. */
+/* Calls of this number will be taken. False: too many numbers. */
+HIDDEN bool attr_call_expect(u32 nr);
+HIDDEN bool attr_call_expected(u32 nr);
+/* Of an expected number. False: arguments that cannot be read. */
 HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
 HIDDEN void pattern_name_take(struct pattern_name *to, const char *name);
 HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,

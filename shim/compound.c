@@ -34,16 +34,17 @@
 #define SAMPLE_EVERY 16 // firings
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
-struct image profile;
-struct account accounts[COSY_MAX_COMPOUNDS];
-// Patterns of what compounds serve and of what triggers them, prepared.
-static struct serve {
-	struct pattern_name name;
-	u8 kind;
-} serves[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS];
-static struct pattern_name trigger_names[COSY_MAX_COMPOUNDS][COSY_MAX_PATTERNS];
-static u8 times[COSY_MAX_COMPOUNDS]; // that the body asks for the attributes of an entry
-static bool wanted[COSY_NR_MAX];
+struct image profile AT_START;
+// Each compound: how it fares, and what it serves and what triggers it, by its patterns.
+static struct work {
+	struct account account;
+	u8 times; // that the body asks for the attributes of an entry
+	struct serve {
+		struct pattern_name name;
+		u8 kind;
+	} serves[COSY_MAX_PATTERNS];
+	struct pattern_name triggers[COSY_MAX_PATTERNS];
+} works[COSY_MAX_COMPOUNDS];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
 static u64 last_key; // the child that the kernel was asked for last
@@ -60,20 +61,20 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 		const struct cosy_pattern *p = &profile.patterns[c->first_serve + i];
 		u8 kind = p->string ? next : 0;
 
-		pattern_name_take(&serves[ci][i].name, profile.strings + p->string);
+		pattern_name_take(&works[ci].serves[i].name, profile.strings + p->string);
 
 		for (u32 k = 0; p->string && k < i; k++) {
 			const struct cosy_pattern *q = &profile.patterns[c->first_serve + k];
 
 			if (q->string &&
 			    str_equal(profile.strings + p->string, profile.strings + q->string))
-				kind = serves[ci][k].kind;
+				kind = works[ci].serves[k].kind;
 		}
 		if (kind == next && p->string)
 			next++;
 		if (kind >= SERVED_KINDS)
 			return false;
-		serves[ci][i].kind = kind;
+		works[ci].serves[i].kind = kind;
 	}
 	return true;
 }
@@ -98,12 +99,12 @@ static u32 times_asked(const struct cosy_compound *c)
 	return most < MOST_TIMES ? most : MOST_TIMES;
 }
 
-static void want(u32 first, u32 n)
+static bool expect(u32 first, u32 n)
 {
-	for (u32 i = first; i < first + n; i++) {
-		wanted[profile.patterns[i].nr] = true;
-		attr_call_expect(profile.patterns[i].nr);
-	}
+	for (u32 i = first; i < first + n; i++)
+		if (!attr_call_expect(profile.patterns[i].nr))
+			return false;
+	return true;
 }
 
 u32 compounds_start(void)
@@ -119,18 +120,18 @@ u32 compounds_start(void)
 		const struct cosy_compound *c = &profile.compounds[i];
 
 		if (!(cosy_config.executors & (COSY_EXECUTOR_BPF | COSY_EXECUTOR_MODULE)) ||
-		    !bpf_can_run(&profile, c) || !serve_kinds(i, c)) {
+		    !bpf_can_run(&profile, c) || !serve_kinds(i, c) ||
+		    !expect(c->first_trigger, c->n_triggers) ||
+		    !expect(c->first_serve, c->n_serve)) {
 			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
 		}
 		for (u32 k = 0; k < c->n_triggers; k++)
-			pattern_name_take(&trigger_names[i][k],
+			pattern_name_take(&works[i].triggers[k],
 					  profile.strings +
 						  profile.patterns[c->first_trigger + k].string);
-		account_open(&accounts[i]);
-		times[i] = (u8)times_asked(c);
-		want(c->first_trigger, c->n_triggers);
-		want(c->first_serve, c->n_serve);
+		account_open(&works[i].account);
+		works[i].times = (u8)times_asked(c);
 		n++;
 	}
 	if (!n)
@@ -140,7 +141,7 @@ u32 compounds_start(void)
 
 bool compounds_want(u32 nr)
 {
-	return wanted[nr];
+	return attr_call_expected(nr);
 }
 
 // --- answering -------------------------------------------------------------
@@ -152,8 +153,8 @@ static const struct serve *serve_of(u32 ci, const struct attr_call *call)
 
 	for (u32 i = 0; i < c->n_serve; i++)
 		if (attr_call_matches(call, &profile.patterns[c->first_serve + i],
-				      &serves[ci][i].name))
-			return &serves[ci][i];
+				      &works[ci].serves[i].name))
+			return &works[ci].serves[i];
 	return NULL;
 }
 
@@ -171,7 +172,7 @@ static bool used_up(const struct record *rec, int kind)
 {
 	if (kind)
 		return *rec->served & 2u << (SERVED_SHIFT + kind);
-	return (*rec->served & SERVED_FIRST) >> SERVED_SHIFT >= times[rec->results->compound];
+	return (*rec->served & SERVED_FIRST) >> SERVED_SHIFT >= works[rec->results->compound].times;
 }
 
 static void use(const struct record *rec, int kind)
@@ -204,7 +205,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		return false;
 	if (used_up(&rec, how->kind) && fence_on(FENCE_SERVED_ONCE)) {
 		stats_decline(COSY_DECLINE_USED);
-		account_take_back(&accounts[rec.results->compound]);
+		account_take_back(&works[rec.results->compound].account);
 		return false;
 	}
 	why = answer(call, &how->name, &rec, ret);
@@ -221,7 +222,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 		results_asked(rec.results);
 	}
 	use(&rec, how->kind);
-	account_answer(&accounts[rec.results->compound]);
+	account_answer(&works[rec.results->compound].account);
 	leaf_answered();
 	stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
 	return true;
@@ -235,7 +236,7 @@ static bool triggers(u32 ci, const struct attr_call *call)
 
 	for (u32 i = 0; i < c->n_triggers; i++)
 		if (attr_call_matches(call, &profile.patterns[c->first_trigger + i],
-				      &trigger_names[ci][i]))
+				      &works[ci].triggers[i]))
 			return true;
 	return false;
 }
@@ -244,7 +245,7 @@ static bool triggers(u32 ci, const struct attr_call *call)
 static int triggered(const struct attr_call *call)
 {
 	for (u32 i = 0; i < profile.head->n_compounds; i++)
-		if (accounts[i].usable && triggers(i, call))
+		if (works[i].account.usable && triggers(i, call))
 			return (int)i;
 	return -1;
 }
@@ -261,7 +262,7 @@ static void rest(void)
 		next_rest *= 2;
 	fruitless = 0;
 	for (u32 i = 0; i < profile.head->n_compounds; i++)
-		account_reopen(&accounts[i]);
+		account_reopen(&works[i].account);
 }
 
 static bool losing(const struct account *a)
@@ -295,9 +296,9 @@ static bool due(u32 ci, const struct dir_slot *d)
 
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
-	       (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       account_expects(&accounts[ci], d->entries - DOTS, left(d)) &&
-	       !losing(&accounts[ci]) && !sampled(c, d);
+	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
+	       account_expects(&works[ci].account, d->entries - DOTS, left(d)) &&
+	       !losing(&works[ci].account) && !sampled(c, d);
 }
 
 // --- calls -----------------------------------------------------------------
@@ -323,7 +324,7 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 	if (leaf) {
 		u64 key = child_key(child);
 
-		account_call(&accounts[ci], key == last_key && times[ci] == 1);
+		account_call(&works[ci].account, key == last_key && works[ci].times == 1);
 		last_key = key;
 	}
 	// What results could not answer, another run could not either.
@@ -332,8 +333,8 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 	child->dir->asked++;
 	if (!call->xattr)
 		answer_learn(call);
-	accounts[ci].leaf_seen = accounts[ci].leaf_seen || leaf;
-	if (accounts[ci].leaf_seen || !(c->guards & COSY_GUARD_LEAF))
+	works[ci].account.leaf_seen = works[ci].account.leaf_seen || leaf;
+	if (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF))
 		primed = primed || child->dir->matched + 1 >= c->nth;
 }
 
@@ -394,7 +395,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	*ci = triggered(call);
 	if (*ci < 0 || !due((u32)*ci, child->dir))
 		return false;
-	fire((u32)*ci, child);
+	fire((u32)*ci, &works[*ci].account, child);
 	return serve(call, child, ret);
 }
 
@@ -444,7 +445,7 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 		else {
 			// Opening it pays for the cold memory that the answer had saved.
 			if (*rec.served & SERVED_ALL)
-				account_take_back(&accounts[rec.results->compound]);
+				account_take_back(&works[rec.results->compound].account);
 			// What is asked from now on is about a file that was open meanwhile: has
 			// it changed while it was read?
 			if (fence_on(FENCE_OPEN_FILE))

@@ -143,12 +143,12 @@ static void run_all(const struct firing *f)
 		results_close(to);
 }
 
-void fire(u32 ci, const struct child *child)
+void fire(u32 ci, struct account *account, const struct child *child)
 {
 	struct dir_slot *d = child->dir;
 	struct firing f = {
 		.compound = &profile.compounds[ci],
-		.account = &accounts[ci],
+		.account = account,
 		.ci = ci,
 		.dir = d,
 	};

@@ -9,9 +9,8 @@
 
 #define DOTS 2 /* "." and ".." are no children */
 
-/* compound.c: the image of this process, and how each of its compounds fares. */
+/* compound.c: the image of this process. */
 extern HIDDEN struct image profile;
-extern HIDDEN struct account accounts[COSY_MAX_COMPOUNDS];
 
 /* The program's descriptor of it was opened in this epoch: it and its path mean the same. */
 HIDDEN bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc);
@@ -21,7 +20,7 @@ HIDDEN bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc);
  * epoch, else one opened for the moment (*ours).
  */
 HIDDEN int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours);
-/* Compound number `ci` runs over the directory of this child. */
-HIDDEN void fire(u32 ci, const struct child *child);
+/* Compound number `ci` runs over the directory of this child, on this account. */
+HIDDEN void fire(u32 ci, struct account *account, const struct child *child);
 
 #endif

@@ -26,10 +26,10 @@ static struct table {
 	u64 magic;
 	u64 pad;
 	struct slot slots[SLOTS];
-} *table;
+} *table AT_START;
 
-static struct slot *ours;
-static u32 answers;
+static struct slot *ours AT_START;
+static u32 answers AT_START;
 
 // splitmix64's finalizer (G. Steele, D. Lea, C. Flood, OOPSLA 2014).
 static u64 mix(u64 x)
