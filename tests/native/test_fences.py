@@ -21,6 +21,7 @@ from tests.conftest import Compiler, Runner
 OLD_NS = 1_000_000_000 * 1_000_000_000
 CHILDREN = 24  # enough to be worth a run of the executor, few enough for its small buffer
 FUTURE_NS = 3600 * 1_000_000_000
+ATTEMPTS = 5
 NEVER_MS = "1000000"  # so that max_age does not hide another fence that is missing
 
 # kind of the victim -> the fence; where two stand behind one call, both must be out before it errs
@@ -170,6 +171,10 @@ class Stage:
             self.runner.cosy([self.victim, kind, *self.fresh(kind)], mode="exec", orders=orders)
         )
 
+    def goes_stale(self, kind: str, stale: str, **orders: str) -> bool:
+        """Whether the old answer is seen. On a busy machine a run may be cut by its time limit."""
+        return any(self.cosy(kind, **orders) == stale for _ in range(ATTEMPTS))
+
     @staticmethod
     def _line(done: object) -> str:
         assert done.returncode == 0, done  # type: ignore[attr-defined]
@@ -230,7 +235,7 @@ def test_the_truth_is_seen(stage: Stage, kind: str, fences: str) -> None:
     if truth == stale:
         pytest.skip(f"this file system does not show it: {kind}")
     assert stage.cosy(kind) == truth
-    assert stage.cosy(kind, nofence=fences) == stale
+    assert stage.goes_stale(kind, stale, nofence=fences)
 
 
 def test_a_link_that_was_followed(stage: Stage) -> None:
