@@ -29,20 +29,19 @@ bool print_path(char path[PATH_MAX], const char *format, ...)
 
 static bool find(char path[PATH_MAX], const char *folder, const char *name)
 {
-	char candidate[PATH_MAX];
-
 	for (size_t i = 0; i < ARRAY_SIZE(rooms); i++) {
-		if (print_path(candidate, "%s/%s%s", folder, rooms[i], name) &&
-		    realpath(candidate, path))
+		if (print_path(path, "%s/%s%s", folder, rooms[i], name) && !access(path, F_OK))
 			return true;
 	}
 	path[0] = 0;
 	return false;
 }
 
-static bool find_native(struct places *to, const char *folder)
+static bool find_native(struct places *to, const char *path)
 {
-	if (!find(to->library, folder, "libcosy.so"))
+	char folder[PATH_MAX];
+
+	if (!realpath(path, folder) || !find(to->library, folder, "libcosy.so"))
 		return false;
 	find(to->loader, folder, "cosy-bpf-load");
 	find(to->shipped, folder, "default.img");

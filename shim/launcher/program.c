@@ -131,20 +131,18 @@ static void take_header(int fd, const Elf64_Phdr *ph, struct program *p, bool *d
 
 static void inspect_elf(int fd, const Elf64_Ehdr *eh, struct program *p)
 {
+	Elf64_Phdr headers[MAX_HEADERS];
 	bool dynamic = false;
+	ssize_t n;
 
 	if (eh->e_ident[EI_CLASS] != ELFCLASS64 || eh->e_machine != EM_X86_64 ||
 	    eh->e_phentsize != sizeof(Elf64_Phdr) || eh->e_phnum > MAX_HEADERS) {
 		p->native = "not a 64-bit x86 program";
 		return;
 	}
-	for (unsigned int i = 0; i < eh->e_phnum; i++) {
-		Elf64_Phdr ph;
-		off_t at = (off_t)(eh->e_phoff + i * sizeof(ph));
-
-		if (pread(fd, &ph, sizeof(ph), at) == sizeof(ph))
-			take_header(fd, &ph, p, &dynamic);
-	}
+	n = pread(fd, headers, eh->e_phnum * sizeof(*headers), (off_t)eh->e_phoff);
+	for (ssize_t i = 0; (i + 1) * (ssize_t)sizeof(*headers) <= n; i++)
+		take_header(fd, &headers[i], p, &dynamic);
 	if (!dynamic)
 		p->native = "statically linked: it loads no library";
 }
