@@ -4,9 +4,6 @@
 // The bounds, in ticks: about 0.5 ms of loss, and credit for no more than 2 ms.
 #define LOSS_LIMIT (-1500 * 1000)
 #define CREDIT_LIMIT (6 * 1000 * 1000)
-// A large directory takes several runs, and each passes over what came before.
-#define RECORDS_OF_A_RUN 370
-#define SKIP_TICKS 40
 // Before any was timed: ticks of a call and of a run, records of a run. On the hopeful side,
 // since what the first runs really cost is seen at once, and what they may lose is bounded.
 #define USUAL_TICKS 3000
@@ -108,23 +105,27 @@ void account_settle(struct account *a, u32 waiting)
 	a->unpaid -= lost;
 }
 
-void account_run(struct account *a, u64 start, u32 skipped, u32 records)
+void account_run(struct account *a, u64 start, u32 records)
 {
 	s64 ticks = (s64)(rdtsc() - start);
-	s64 usual = a->run_cost + records * a->record_cost + skipped * SKIP_TICKS;
+	s64 usual = a->run_cost + records * a->record_cost;
 	s64 more;
 
 	if (ticks > MOST_TIMES_USUAL * usual)
 		ticks = MOST_TIMES_USUAL * usual;
 	a->unpaid += ticks;
-	// What the usual cost does not explain, on the larger part of it; skipping has no usual.
+	// What the usual cost does not explain, on the larger part of it.
 	more = ticks - usual < usual ? ticks - usual : usual;
-	if (!skipped && records * a->record_cost < a->run_cost)
+	if (records * a->record_cost < a->run_cost)
 		learn(&a->run_cost, a->run_cost + more);
-	else if (!skipped)
+	else
 		learn(&a->record_cost, a->record_cost + more / records);
+}
+
+void account_told(struct account *a, u32 records)
+{
 	a->records += records;
-	if (a->records > LATE_RECORDS) {
+	while (a->records > LATE_RECORDS) {
 		a->records /= 2;
 		a->answers /= 2;
 	}
@@ -137,8 +138,7 @@ void account_run(struct account *a, u64 start, u32 skipped, u32 records)
 bool account_expects(const struct account *a, s64 entries, s64 left)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
-	s64 skips = entries * entries / (2 * RECORDS_OF_A_RUN);
-	s64 cost = a->run_cost + entries * a->record_cost + skips * SKIP_TICKS;
+	s64 cost = a->run_cost + entries * a->record_cost;
 
 	return single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost;
 }

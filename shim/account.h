@@ -36,8 +36,10 @@ HIDDEN void account_take_back(struct account *a);
  * records will still answer, as things went of late: a walk comes back from a subdirectory.
  */
 HIDDEN void account_settle(struct account *a, u32 waiting);
-/* A run began at `start` and is over; it passed over `skipped` children and told `records`. */
-HIDDEN void account_run(struct account *a, u64 start, u32 skipped, u32 records);
+/* A run began at `start` and is over; it told `records`. */
+HIDDEN void account_run(struct account *a, u64 start, u32 records);
+/* The firing is over: all of its runs told so many. */
+HIDDEN void account_told(struct account *a, u32 records);
 /*
  * Will runs over so many entries save more than they cost, as things went of
  * late, if so many of them will still be asked for?

@@ -110,7 +110,7 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 		more = results_add(*to) && cut(run) && run->seen > skip;
 		records = (*to)->records - records;
 	}
-	account_run(f->account, start, skip, records);
+	account_run(f->account, start, records);
 	stats_add(records, records);
 	stats_add(compound[f->ci % COSY_STATS_COMPOUNDS].records, records);
 	return more;
@@ -139,8 +139,10 @@ static void run_all(const struct firing *f)
 	for (u32 skip = 0; run_once(f, skip, &to) && to->records < f->compound->limit_ops &&
 			   goes_on(f, to->records);)
 		skip = run->seen;
-	if (to)
+	if (to) {
+		account_told(f->account, to->records);
 		results_close(to);
+	}
 }
 
 void fire(u32 ci, struct account *account, const struct child *child)

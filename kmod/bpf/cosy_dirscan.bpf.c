@@ -30,6 +30,20 @@ struct {
 	__type(value, struct cosy_bpf_buffers);
 } buffers SEC(".maps");
 
+/* Where a thread's last run was cut. For this program alone: kernel addresses are in it. */
+struct cut {
+	__u64 dir; /* struct dentry * */
+	__u64 next; /* struct hlist_node *, the child to go on with */
+	__u32 seen; /* children in front of it */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cut);
+} cuts SEC(".maps");
+
 /*
  * The state of one run. It crosses a global function, which the verifier looks
  * at by itself: it sees unknown numbers here, and its loops converge.
@@ -253,7 +267,27 @@ __attribute__((noinline)) int put_page(struct cosy_bpf_page *page, struct scan *
 	return COSY_BPF_OK;
 }
 
-/* Finds the place where an earlier run was cut. */
+/*
+ * Goes on where this thread's last run was cut, if that child is still what it was: on the list
+ * of this directory's children, as its parent and its neighbour on the list say. Whatever else
+ * may lie at that address by now does not say so.
+ */
+static __always_inline _Bool resume(struct scan *scan, const struct cut *cut, __u32 skip)
+{
+	struct dentry *dentry;
+
+	if (!cut || cut->seen != skip || cut->dir != scan->dir || !cut->next)
+		return 0;
+	dentry = CONTAINER_OF(struct dentry, d_sib, cut->next);
+	if ((__u64)READ_ONCE(dentry->d_parent) != cut->dir || !dentry->d_sib.pprev ||
+	    (__u64)READ_ONCE(CAST(struct hlist_node, dentry->d_sib.pprev)->next) != cut->next)
+		return 0;
+	scan->next = cut->next;
+	scan->seen = skip;
+	return 1;
+}
+
+/* Finds the place where an earlier run was cut, from the list's beginning. */
 static __always_inline __u32 skip_children(struct scan *scan, __u32 skip)
 {
 	struct dentry *dir = CAST(struct dentry, scan->dir);
@@ -277,6 +311,7 @@ static __always_inline __u32 skip_children(struct scan *scan, __u32 skip)
 static __attribute__((noinline)) __u32 begin(struct cosy_bpf_run *run, struct task_struct *task,
 					     __u32 dirfd, __u32 skip, struct scan *scan)
 {
+	const struct cut *cut;
 	const struct cred *cred = CAST(struct cred, task->cred);
 	struct opened opened = {};
 	struct super_block *sb;
@@ -306,7 +341,8 @@ static __attribute__((noinline)) __u32 begin(struct cosy_bpf_run *run, struct ta
 	if (sb->s_flags & SB_NOATIME)
 		return COSY_BPF_FS; /* its atime is a dummy */
 	scan->dir = (__u64)dentry;
-	return skip_children(scan, skip);
+	cut = skip ? bpf_task_storage_get(&cuts, bpf_get_current_task_btf(), 0, 0) : 0;
+	return resume(scan, cut, skip) ? COSY_BPF_OK : skip_children(scan, skip);
 }
 
 /* The pointers must be loaded one by one: the verifier knows each by its place. */
@@ -330,6 +366,7 @@ int BPF_PROG(dirscan, int option, unsigned long cookie, unsigned long dirfd, uns
 	struct cosy_bpf_run *run;
 	struct scan scan = {};
 	__u32 status, used = 0;
+	struct cut *cut;
 
 	(void)ctx;
 	if (option != COSY_BPF_OPTION)
@@ -355,6 +392,14 @@ int BPF_PROG(dirscan, int option, unsigned long cookie, unsigned long dirfd, uns
 	PUT_PAGE(8);
 	PUT_PAGE(9);
 done:
+	if (status == COSY_BPF_FULL || status == COSY_BPF_LIMIT) {
+		cut = bpf_task_storage_get(&cuts, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (cut) {
+			cut->dir = scan.dir;
+			cut->next = scan.next;
+			cut->seen = scan.seen;
+		}
+	}
 	run->seen = scan.seen;
 	run->n_children = scan.n;
 	run->status = status;

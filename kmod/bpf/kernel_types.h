@@ -21,7 +21,7 @@ typedef __u32 __wsum;
 
 /* What bpf_helper_defs.h needs of <linux/bpf.h>, which clashes with relocated types. */
 enum bpf_map_type { BPF_MAP_TYPE_TASK_STORAGE = 29 };
-enum { BPF_F_NO_PREALLOC = 1 };
+enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -283,6 +283,56 @@ def test_resume(zoo: Path, program: Program) -> None:
     assert (far.children, far.seen) == ([], whole.seen)
 
 
+def fill(folder: Path) -> int:
+    """More files than one run tells, all of them cached; returns the folder's descriptor."""
+    folder.mkdir()
+    for i in range(900):
+        (folder / f"file-{i}").touch()
+        (folder / f"file-{i}").stat()
+    return os.open(folder, os.O_RDONLY)
+
+
+def names(result: dirscan.Result) -> list[bytes]:
+    return [child.name for child in result.children]
+
+
+def test_resume_where_the_list_changed(zoo: Path, program: Program) -> None:
+    """A run goes on at the child that it was cut at, or counts again if that is no longer there."""
+    fd = fill(zoo / "many")
+    first = program.run(fd)
+    rest = names(program.run(fd, skip=first.seen))
+    # Others before it: new children come to the front.
+    program.run(fd)
+    for name in ("new", "newer"):
+        (zoo / "many" / name).touch()
+        (zoo / "many" / name).stat()
+    assert names(program.run(fd, skip=first.seen)) == rest
+    # It has gone; where missing names are cached, it stays in the list without an inode.
+    again = program.run(fd)
+    rest = names(program.run(fd, skip=again.seen))
+    program.run(fd)
+    (zoo / "many" / os.fsdecode(rest[0])).unlink()
+    assert names(program.run(fd, skip=again.seen))[: len(rest) - 1] == rest[1:]
+    # It has moved to another directory: what is before it is counted again.
+    again = program.run(fd)
+    rest = names(program.run(fd, skip=again.seen))
+    program.run(fd)
+    (zoo / "many" / os.fsdecode(rest[0])).rename(zoo / "elsewhere")
+    assert names(program.run(fd, skip=again.seen))[: len(rest) - 1] == rest[1:]
+    os.close(fd)
+
+
+def test_resume_after_another_directory(zoo: Path, program: Program) -> None:
+    one, other = fill(zoo / "one"), fill(zoo / "other")
+    first = program.run(one)
+    rest = names(program.run(one, skip=first.seen))
+    program.run(one)
+    assert program.run(other).status == dirscan.FULL
+    assert names(program.run(one, skip=first.seen)) == rest
+    os.close(one)
+    os.close(other)
+
+
 def test_limit(zoo: Path, program: Program) -> None:
     """Names that do not exist are cached, too: a run ends after so many, and is resumed."""
     missing = zoo / "folder"

@@ -15,7 +15,8 @@ static s64 balance_after(u32 asked, u32 waiting)
 	struct account a;
 
 	account_open(&a);
-	account_run(&a, rdtsc() - 20000000, 0, LARGE);
+	account_run(&a, rdtsc() - 20000000, LARGE);
+	account_told(&a, LARGE);
 	for (u32 i = 0; i < asked; i++)
 		account_answer(&a);
 	account_settle(&a, waiting);
