@@ -201,7 +201,7 @@ def write_speed(events: int) -> dict[str, object]:
         with Writer(out) as writer:
             write_dataset(raw, writer, dict.fromkeys(META_KEYS, 0))
         wall, cpu = time.monotonic() - begin, time.process_time() - cpu
-        n = len(raw.calls)
+        n = raw.n_calls
         size = sum(path.stat().st_size for path in out.iterdir())
         return {"events": n, "lost_events": raw.lost_events, "wall_s": wall, "cpu_s": cpu,
                 "events_per_s": n / wall, "bytes_per_event": size / n}  # fmt: skip

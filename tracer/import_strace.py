@@ -99,7 +99,7 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
             importer = Importer(records)
             _progress(importer.read(file))
         raw = read_stream(stream)
-        if not len(raw.calls):
+        if not raw.n_calls:
             raise BackendError(f"no calls found: {source}: is it strace's output?")
         if importer.unread:
             say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")

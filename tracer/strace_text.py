@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from tracer import dirents, kept
 from tracer.descriptors import Object
-from tracer.raw import DONE, NO_RETURN
+from tracer.events import DONE, NO_RETURN
 from tracer.stream import StreamWriter
 from tracer.syscalls import ArgKind, Syscall, by_name
 

@@ -18,26 +18,28 @@ from __future__ import annotations
 
 import mmap
 import struct
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from tracer.raw import (
+from tracer.events import (
     DONE,
-    EVENT,
+    EVENT_BYTES,
+    EVENT_WORDS,
     MAX_TIME,
     NR_EXIT,
     NR_LOST,
     NR_MODULE,
     NR_PROCESS,
     Bytes,
+    Chunk,
     Ints,
-    RawFile,
-    RawTrace,
-    gather,
+    Mask,
 )
+from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread
 
 SUFFIX = ".stream"
 _HEAD = struct.Struct("<IIII")
@@ -47,11 +49,15 @@ _PAD = [b"\0" * (-n % 8) for n in range(8)]
 BUSY, DISCARD = 1 << 31, 1 << 30  # of a ring buffer's record
 LENGTH = DISCARD - 1
 MAX_PATH = 4096
-_WHO = np.dtype([("pid", "<u4"), ("tid", "<u4")])
 _U64 = (1 << 64) - 1
 _WRITE_AT_BYTES = 1 << 18
+_SCAN = 1 << 18  # records at a time
+_HEADS = np.dtype(
+    [("at", "<i8"), ("first", "<i8"), ("last", "<i8"), ("pid", "<u4"), ("tid", "<u4"),
+     ("parent", "<u4"), ("nr", "<u2")]
+)  # fmt: skip
 
-assert _EVENT.size == EVENT.itemsize
+assert _EVENT.size == EVENT_BYTES
 
 
 class StreamWriter:
@@ -148,27 +154,25 @@ class StreamWriter:
             self._file.close()
 
 
-def _records(mapped: mmap.mmap) -> tuple[Ints, Ints]:
-    """Return offset and length of every whole record's contents."""
+def _records(mapped: mmap.mmap) -> Ints:
+    """Return the offset of every whole record's contents."""
     end = len(mapped)
-    at: list[int] = []
-    lengths: list[int] = []
+    at = array("q")
+    add = at.append
     position = 0
-    add_at, add_length = at.append, lengths.append
     with memoryview(mapped)[: end // 4 * 4] as view, view.cast("I") as words:
         while position + 8 <= end:
             head = words[position >> 2]
             length = head & LENGTH
             if not length or position + 8 + length > end:
                 break  # the writer was killed here
-            if not head & (BUSY | DISCARD):
-                add_at(position + 8)
-                add_length(length)
+            if length >= _FIXED and not head & (BUSY | DISCARD):
+                add(position + 8)
             position += (length + 15) & ~7
-    return np.array(at, np.int64), np.array(lengths, np.int64)
+    return np.frombuffer(at, np.int64) if at else np.empty(0, np.int64)
 
 
-def _segments(pid: Ints, is_process: Bytes) -> Ints:
+def _segments(pid: Ints, is_process: Mask) -> Ints:
     """Number, for each record, of its process's image; both arrays by record."""
     order = np.argsort(pid, kind="stable")
     begun = np.cumsum(is_process[order])
@@ -179,92 +183,119 @@ def _segments(pid: Ints, is_process: Bytes) -> Ints:
     return segment
 
 
+class StreamSource(Source):
+    """A stream's records, by threads as the shim would have made a file of each."""
+
+    def __init__(self, path: Path, to_ticks: tuple[int, int, float] | None) -> None:
+        """Find every record and look at it; raises OSError."""
+        super().__init__()
+        self.lost = 0
+        self.exits: dict[int, int] = {}
+        self._to_ticks = to_ticks
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self._data: Bytes = np.frombuffer(mapped, np.uint8)
+        self._words = self._data[: len(self._data) // 8 * 8].view("<u8")
+        self._at = _records(mapped)
+        self._thread = np.empty(0, np.int32)
+        self.scan()
+
+    def _events(self, at: Ints) -> tuple[Chunk, Mask]:
+        """Return the records at these offsets, and which of them are whole."""
+        word = at >> 3
+        words = np.stack([self._words[word + (1 + k)] for k in range(EVENT_WORDS)])
+        found = Chunk(words, np.zeros(len(at), np.int32), at + (8 + EVENT_BYTES), self._data)
+        length = (self._words[word - 1] & np.uint64(LENGTH)).astype(np.int64)
+        whole = found.size + _FIXED <= length
+        whole &= (found.tsc <= MAX_TIME) & (found.dur <= MAX_TIME)
+        if self._to_ticks:
+            tick, ns, rate = self._to_ticks
+            times = np.rint((found.tsc.astype(np.int64) - ns) / rate).astype(np.int64) + tick
+            words[0], words[1] = np.maximum(times, 0), np.rint(found.dur / rate)
+        return found, whole
+
+    def scan(self) -> None:
+        """Look at every event once, as Source says."""
+        starts = range(0, len(self._at), _SCAN)
+        heads = [self._heads(self._at[begin : begin + _SCAN]) for begin in starts]
+        if not sum(map(len, heads)):
+            return
+        head = np.concatenate(heads)
+        self._at = np.ascontiguousarray(head["at"])
+        self._divide(head)
+        low = np.minimum.reduceat(head["first"], np.arange(0, len(head), BLOCK_EVENTS))
+        rare: list[Chunk] = []
+        for begin in range(0, len(low), _SCAN // BLOCK_EVENTS):
+            found = self.load(begin, begin + _SCAN // BLOCK_EVENTS)
+            apart = self._note(found, np.ones(len(found), np.bool_))
+            rare.append(found.take(apart).alone())
+        self._noted([low], rare)
+
+    def _heads(self, at: Ints) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """Return what tells whose the records are; takes out what is no event."""
+        found, whole = self._events(at)
+        who = self._words[at >> 3]
+        first = found.args[0]
+        self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
+        ends = np.flatnonzero(whole & (found.nr == NR_EXIT))
+        pids = (who[ends] & np.uint64(0xFFFFFFFF)).tolist()
+        self.exits |= dict(zip(pids, first[ends].tolist(), strict=True))
+        keep = whole & (found.nr != NR_LOST) & (found.nr != NR_EXIT)
+        head = np.empty(int(keep.sum()), _HEADS)
+        columns = {"at": at, "first": found.tsc, "last": found.tsc + found.dur, "pid": who,
+                   "tid": who >> np.uint64(32), "parent": first, "nr": found.nr}  # fmt: skip
+        for name, values in columns.items():
+            head[name] = values[keep]
+        return head
+
+    def _divide(self, head: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
+        """Find the threads, by process and program image, and whose each record is."""
+        pid, tid = head["pid"].astype(np.int64), head["tid"].astype(np.int64)
+        announces = head["nr"] == NR_PROCESS
+        told = zip(pid[announces].tolist(), head["parent"][announces].tolist(), strict=True)
+        parents = {child: ppid for child, ppid in told if ppid}
+        key = np.stack([pid, tid, _segments(pid, announces)])
+        order = np.lexsort(key[::-1])
+        starts = np.flatnonzero(np.r_[True, (np.diff(key[:, order]) != 0).any(axis=0)])
+        first = np.minimum.reduceat(head["first"][order], starts)
+        last = np.maximum.reduceat(head["last"][order], starts)
+        who = order[starts]
+        # Those that start at the same time: a process's first thread before its others.
+        by_start = np.lexsort((tid[who] != pid[who], first))
+        rank = np.empty(len(starts), np.int32)
+        rank[by_start] = np.arange(len(starts), dtype=np.int32)
+        self._thread = np.empty(len(head), np.int32)
+        self._thread[order] = np.repeat(rank, np.diff(np.r_[starts, len(head)]))
+        tick, ns, rate = self._to_ticks or (0, 0, 1.0)
+        for at in by_start.tolist():
+            begin, end = int(first[at]), int(last[at])
+            self.threads.append(
+                Thread(
+                    pid=int(pid[who[at]]),
+                    tid=int(tid[who[at]]),
+                    ppid=parents.get(int(pid[who[at]]), 0),
+                    start_tsc=begin,
+                    start_ns=round((begin - tick) * rate) + ns,
+                    now_tsc=end,
+                    now_ns=round((end - tick) * rate) + ns,
+                )
+            )
+
+    def load(self, begin: int, end: int) -> Chunk:
+        """Return the events of these blocks."""
+        rows = slice(begin * BLOCK_EVENTS, end * BLOCK_EVENTS)
+        found, _ = self._events(self._at[rows])
+        found.thread = self._thread[rows]
+        return found.alone()
+
+
 def read_stream(path: Path, to_ticks: tuple[int, int, float] | None = None) -> RawTrace:
-    """Read a stream as files of threads; raises OSError.
+    """Read a stream as a trace; raises OSError.
 
     `to_ticks` says how times become the ticks of another trace that this one is to be merged with:
     a reading of its clock, the ns at that moment, and ns per tick.
     """
     if not path.stat().st_size:
         return RawTrace([], [])
-    with path.open("rb") as file:
-        # Private: times may be converted in place.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    data: Bytes = np.frombuffer(mapped, np.uint8)
-    at, length = _records(mapped)
-    enough = length >= _FIXED
-    at, length = at[enough] + 8, length[enough]
-    events = gather(data, at, EVENT)
-    payload = events["path_len"].astype(np.int64) + events["path2_len"] + events["out_len"]
-    whole = (payload + _FIXED <= length) & (events["tsc"] <= MAX_TIME) & (events["dur"] <= MAX_TIME)
-    lost = int(events["args"][events["nr"] == NR_LOST, 0].sum()) + int((~whole).sum())
-    ends = np.flatnonzero(whole & (events["nr"] == NR_EXIT))
-    ended = gather(data, at[ends] - 8, _WHO)["pid"].tolist()
-    exits = dict(zip(ended, events["args"][ends, 0].tolist(), strict=True))
-    keep = whole & (events["nr"] != NR_LOST) & (events["nr"] != NR_EXIT)
-    at, events = at[keep], events[keep]
-    if to_ticks:
-        tick, ns, rate = to_ticks
-        times = np.rint((events["tsc"].astype(np.int64) - ns) / rate).astype(np.int64) + tick
-        events["tsc"] = np.maximum(times, 0)
-        events["dur"] = np.rint(events["dur"] / rate)
-        words = data[: len(data) // 8 * 8].view("<u8")
-        words[at // 8], words[at // 8 + 1] = events["tsc"], events["dur"]
-    who = gather(data, at - 8, _WHO)
-    files = _files(path, mapped, data, at, events, who, to_ticks)
-    return RawTrace(files, [], lost, exits)
-
-
-def _files(
-    path: Path,
-    mapped: mmap.mmap,
-    data: Bytes,
-    at: Ints,
-    events: np.ndarray[tuple[int], np.dtype[np.void]],
-    who: np.ndarray[tuple[int], np.dtype[np.void]],
-    to_ticks: tuple[int, int, float] | None,
-) -> list[RawFile]:
-    if not len(at):
-        return []
-    pid = who["pid"].astype(np.int64)
-    announces = events["nr"] == NR_PROCESS
-    told = zip(pid[announces].tolist(), events["args"][announces, 0].tolist(), strict=True)
-    parents = {child: ppid for child, ppid in told if ppid}
-    segment = _segments(pid, announces)
-    key = np.stack([pid, who["tid"].astype(np.int64), segment])
-    order = np.lexsort(key[::-1])
-    starts = np.flatnonzero(np.r_[True, (np.diff(key[:, order]) != 0).any(axis=0)])
-    tick, ns, rate = to_ticks or (0, 0, 1.0)
-    files = []
-    for rows in np.split(order, starts[1:]):
-        tsc = events["tsc"][rows]
-        first, last = int(tsc.min()), int((tsc + events["dur"][rows]).max())
-        files.append(
-            RawFile(
-                name=path.name,
-                mapped=mapped,
-                data=data,
-                pid=int(pid[rows[0]]),
-                tid=int(who["tid"][rows[0]]),
-                ppid=int(parents.get(int(pid[rows[0]]), 0)),
-                start_tsc=first,
-                start_ns=round((first - tick) * rate) + ns,
-                now_tsc=last,
-                now_ns=round((last - tick) * rate) + ns,
-                realtime_ns=0,
-                lost_events=0,
-                at=at[rows],
-                heap=at[rows] + EVENT.itemsize,
-                tsc=tsc,
-                nr=events["nr"][rows],
-            )
-        )
-    files.sort(key=lambda f: (f.start_tsc, f.tid != f.pid))
-    return files
-
-
-def merge(first: RawTrace, second: RawTrace) -> RawTrace:
-    """Join two traces of one clock."""
-    files = sorted(first.files + second.files, key=lambda f: f.start_tsc)
-    lost = first.lost_elsewhere + second.lost_elsewhere
-    return RawTrace(files, first.broken + second.broken, lost, first.exits | second.exits)
+    source = StreamSource(path, to_ticks)
+    return RawTrace([source], [], source.lost, source.exits)

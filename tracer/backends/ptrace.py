@@ -24,10 +24,11 @@ from ptrace.binding import func as binding
 
 from tracer import identity, kept
 from tracer.backends import BackendError
-from tracer.raw import DONE, NO_RETURN, RAW_DIRENTS, RawTrace
+from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.run import WALL
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
+from tracer.timeline import RawTrace
 
 NAME = "ptrace"
 CLOCK = "CLOCK_MONOTONIC"
