@@ -31,7 +31,7 @@ from tracer.timeline import RawTrace, Source, Thread, lowest
 MAGIC = b"COSYRAW\x01"
 PAGE = 4096
 MAX_LIVE_SIZE = 1 << 26
-SCAN_BLOCKS = 64  # at a time
+SCAN_BLOCKS = 16  # at a time
 
 HEADER = np.dtype(
     [
