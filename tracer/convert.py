@@ -166,17 +166,22 @@ def processes_table(raw: RawTrace, who: processes.Processes) -> pa.Table:
 def objects_table(found: Objects, row_of: Ints | None) -> pa.Table:
     """Return the table of objects; `row_of` has the row of every event, NOTHING: left out."""
     n = len(found.kinds)
-    inodes = [found.inodes.get(made, (None, None)) for made in range(n)]
+    inodes = np.zeros((2, n), np.uint64)
+    known = np.zeros(n, np.bool_)
+    for made, inode in found.inodes.items():
+        inodes[:, made], known[made] = inode, True
+    for ids, answers in found.stats:
+        inodes[0, ids], inodes[1, ids], known[ids] = answers["dev"], answers["ino"], True
     events = np.array(found.events, np.int64)
     if row_of is not None:
         events = np.where(events >= 0, np.append(row_of, NOTHING)[events], NOTHING)
     return columns.table(
         dataset.OBJECTS,
         {
-            "object_id": range(n),
+            "object_id": column(np.arange(n, dtype=np.int32), pa.int32()),
             "kind": found.kinds,
-            "dev": [dev for dev, _ in inodes],
-            "ino": [ino for _, ino in inodes],
+            "dev": column(inodes[0], pa.uint64(), known),
+            "ino": column(inodes[1], pa.uint64(), known),
             "path": columns.names(found.paths),
             "event": column(events, pa.int64(), events >= 0),
         },

@@ -16,6 +16,7 @@ The working directory of a process is kept like a descriptor, as AT_FDCWD.
 from __future__ import annotations
 
 import posixpath
+from array import array
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -73,10 +74,12 @@ class Objects:
         self.kinds: list[str] = []
         self.paths: list[bytes | None] = []
         """Absolute where that is known; joined, not resolved: symbolic links stay."""
-        self.events: list[int] = []
+        self.events = array("q")
         """Row of the call that made each; NOTHING: it was there before."""
-        self.inodes: dict[int, tuple[int | None, int | None]] = {}
-        """Device and inode, of the objects of which they are known."""
+        self.inodes: dict[int, tuple[int, int]] = {}
+        """Device and inode of what was there before, as far as they are known."""
+        self.stats: list[tuple[Ints, npt.NDArray[np.void]]] = []
+        """Objects, and what fstat said of them (OUT_STAT)."""
         self._inherited = dict(inherited or {})
         self._waiting = sorted(processes.images, key=lambda image: image.fork_tsc)[::-1]
         self._tables: dict[int, _Table] = {}
@@ -85,8 +88,8 @@ class Objects:
         self._late = Operations.none()
         """What takes effect only after the events seen so far."""
         self._changes: list[_Change] = []
-        self._asked: set[int] = set()
-        """Of these objects a call told the kind."""
+        self._asked = np.zeros(1, np.bool_)
+        """By object: a call told its kind. Longer than there are objects."""
         self._listed: set[int] = set()
         self._fd_at = _fd_arguments()
         self._tells = numbers("fstat", "newfstatat", "statx")
@@ -120,10 +123,11 @@ class Objects:
 
     # --- the replay ----------------------------------------------------------
 
-    def _new(self, kind: str, path: bytes | None, event: int) -> int:
+    def _found(self, kind: str, path: bytes | None) -> int:
+        """Return a new object for what was there before."""
         self.kinds.append(kind)
         self.paths.append(path)
-        self.events.append(event)
+        self.events.append(NOTHING)
         return len(self.kinds) - 1
 
     def _replay(self, operations: Operations, end: int) -> list[int]:
@@ -133,6 +137,7 @@ class Objects:
         """
         held: list[int] = []
         note = held.append
+        new_kind, new_path, new_event = self.kinds.append, self.paths.append, self.events.append
         for tsc, op, table, fd, other, cloexec, kind, path, row in operations.rows():
             if self._waiting and self._waiting[-1].fork_tsc <= tsc:
                 self._start_until(tsc)
@@ -141,7 +146,10 @@ class Objects:
                 at.pop(fd, None)
                 note(NOTHING)
             elif op == OPEN:
-                made = self._new(KINDS[kind], self._joined(at, other, path) if path else None, row)
+                made = len(self.kinds)
+                new_kind(KINDS[kind])
+                new_path(self._joined(at, other, path) if path else None)
+                new_event(row)
                 at[fd] = made * 2 + cloexec
                 note(made)
             elif op == DUP:
@@ -181,11 +189,12 @@ class Objects:
         parent = self._tables.get(image.parent.table) if image.parent else None
         table = self._tables[image.table] = dict(parent or {})
         if AT_FDCWD not in table:
-            table[AT_FDCWD] = self._new("directory", image.cwd or None, NOTHING) * 2
+            table[AT_FDCWD] = self._found("directory", image.cwd or None) * 2
         if image.parent is None:
             for fd, what in self._inherited.items():
-                made = self._new(what.kind, what.path, NOTHING)
-                self.inodes[made] = what.dev, what.ino
+                made = self._found(what.kind, what.path)
+                if what.dev is not None and what.ino is not None:
+                    self.inodes[made] = what.dev, what.ino
                 table[fd] = made * 2
         self._changes += [
             _Change(image.table, fd, image.fork_tsc, value >> 1) for fd, value in table.items()
@@ -249,19 +258,18 @@ class Objects:
         self._listed.update(np.unique(found[listed]).tolist())
         told = self._tells[chunk.nr] & (chunk.path_len == 0) & (found >= 0)
         told &= chunk.out_len == OUT_STAT.itemsize
+        if len(self._asked) < len(self.kinds):
+            self._asked = np.append(self._asked, np.zeros(len(self.kinds), np.bool_))
         rows = np.flatnonzero(told)
-        ids, first = np.unique(found[rows], return_index=True)
+        rows = rows[~self._asked[found[rows]]]
         # The first answer for each object is enough.
-        new = np.array([made not in self._asked for made in ids.tolist()], np.bool_)
-        by_time = np.argsort(first[new], kind="stable")
-        rows, ids = rows[first[new][by_time]], ids[new][by_time]
-        some = chunk.take(rows)
+        rows = rows[np.sort(np.unique(found[rows], return_index=True)[1])]
+        ids, some = found[rows], chunk.take(rows)
         answers = some.payload(some.path2_len, some.out_len)[0].view(OUT_STAT)
-        modes, devs, inos = (answers[name].tolist() for name in ("mode", "dev", "ino"))
-        for made, mode, dev, ino in zip(ids.tolist(), modes, devs, inos, strict=True):
+        for made, mode in zip(ids.tolist(), answers["mode"].tolist(), strict=True):
             self.kinds[made] = kind_of_mode(mode, self.paths[made])
-            self.inodes[made] = dev, ino
-        self._asked.update(ids.tolist())
+        self.stats.append((ids.astype(np.int64), answers))
+        self._asked[ids] = True
 
 
 def _last_before(
