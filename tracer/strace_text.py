@@ -44,6 +44,10 @@ _TOKEN = re.compile(
     rb'|"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]'
     rb'|[^"/<,\[\](){}]+|.'
 )
+# An argument that is one plain word, one string, or one structure with nothing nested in it.
+_PLAIN = re.compile(
+    rb'([^\[(){}"<,/]++(?:<[^<>\\]*+>)?+|"[^"\\]*+"|\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\})(?:, |$)'
+)
 _STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))")
 _SIMPLE = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"v": b"\v", b"f": b"\f", b"e": b"\x1b"}
@@ -161,6 +165,14 @@ def split(text: bytes) -> list[bytes]:
         return []
     if not any(c in text for c in (b'"', b"{", b"[", b"(", b"<")):
         return text.split(b", ")
+    plain: list[bytes] = _PLAIN.findall(text)
+    if sum(map(len, plain)) + 2 * len(plain) - 2 == len(text):
+        return plain  # in half the time
+    return split_nested(text)
+
+
+def split_nested(text: bytes) -> list[bytes]:
+    """The same for arguments with arguments of their own."""
     words: list[bytes] = []
     word = b""
     depth = 0
