@@ -2,7 +2,8 @@
 """What tracing costs the traced program, under each backend and under other tools.
 
 Every variant runs the command from within a shell that reads the clock before and after it, so
-that the time of all is taken in the same way and no tool's own start or end is in it.
+that the time of all is taken in the same way and no tool's own start or end is in it. The CPU time is
+the command's own: what it costs where the tool works within the program, and steadier than wall time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SLOWDOWN_MAX = 1.10
 WRITE_RATE_MIN = 2e6
 EVENT_BYTES_MAX = 20
 RAW_BYTES = 110  # of an event in the shim's files, about
-_CLOCK = 'a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME; echo "$a $b $s" > "$TIMES"'
+_CLOCK = 'a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME; { echo "$a $b $s"; times; } > "$TIMES"'
+_TIMES = re.compile(r"(\d+)m([\d.]+)s")
 _BPFTRACE = """tracepoint:raw_syscalls:sys_enter /@in[pid] || pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
   @calls[args->id] = count(); @ns[args->id] = sum(nsecs - @start[tid]); delete(@start[tid]); }
@@ -54,6 +56,7 @@ class Result:
     """The runs of one tool; times in seconds."""
 
     times: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     """With the tool's own start and end."""
     lost: list[int | None] = field(default_factory=list)
@@ -139,11 +142,13 @@ def run(tool: Tool, command: Sequence[str], result: Result, expected: bytes | No
         )
         result.whole.append(time.monotonic() - begin)
         try:
-            start, end, status = (folder / "times").read_text().split()
+            clock, _, spent = (folder / "times").read_text().splitlines()
+            start, end, status = clock.split()
         except (OSError, ValueError):
             raise SystemExit(f"bench: {tool.name} did not run: {done.stderr.strip()}") from None
         output = (folder / "out").read_bytes()
         result.times.append(float(end) - float(start))
+        result.cpu.append(sum(float(m) * 60 + float(s) for m, s in _TIMES.findall(spent)))
         result.lost.append(tool.lost(folder, done.stdout + done.stderr))
         result.same &= status == "0" and output == (output if expected is None else expected)
         return output
@@ -167,22 +172,23 @@ def compare(command: Sequence[str], rounds: int, names: Sequence[str]) -> dict[s
 def table(command: Sequence[str], results: dict[str, Result]) -> dict[str, object]:
     """Print the table of one command; returns it as plain data."""
     title = " ".join(command)
-    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'quartiles':>10} {'n':>3} "
+    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'cpu s':>7} {'ratio':>8} {'quartiles':>10} {'n':>3} "
           f"{'whole s':>8} {'lost':>8}  output")  # fmt: skip
     base = statistics.median(results["native"].times)
+    cpu_base = statistics.median(results["native"].cpu)
     rows = {}
     for name, result in results.items():
         median = statistics.median(result.times)
-        whole = statistics.median(result.whole)
+        whole, cpu = statistics.median(result.whole), statistics.median(result.cpu)
         known = [n for n in result.lost if n is not None]
         lost = f"{max(known):,}" if known else "-"
         print(
-            f"{name:14} {median:9.3f} {median / base:7.2f}x {spread(result.times) / median:10.0%} "
+            f"{name:14} {median:9.3f} {median / base:7.2f}x {cpu:7.3f} {cpu / cpu_base:7.2f}x {spread(result.times) / median:10.0%} "
             f"{len(result.times):3} {whole:8.2f} {lost:>8}  {'same' if result.same else 'DIFFERS'}",
             flush=True,
         )
         rows[name] = {"times_s": result.times, "whole_s": result.whole, "lost": result.lost,
-                      "ratio": median / base, "same": result.same}  # fmt: skip
+                      "cpu_s": result.cpu, "cpu_ratio": cpu / cpu_base, "ratio": median / base, "same": result.same}  # fmt: skip
     return {"command": title, "tools": rows}
 
 
@@ -309,9 +315,9 @@ def main(
         results = compare(command, runs, names)
         rows.append(table(command, results))
         if shim := results.get("shim"):
-            ratio = statistics.median(shim.times) / statistics.median(results["native"].times)
+            ratio = statistics.median(shim.cpu) / statistics.median(results["native"].cpu)
             verdict = _verdict(ratio <= SLOWDOWN_MAX)
-            print(f"shim: {ratio:.2f}x (at most {SLOWDOWN_MAX:.2f}x)  {verdict}")
+            print(f"shim: {ratio:.2f}x of CPU time (at most {SLOWDOWN_MAX:.2f}x)  {verdict}")
             good &= not any(shim.lost)
         good &= all(result.same for result in results.values())
     writing = _writing(events) if part != "slowdown" else []

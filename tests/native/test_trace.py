@@ -200,13 +200,15 @@ def test_a_signal_to_us_reaches_the_program(tracer: Tracer) -> None:
 
 
 def test_interrupt_from_the_terminal_arrives_once(tracer: Tracer) -> None:
-    # It waits for the signal, however late that is, and then a while for a second one. Without noflsh
-    # the terminal drops what is printed at the moment of a ^C.
+    # It waits for the signal, however late that is, and then a while for a second one. Without
+    # noflsh the terminal drops what is printed at the moment of a ^C.
     script = """stty noflsh; n=; trap 'echo caught; n=0' INT; echo ready
     while [ -z "$n" ] || [ "$n" -lt 15 ]; do sleep 0.02; n=${n:+$((n + 1))}; done; exit 3"""
     pid, master = os.forkpty()
     if not pid:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # ignored where the tests run in the background
         os.chdir(tracer.folder)
         os.execve(COSY_TRACE[0], [*COSY_TRACE, "sh", "-c", script], tracer.env)
     seen, sent = b"", False
