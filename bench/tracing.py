@@ -2,8 +2,8 @@
 """What tracing costs the traced program, under each backend and under other tools.
 
 Every variant runs the command from within a shell that reads the clock before and after it, so
-that the time of all is taken in the same way and no tool's own start or end is in it. The CPU time is
-the command's own: what it costs where the tool works within the program, and steadier than wall time.
+that the time of all is taken in the same way and no tool's own start or end is in it. The CPU time
+is the command's own: what a tool that works within the program costs, steadier than wall time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ SLOWDOWN_MAX = 1.10
 WRITE_RATE_MIN = 2e6
 EVENT_BYTES_MAX = 20
 RAW_BYTES = 110  # of an event in the shim's files, about
-_CLOCK = 'a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME; { echo "$a $b $s"; times; } > "$TIMES"'
+_CLOCK = """a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME
+{ echo "$a $b $s"; times; } > "$TIMES\""""
 _TIMES = re.compile(r"(\d+)m([\d.]+)s")
 _BPFTRACE = """tracepoint:raw_syscalls:sys_enter /@in[pid] || pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
@@ -172,8 +173,8 @@ def compare(command: Sequence[str], rounds: int, names: Sequence[str]) -> dict[s
 def table(command: Sequence[str], results: dict[str, Result]) -> dict[str, object]:
     """Print the table of one command; returns it as plain data."""
     title = " ".join(command)
-    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'cpu s':>7} {'ratio':>8} {'quartiles':>10} {'n':>3} "
-          f"{'whole s':>8} {'lost':>8}  output")  # fmt: skip
+    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'quartiles':>10} {'cpu s':>7} "
+          f"{'ratio':>8} {'n':>3} {'whole s':>8} {'lost':>8}  output")  # fmt: skip
     base = statistics.median(results["native"].times)
     cpu_base = statistics.median(results["native"].cpu)
     rows = {}
@@ -183,12 +184,14 @@ def table(command: Sequence[str], results: dict[str, Result]) -> dict[str, objec
         known = [n for n in result.lost if n is not None]
         lost = f"{max(known):,}" if known else "-"
         print(
-            f"{name:14} {median:9.3f} {median / base:7.2f}x {cpu:7.3f} {cpu / cpu_base:7.2f}x {spread(result.times) / median:10.0%} "
-            f"{len(result.times):3} {whole:8.2f} {lost:>8}  {'same' if result.same else 'DIFFERS'}",
+            f"{name:14} {median:9.3f} {median / base:7.2f}x {spread(result.times) / median:10.0%} "
+            f"{cpu:7.3f} {cpu / cpu_base:7.2f}x {len(result.times):3} {whole:8.2f} {lost:>8}  "
+            f"{'same' if result.same else 'DIFFERS'}",
             flush=True,
         )
-        rows[name] = {"times_s": result.times, "whole_s": result.whole, "lost": result.lost,
-                      "cpu_s": result.cpu, "cpu_ratio": cpu / cpu_base, "ratio": median / base, "same": result.same}  # fmt: skip
+        rows[name] = {"times_s": result.times, "cpu_s": result.cpu, "whole_s": result.whole,
+                      "ratio": median / base, "cpu_ratio": cpu / cpu_base, "lost": result.lost,
+                      "same": result.same}  # fmt: skip
     return {"command": title, "tools": rows}
 
 
