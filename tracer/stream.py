@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from tracer.events import (
     DONE,
@@ -38,6 +39,8 @@ from tracer.events import (
     Chunk,
     Ints,
     Mask,
+    Rows,
+    Words,
 )
 from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread
 
@@ -51,11 +54,8 @@ LENGTH = DISCARD - 1
 MAX_PATH = 4096
 _U64 = (1 << 64) - 1
 _WRITE_AT_BYTES = 1 << 18
-_SCAN = 1 << 18  # records at a time
-_HEADS = np.dtype(
-    [("at", "<i8"), ("first", "<i8"), ("last", "<i8"), ("pid", "<u4"), ("tid", "<u4"),
-     ("parent", "<u4"), ("nr", "<u2")]
-)  # fmt: skip
+_SCAN = 128 * BLOCK_EVENTS  # records at a time
+_LOW = np.uint64(0xFFFFFFFF)
 
 assert _EVENT.size == EVENT_BYTES
 
@@ -172,15 +172,24 @@ def _records(mapped: mmap.mmap) -> Ints:
     return np.frombuffer(at, np.int64) if at else np.empty(0, np.int64)
 
 
-def _segments(pid: Ints, is_process: Mask) -> Ints:
-    """Number, for each record, of its process's image; both arrays by record."""
-    order = np.argsort(pid, kind="stable")
-    begun = np.cumsum(is_process[order])
-    new_pid = np.r_[True, np.diff(pid[order]) != 0]
-    before = np.maximum.accumulate(np.where(new_pid, begun - is_process[order], 0))
-    segment = np.empty(len(pid), np.int64)
-    segment[order] = begun - before
-    return segment
+def _numbered(who: Words, image: Ints) -> tuple[Rows, npt.NDArray[np.int32]]:
+    """Number the threads within program images; also returns where each is first."""
+    _, whose = np.unique(who, return_inverse=True)
+    _, first, found = np.unique(image << 32 | whose, return_index=True, return_inverse=True)
+    return first, found.astype(np.int32)
+
+
+def _widen(spans: list[tuple[int, int]], number: npt.NDArray[np.int32], found: Chunk) -> None:
+    """Let the spans of threads hold these events, whose threads are places in `number`."""
+    tsc = found.tsc.astype(np.int64)
+    low, high = np.full(len(number), np.iinfo(np.int64).max), np.zeros(len(number), np.int64)
+    np.minimum.at(low, found.thread, tsc)
+    np.maximum.at(high, found.thread, tsc + found.dur.astype(np.int64))
+    for i, begin, end in zip(number.tolist(), low.tolist(), high.tolist(), strict=True):
+        if i == len(spans):
+            spans.append((begin, end))
+        else:
+            spans[i] = min(spans[i][0], begin), max(spans[i][1], end)
 
 
 class StreamSource(Source):
@@ -215,71 +224,72 @@ class StreamSource(Source):
         return found, whole
 
     def scan(self) -> None:
-        """Look at every event once, as Source says."""
-        starts = range(0, len(self._at), _SCAN)
-        heads = [self._heads(self._at[begin : begin + _SCAN]) for begin in starts]
-        if not sum(map(len, heads)):
-            return
-        head = np.concatenate(heads)
-        self._at = np.ascontiguousarray(head["at"])
-        self._divide(head)
-        low = np.minimum.reduceat(head["first"], np.arange(0, len(head), BLOCK_EVENTS))
+        """Look at every event, as Source says; 20 bytes of memory for each."""
+        announced = self._keep_events()
+        parents = {pid: parent for pid, _, parent in announced if parent}
+        images = np.sort(np.array([pid << 32 | row for pid, row, _ in announced], np.int64))
+        numbers: dict[tuple[int, int], int] = {}
+        spans: list[tuple[int, int]] = []
+        self._thread = np.empty(len(self._at), np.int32)
+        lows: list[Ints] = []
         rare: list[Chunk] = []
-        for begin in range(0, len(low), _SCAN // BLOCK_EVENTS):
-            found = self.load(begin, begin + _SCAN // BLOCK_EVENTS)
-            apart = self._note(found, np.ones(len(found), np.bool_))
-            rare.append(found.take(apart).alone())
-        self._noted([low], rare)
+        for begin in range(0, len(self._at), _SCAN):
+            rows = slice(begin, begin + _SCAN)
+            found, whole = self._events(self._at[rows])
+            who = self._words[self._at[rows] >> 3]  # tid << 32 | pid
+            row = np.arange(begin, begin + len(who))
+            image = np.searchsorted(images, (who & _LOW).astype(np.int64) << 32 | row, "right")
+            first, found.thread = _numbered(who, image)
+            keys = zip(who[first].tolist(), image[first].tolist(), strict=True)
+            number = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int32)
+            _widen(spans, number, found)
+            found.thread = self._thread[rows] = number[found.thread]
+            starts = np.arange(0, len(who), BLOCK_EVENTS)
+            lows.append(np.minimum.reduceat(found.tsc.astype(np.int64), starts))
+            rare.append(found.take(self._note(found, whole)).alone())
+        rank = self._name(list(numbers), spans, parents)
+        self._thread = rank[self._thread]
+        self._noted(lows, rare)
+        self.rare.thread = rank[self.rare.thread]
 
-    def _heads(self, at: Ints) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        """Return what tells whose the records are; takes out what is no event."""
-        found, whole = self._events(at)
-        who = self._words[at >> 3]
-        first = found.args[0]
-        self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
-        ends = np.flatnonzero(whole & (found.nr == NR_EXIT))
-        pids = (who[ends] & np.uint64(0xFFFFFFFF)).tolist()
-        self.exits |= dict(zip(pids, first[ends].tolist(), strict=True))
-        keep = whole & (found.nr != NR_LOST) & (found.nr != NR_EXIT)
-        head = np.empty(int(keep.sum()), _HEADS)
-        columns = {"at": at, "first": found.tsc, "last": found.tsc + found.dur, "pid": who,
-                   "tid": who >> np.uint64(32), "parent": first, "nr": found.nr}  # fmt: skip
-        for name, values in columns.items():
-            head[name] = values[keep]
-        return head
+    def _keep_events(self) -> list[tuple[int, int, int]]:
+        """Take out what is no event; returns who announced itself: pid, row, parent."""
+        announced: list[tuple[int, int, int]] = []
+        kept: list[Ints] = []
+        n_kept = 0
+        for begin in range(0, len(self._at), _SCAN):
+            at = self._at[begin : begin + _SCAN]
+            found, whole = self._events(at)
+            pid, first = self._words[at >> 3] & _LOW, found.args[0]
+            self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
+            ends = whole & (found.nr == NR_EXIT)
+            self.exits |= dict(zip(pid[ends].tolist(), first[ends].tolist(), strict=True))
+            keep = whole & (found.nr != NR_LOST) & (found.nr != NR_EXIT)
+            tells = keep & (found.nr == NR_PROCESS)
+            row = np.cumsum(keep)[tells] - 1 + n_kept
+            columns = (pid[tells], row, first[tells] & _LOW)
+            announced += zip(*(column.tolist() for column in columns), strict=True)
+            kept.append(at[keep])
+            n_kept += len(kept[-1])
+        self._at = np.concatenate([np.empty(0, np.int64), *kept])
+        return announced
 
-    def _divide(self, head: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
-        """Find the threads, by process and program image, and whose each record is."""
-        pid, tid = head["pid"].astype(np.int64), head["tid"].astype(np.int64)
-        announces = head["nr"] == NR_PROCESS
-        told = zip(pid[announces].tolist(), head["parent"][announces].tolist(), strict=True)
-        parents = {child: ppid for child, ppid in told if ppid}
-        key = np.stack([pid, tid, _segments(pid, announces)])
-        order = np.lexsort(key[::-1])
-        starts = np.flatnonzero(np.r_[True, (np.diff(key[:, order]) != 0).any(axis=0)])
-        first = np.minimum.reduceat(head["first"][order], starts)
-        last = np.maximum.reduceat(head["last"][order], starts)
-        who = order[starts]
+    def _name(
+        self, keys: list[tuple[int, int]], spans: list[tuple[int, int]], parents: dict[int, int]
+    ) -> npt.NDArray[np.int32]:
+        """Fill in `threads`, by the time of their start; returns the place of each in them."""
+        who = [(key & 0xFFFFFFFF, key >> 32) for key, _ in keys]
         # Those that start at the same time: a process's first thread before its others.
-        by_start = np.lexsort((tid[who] != pid[who], first))
-        rank = np.empty(len(starts), np.int32)
-        rank[by_start] = np.arange(len(starts), dtype=np.int32)
-        self._thread = np.empty(len(head), np.int32)
-        self._thread[order] = np.repeat(rank, np.diff(np.r_[starts, len(head)]))
+        order = sorted(range(len(who)), key=lambda i: (spans[i][0], who[i][0] != who[i][1]))
         tick, ns, rate = self._to_ticks or (0, 0, 1.0)
-        for at in by_start.tolist():
-            begin, end = int(first[at]), int(last[at])
-            self.threads.append(
-                Thread(
-                    pid=int(pid[who[at]]),
-                    tid=int(tid[who[at]]),
-                    ppid=parents.get(int(pid[who[at]]), 0),
-                    start_tsc=begin,
-                    start_ns=round((begin - tick) * rate) + ns,
-                    now_tsc=end,
-                    now_ns=round((end - tick) * rate) + ns,
-                )
-            )
+        for i in order:
+            (pid, tid), (begin, end) = who[i], spans[i]
+            begin_ns, end_ns = (round((time - tick) * rate) + ns for time in (begin, end))
+            ppid = parents.get(pid, 0)
+            self.threads.append(Thread(pid, tid, ppid, begin, begin_ns, end, end_ns))
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return rank
 
     def load(self, begin: int, end: int) -> Chunk:
         """Return the events of these blocks."""
