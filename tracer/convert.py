@@ -125,8 +125,8 @@ def _events(
     found = [
         raw.to_ns(chunk.tsc),
         raw.ticks_to_ns(chunk.dur),
-        np.array([thread.pid for thread in raw.threads], np.int32)[chunk.thread],
-        np.array([thread.tid for thread in raw.threads], np.int32)[chunk.thread],
+        raw.pids[chunk.thread],
+        raw.tids[chunk.thread],
         chunk.nr.astype(np.int16),
         *[chunk.args[i] * (n_args > i) for i in range(6)],
         column(chunk.ret, pa.int64(), chunk.returned),

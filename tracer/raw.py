@@ -176,7 +176,7 @@ class RawFile(Source):
             lows.append(lowest(found.tsc, whole, [block.n for block in blocks]))
             if len(apart := self._note(found, whole)):
                 rare.append(self._events(blocks)[0].take(apart).alone())
-        self._noted(lows, rare)
+        self._noted(lows, [block.n for block in self._blocks], rare)
 
     def load(self, begin: int, end: int) -> Chunk:
         """Return the events of these blocks."""

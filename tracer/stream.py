@@ -249,7 +249,7 @@ class StreamSource(Source):
             rare.append(found.take(self._note(found, whole)).alone())
         rank = self._name(list(numbers), spans, parents)
         self._thread = rank[self._thread]
-        self._noted(lows, rare)
+        self._noted(lows, [BLOCK_EVENTS] * sum(map(len, lows)), rare)
         self.rare.thread = rank[self.rare.thread]
 
     def _keep_events(self) -> list[tuple[int, int, int]]:

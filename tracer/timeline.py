@@ -77,6 +77,8 @@ class Source(ABC):
         """Whose events these are; `Chunk.file` of what load() returns is a position in here."""
         self.first = np.empty(0, np.int64)
         """By block: no event in it or in a later one is earlier."""
+        self.sizes = np.empty(0, np.int64)
+        """By block: how many events it may have."""
         self.n_calls = 0
         self.rare = join([])
         """The events that tell about processes, and all that are no system calls."""
@@ -96,9 +98,10 @@ class Source(ABC):
         self.n_calls += int((whole & (found.nr < NR_PROCESS)).sum())
         return np.flatnonzero(_rare()[found.nr] & whole)
 
-    def _noted(self, lows: list[Ints], rare: list[Chunk]) -> None:
+    def _noted(self, lows: list[Ints], sizes: Sequence[int], rare: list[Chunk]) -> None:
         low = np.concatenate([np.empty(0, np.int64), *lows])
         self.first = np.minimum.accumulate(low[::-1])[::-1]
+        self.sizes = np.array(sizes, np.int64)
         self.rare = join(rare)
 
 
@@ -121,6 +124,16 @@ class RawTrace:
         """All threads by the time of their start; what `Chunk.file` means."""
         every = [thread for source in self.sources for thread in source.threads]
         return sorted(every, key=lambda thread: thread.start_tsc)
+
+    @cached_property
+    def pids(self) -> npt.NDArray[np.int32]:
+        """The process of each thread."""
+        return np.array([thread.pid for thread in self.threads], np.int32)
+
+    @cached_property
+    def tids(self) -> npt.NDArray[np.int32]:
+        """The number of each thread."""
+        return np.array([thread.tid for thread in self.threads], np.int32)
 
     @cached_property
     def _numbers(self) -> list[npt.NDArray[np.int32]]:
@@ -189,16 +202,18 @@ class RawTrace:
         first = np.concatenate([np.empty(0, np.int64), *(s.first for s in self.sources)])
         order = np.argsort(first, kind="stable")
         owner, first = owner[order], np.append(first[order], _LATEST)
-        step = max(1, size // BLOCK_EVENTS)
+        sizes = np.concatenate([np.empty(0, np.int64), *(s.sizes for s in self.sources)])[order]
+        bounds = np.flatnonzero(np.diff(np.cumsum(sizes) // size, append=-1))
         waiting: list[Chunk] = []
-        for done in range(0, len(owner), step):
-            now = owner[done : done + step]
+        done = 0
+        for end in (bounds + 1).tolist():
+            now, done = owner[done:end], end
             for index, blocks in zip(*np.unique(now, return_counts=True), strict=True):
                 begin, at[index] = at[index], at[index] + int(blocks)
                 found = self.sources[index].load(begin, at[index])
                 waiting.append(self._renumbered(index, found))
             every = by_time(join(waiting))
-            until = np.uint64(first[min(done + step, len(owner))])
+            until = np.uint64(first[end])
             ready = int(np.searchsorted(every.tsc, until))
             waiting = [every.take(slice(ready, None)).alone()] if ready < len(every) else []
             calls = every.take(slice(ready))
