@@ -118,22 +118,36 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
     return found
 
 
+def _numbered_before(one: Image, other: Image) -> bool:
+    """Whether a process came into being before another, by their numbers, which may begin again."""
+    return -PIDS_IN_A_ROW < one.pid - other.pid < 0 or one.pid - other.pid > PIDS_IN_A_ROW
+
+
 def _fork_times(children: list[Image], forks: list[int]) -> None:
     """Set fork_tsc of the children of one process, given in the order of their start.
 
     The shim notes the call before it is made, so it cannot name the child. Calls and process
-    numbers come in the same order, unless the numbers began again; the children's own first
-    steps may not. Where some are missing (threads by clone3, children that were never seen),
-    the latest call before the child's start is taken.
+    numbers come in the same order; the children's own first steps may not. Where both calls
+    came before the first of two children was seen, their numbers decide. Where some are missing
+    (threads by clone3, children that were never seen), the latest call before the child's start is
+    taken.
     """
-    pids = [child.pid for child in children]
-    if max(pids) - min(pids) < PIDS_IN_A_ROW:
-        children = sorted(children, key=lambda child: child.pid)
     if len(children) == len(forks):
-        for child, tsc in zip(children, forks, strict=True):
+        order: list[Image] = []
+        for child in children:
+            at = len(order)
+            while at and forks[at] < order[at - 1].start_tsc:
+                if not _numbered_before(child, order[at - 1]):
+                    break
+                at -= 1
+            order.insert(at, child)
+        for child, tsc in zip(order, forks, strict=True):
             child.fork_tsc = min(tsc, child.start_tsc)
         return
     left = list(forks)
+    pids = [child.pid for child in children]
+    if max(pids) - min(pids) < PIDS_IN_A_ROW:
+        children = sorted(children, key=lambda child: child.pid)
     for child in children:
         at = bisect_right(left, child.start_tsc)
         child.fork_tsc = left.pop(at - 1) if at else child.start_tsc
