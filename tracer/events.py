@@ -33,6 +33,7 @@ EVENT_BYTES = 96
 EVENT_WORDS = EVENT_BYTES // 8
 # By words of 8 bytes; the last two hold nr, flags, heap and path_len, path2_len, out_len.
 _TSC, _DUR, _RET, _ARGS, _SITE, _WHAT, _SIZES = 0, 1, 2, 3, 9, 10, 11
+FIRST_ARG = _ARGS
 TELLING = (_TSC, _DUR, _WHAT, _SIZES)  # what tells whether an event is whole, and of which kind
 OUT_STAT = np.dtype(
     [("dev", "<u8"), ("ino", "<u8"), ("size", "<u8"), ("mode", "<u4"), ("nlink", "<u4")]

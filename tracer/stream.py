@@ -30,11 +30,13 @@ from tracer.events import (
     DONE,
     EVENT_BYTES,
     EVENT_WORDS,
+    FIRST_ARG,
     MAX_TIME,
     NR_EXIT,
     NR_LOST,
     NR_MODULE,
     NR_PROCESS,
+    TELLING,
     Bytes,
     Chunk,
     Ints,
@@ -209,10 +211,12 @@ class StreamSource(Source):
         self._thread = np.empty(0, np.int32)
         self.scan()
 
-    def _events(self, at: Ints) -> tuple[Chunk, Mask]:
-        """Return the records at these offsets, and which of them are whole."""
+    def _events(self, at: Ints, which: Sequence[int] = range(EVENT_WORDS)) -> tuple[Chunk, Mask]:
+        """Return the records at these offsets (these words of them), and which are whole."""
         word = at >> 3
-        words = np.stack([self._words[word + (1 + k)] for k in range(EVENT_WORDS)])
+        words = np.empty((EVENT_WORDS, len(at)), np.uint64)
+        for k in which:
+            words[k] = self._words[word + (1 + k)]
         found = Chunk(words, np.zeros(len(at), np.int32), at + (8 + EVENT_BYTES), self._data)
         length = (self._words[word - 1] & np.uint64(LENGTH)).astype(np.int64)
         whole = found.size + _FIXED <= length
@@ -235,7 +239,7 @@ class StreamSource(Source):
         rare: list[Chunk] = []
         for begin in range(0, len(self._at), _SCAN):
             rows = slice(begin, begin + _SCAN)
-            found, whole = self._events(self._at[rows])
+            found, whole = self._events(self._at[rows], TELLING)
             who = self._words[self._at[rows] >> 3]  # tid << 32 | pid
             row = np.arange(begin, begin + len(who))
             image = np.searchsorted(images, (who & _LOW).astype(np.int64) << 32 | row, "right")
@@ -246,7 +250,9 @@ class StreamSource(Source):
             found.thread = self._thread[rows] = number[found.thread]
             starts = np.arange(0, len(who), BLOCK_EVENTS)
             lows.append(np.minimum.reduceat(found.tsc.astype(np.int64), starts))
-            rare.append(found.take(self._note(found, whole)).alone())
+            if len(apart := self._note(found, whole)):
+                rare.append(self._events(self._at[rows][apart])[0].alone())
+                rare[-1].thread = found.thread[apart]
         rank = self._name(list(numbers), spans, parents)
         self._thread = rank[self._thread]
         self._noted(lows, [BLOCK_EVENTS] * sum(map(len, lows)), rare)
@@ -259,7 +265,7 @@ class StreamSource(Source):
         n_kept = 0
         for begin in range(0, len(self._at), _SCAN):
             at = self._at[begin : begin + _SCAN]
-            found, whole = self._events(at)
+            found, whole = self._events(at, (*TELLING, FIRST_ARG))
             pid, first = self._words[at >> 3] & _LOW, found.args[0]
             self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
             ends = whole & (found.nr == NR_EXIT)
