@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -201,11 +201,13 @@ def write_dataset(
     inherited: Mapping[int, Object] | None = None,
     exits: Mapping[int, int] | None = None,
     kept: Filter | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a whole trace.
 
     `inherited` tells what descriptors the traced program began with, `exits` the wait
-    status of processes, where it is known better than from their last call.
+    status of processes, where it is known better than from their last call. `progress` is
+    told how many events are done, of how many.
     """
     who = processes.find(raw)
     known = raw.exits | dict(exits or {})
@@ -215,6 +217,7 @@ def write_dataset(
     found = Objects(who, inherited)
     calls, sites = _Calls(), Sites(who)
     masks = []
+    done = 0
     for chunk in raw.chunks(CHUNK):
         ids = found.of_chunk(chunk)
         sites.add_mapped(chunk, ids, found.paths)
@@ -224,6 +227,9 @@ def write_dataset(
             chosen = [None, columns.bits(masks[-1])]
             events = events.filter(pa.Array.from_buffers(pa.bool_(), len(ids), chosen))
         writer.write_events(events)
+        done += len(chunk)
+        if progress:
+            progress(done, raw.n_calls)
     found.finish()
     if kept:
         meta = {**meta, "filter": kept.describe()}

@@ -271,9 +271,10 @@ def _write(
 ) -> Dataset:
     from tracer.convert import write_dataset
     from tracer.dataset import Dataset, Writer
+    from tracer.progress import Progress
 
-    with Writer(path, force) as writer:
-        write_dataset(raw, writer, meta, inherited, exits, kept)
+    with Writer(path, force) as writer, Progress("events written") as progress:
+        write_dataset(raw, writer, meta, inherited, exits, kept, progress)
     return Dataset(path)
 
 
