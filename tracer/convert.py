@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -216,10 +217,9 @@ def write_dataset(
             image.exit = known[image.pid]
     found = Objects(who, inherited)
     calls, sites = _Calls(), Sites(who)
-    masks = []
-    done = 0
-    for chunk in raw.chunks(CHUNK):
-        ids = found.of_chunk(chunk)
+    masks: list[Mask] = []
+
+    def write(chunk: Chunk, ids: npt.NDArray[np.int32]) -> None:
         sites.add_mapped(chunk, ids, found.paths)
         events = _events(calls, chunk, raw, sites, ids)
         if kept:
@@ -227,9 +227,21 @@ def write_dataset(
             chosen = [None, columns.bits(masks[-1])]
             events = events.filter(pa.Array.from_buffers(pa.bool_(), len(ids), chosen))
         writer.write_events(events)
-        done += len(chunk)
-        if progress:
-            progress(done, raw.n_calls)
+
+    done = 0
+    # One piece is written while the next is read: numpy and arrow let others run meanwhile.
+    with ThreadPoolExecutor(1) as behind:
+        written: Future[None] | None = None
+        for chunk in raw.chunks(CHUNK):
+            ids = found.of_chunk(chunk)
+            if written:
+                written.result()
+            written = behind.submit(write, chunk, ids)
+            done += len(chunk)
+            if progress:
+                progress(done, raw.n_calls)
+        if written:
+            written.result()
     found.finish()
     if kept:
         meta = {**meta, "filter": kept.describe()}
