@@ -2,7 +2,8 @@
 """What tracing costs the traced program, under each backend and under other tools.
 
 Every variant runs the command from within a shell that reads the clock before and after it, so
-that the time of all is taken in the same way and no tool's own start or end is in it.
+that the time of all is taken in the same way and no tool's own start or end is in it. The CPU time
+is the command's own: what a tool that works within the program costs, steadier than wall time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +24,16 @@ from pathlib import Path
 
 import click
 
-from bench.harness import save, script, spread
+from bench.harness import ROOT, save, script, spread
 from tracer.backends import bcc
 
 SLOWDOWN_MAX = 1.10
 WRITE_RATE_MIN = 2e6
 EVENT_BYTES_MAX = 20
-_CLOCK = 'a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME; echo "$a $b $s" > "$TIMES"'
+RAW_BYTES = 110  # of an event in the shim's files, about
+_CLOCK = """a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME
+{ echo "$a $b $s"; times; } > "$TIMES\""""
+_TIMES = re.compile(r"(\d+)m([\d.]+)s")
 _BPFTRACE = """tracepoint:raw_syscalls:sys_enter /@in[pid] || pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
   @calls[args->id] = count(); @ns[args->id] = sum(nsecs - @start[tid]); delete(@start[tid]); }
@@ -51,6 +57,7 @@ class Result:
     """The runs of one tool; times in seconds."""
 
     times: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     """With the tool's own start and end."""
     lost: list[int | None] = field(default_factory=list)
@@ -136,20 +143,23 @@ def run(tool: Tool, command: Sequence[str], result: Result, expected: bytes | No
         )
         result.whole.append(time.monotonic() - begin)
         try:
-            start, end, status = (folder / "times").read_text().split()
+            clock, _, spent = (folder / "times").read_text().splitlines()
+            start, end, status = clock.split()
         except (OSError, ValueError):
             raise SystemExit(f"bench: {tool.name} did not run: {done.stderr.strip()}") from None
         output = (folder / "out").read_bytes()
         result.times.append(float(end) - float(start))
+        result.cpu.append(sum(float(m) * 60 + float(s) for m, s in _TIMES.findall(spent)))
         result.lost.append(tool.lost(folder, done.stdout + done.stderr))
         result.same &= status == "0" and output == (output if expected is None else expected)
         return output
 
 
-def compare(command: Sequence[str], rounds: int) -> dict[str, Result]:
-    """Run all tools turn about, each round in the other direction."""
-    usable = [tool for tool in tools() if tool.lacks is None]
-    for tool in tools():
+def compare(command: Sequence[str], rounds: int, names: Sequence[str]) -> dict[str, Result]:
+    """Run all tools, or native and these, turn about, each round in the other direction."""
+    wanted = [tool for tool in tools() if not names or tool.name in ("native", *names)]
+    usable = [tool for tool in wanted if tool.lacks is None]
+    for tool in wanted:
         if tool.lacks:
             print(f"bench: left out, {tool.name}: {tool.lacks}")
     expected = run(usable[0], command, Result(), None)  # warms the caches
@@ -163,80 +173,158 @@ def compare(command: Sequence[str], rounds: int) -> dict[str, Result]:
 def table(command: Sequence[str], results: dict[str, Result]) -> dict[str, object]:
     """Print the table of one command; returns it as plain data."""
     title = " ".join(command)
-    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'quartiles':>10} {'n':>3} "
-          f"{'whole s':>8} {'lost':>8}  output")  # fmt: skip
+    print(f"\n{title}\n{'':14} {'median s':>9} {'ratio':>8} {'quartiles':>10} {'cpu s':>7} "
+          f"{'ratio':>8} {'n':>3} {'whole s':>8} {'lost':>8}  output")  # fmt: skip
     base = statistics.median(results["native"].times)
+    cpu_base = statistics.median(results["native"].cpu)
     rows = {}
     for name, result in results.items():
         median = statistics.median(result.times)
-        whole = statistics.median(result.whole)
+        whole, cpu = statistics.median(result.whole), statistics.median(result.cpu)
         known = [n for n in result.lost if n is not None]
         lost = f"{max(known):,}" if known else "-"
         print(
             f"{name:14} {median:9.3f} {median / base:7.2f}x {spread(result.times) / median:10.0%} "
-            f"{len(result.times):3} {whole:8.2f} {lost:>8}  {'same' if result.same else 'DIFFERS'}",
+            f"{cpu:7.3f} {cpu / cpu_base:7.2f}x {len(result.times):3} {whole:8.2f} {lost:>8}  "
+            f"{'same' if result.same else 'DIFFERS'}",
             flush=True,
         )
-        rows[name] = {"times_s": result.times, "whole_s": result.whole, "lost": result.lost,
-                      "ratio": median / base, "same": result.same}  # fmt: skip
+        rows[name] = {"times_s": result.times, "cpu_s": result.cpu, "whole_s": result.whole,
+                      "ratio": median / base, "cpu_ratio": cpu / cpu_base, "lost": result.lost,
+                      "same": result.same}  # fmt: skip
     return {"command": title, "tools": rows}
 
 
-def write_speed(events: int) -> dict[str, object]:
-    """Record about this many events, and time making a dataset of them."""
+def _dd(calls: int) -> list[str]:
+    return ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={calls // 2}", "status=none"]
+
+
+WORKLOADS: dict[str, list[list[str]]] = {
+    "dd bs=1": [_dd(1_000_000)],
+    "file tools": [
+        ["du", "-s", "/usr"],
+        ["ls", "-lR", "/usr/share"],
+        ["find", "/usr/share", "-size", "+1"],
+        ["grep", "-rc", "include", "/usr/include"],
+        ["sh", "-c", "tar cf - /usr/share 2>/dev/null | cat"],
+    ],
+}
+
+
+def write_speed(workload: str, events: int) -> dict[str, object]:
+    """Record the programs of a workload again and again, about this many events; time the writing.
+
+    The dataset is made in a process of its own, so that its peak of memory is known.
+    """
     from tracer import native
+    from tracer.backends import shim
+
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        folder = Path(name) / "raw"
+        folder.mkdir()
+        env = shim.with_orders(os.environb, native.library(), folder)
+        while sum(file.stat().st_size for file in folder.iterdir()) < events * RAW_BYTES:
+            for command in WORKLOADS[workload]:
+                subprocess.run(command, env=env, check=False, stdout=subprocess.DEVNULL)
+        writer = [sys.executable, "-m", "bench.tracing", "--write", str(folder)]
+        done = subprocess.run(writer, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+        found: dict[str, object] = json.loads(done.stdout)
+        return {"workload": workload, **found}
+
+
+class _Memory(threading.Thread):
+    """The most private memory of this process; mapped files do not count."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak_bytes = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Look every 50 ms."""
+        while not self.ended.wait(0.05):
+            words = Path("/proc/self/status").read_text().split()
+            now = int(words[words.index("RssAnon:") + 1]) * 1024
+            self.peak_bytes = max(self.peak_bytes, now)
+
+
+def write(folder: Path) -> dict[str, object]:
+    """Make a dataset of a folder of raw files, and say what that took."""
     from tracer.backends import shim
     from tracer.convert import write_dataset
     from tracer.dataset import META_KEYS, Writer
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        folder = Path(name)
-        env = shim.with_orders(os.environb, native.library(), folder)
-        count = f"count={events // 2}"
-        dd = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", count, "status=none"]
-        subprocess.run(dd, env=env, check=True)
-        out = folder / "out"
-        begin, cpu = time.monotonic(), time.process_time()
-        raw = shim.read(folder)
-        with Writer(out) as writer:
-            write_dataset(raw, writer, dict.fromkeys(META_KEYS, 0))
-        wall, cpu = time.monotonic() - begin, time.process_time() - cpu
-        n = len(raw.calls)
-        size = sum(path.stat().st_size for path in out.iterdir())
-        return {"events": n, "lost_events": raw.lost_events, "wall_s": wall, "cpu_s": cpu,
-                "events_per_s": n / wall, "bytes_per_event": size / n}  # fmt: skip
+    out = folder.with_name("out")
+    memory = _Memory()
+    memory.start()
+    begin, cpu = time.monotonic(), time.process_time()
+    raw = shim.read(folder)
+    with Writer(out) as writer:
+        write_dataset(raw, writer, dict.fromkeys(META_KEYS, 0))
+    wall, cpu = time.monotonic() - begin, time.process_time() - cpu
+    memory.ended.set()
+    size = sum(path.stat().st_size for path in out.iterdir())
+    return {"events": raw.n_calls, "lost_events": raw.lost_events, "wall_s": wall, "cpu_s": cpu,
+            "events_per_s": raw.n_calls / wall, "bytes_per_event": size / raw.n_calls,
+            "peak_bytes": memory.peak_bytes}  # fmt: skip
+
+
+def _verdict(good: bool) -> str:
+    return "ok" if good else "MISSED"
+
+
+def _writing(events: int) -> list[dict[str, object]]:
+    found = []
+    for workload in WORKLOADS:
+        speed = write_speed(workload, events)
+        rate, size, cpu_s, peak = (
+            float(str(speed[name]))
+            for name in ("events_per_s", "bytes_per_event", "cpu_s", "peak_bytes")
+        )
+        print(f"writing {speed['events']:,} events of {workload}:\n"
+              f"  {rate / 1e6:.2f} million a second (at least {WRITE_RATE_MIN / 1e6:.0f}) "
+              f"{_verdict(rate >= WRITE_RATE_MIN)}, {cpu_s:.1f} s of CPU, {peak / 1e6:.0f} MB\n"
+              f"  {size:.1f} bytes each (at most {EVENT_BYTES_MAX}) "
+              f"{_verdict(size <= EVENT_BYTES_MAX)}", flush=True)  # fmt: skip
+        found.append(speed)
+    return found
 
 
 @click.command(help=__doc__)
 @click.option("--runs", default=5, show_default=True, help="Rounds; each runs all tools once.")
+@click.option("--count", default=300_000, show_default=True, help="Of dd.")
+@click.option("--tool", "names", multiple=True, help="Only these, besides native.")
 @click.option("--events", default=10_000_000, show_default=True, help="For the speed of writing.")
+@click.option("--part", type=click.Choice(["slowdown", "writing"]), help="Only this one.")
 @click.option("--quick", is_flag=True, help="Three rounds, a tenth of the calls.")
-def main(runs: int, events: int, quick: bool) -> None:
+@click.option("--write", "folder", type=Path, hidden=True)
+def main(
+    runs: int,
+    count: int,
+    names: tuple[str, ...],
+    events: int,
+    part: str | None,
+    quick: bool,
+    folder: Path | None,
+) -> None:
     """Measure, print, save; exit 1 when the shim lost events or an output differs."""
-    count = 300_000
+    if folder:
+        print(json.dumps(write(folder)))
+        return
     if quick:
         runs, events, count = 3, events // 10, count // 10
-    commands = [
-        ["du", "-s", "/usr/share"],
-        ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={count}", "status=none"],
-    ]
-    rows = []
-    good = True
-    for command in commands:
-        results = compare(command, runs)
+    rows, good = [], True
+    for command in [["du", "-s", "/usr/share"], _dd(2 * count)] if part != "writing" else []:
+        results = compare(command, runs, names)
         rows.append(table(command, results))
-        shim = results["shim"]
-        ratio = statistics.median(shim.times) / statistics.median(results["native"].times)
-        verdict = "ok" if ratio <= SLOWDOWN_MAX else "MISSED"
-        print(f"shim: {ratio:.2f}x (at most {SLOWDOWN_MAX:.2f}x)  {verdict}")
-        good &= not any(shim.lost) and all(result.same for result in results.values())
-    speed = write_speed(events)
-    rate, size = float(str(speed["events_per_s"])), float(str(speed["bytes_per_event"]))
-    print(f"\nwriting {speed['events']:,} events: {rate / 1e6:.2f} million a second "
-          f"(at least {WRITE_RATE_MIN / 1e6:.0f})  {'ok' if rate >= WRITE_RATE_MIN else 'MISSED'}, "
-          f"{size:.1f} bytes each (at most {EVENT_BYTES_MAX})  "
-          f"{'ok' if size <= EVENT_BYTES_MAX else 'MISSED'}")  # fmt: skip
-    print(f"saved {save('tracing', {'commands': rows, 'writing': speed})}")
+        if shim := results.get("shim"):
+            ratio = statistics.median(shim.cpu) / statistics.median(results["native"].cpu)
+            verdict = _verdict(ratio <= SLOWDOWN_MAX)
+            print(f"shim: {ratio:.2f}x of CPU time (at most {SLOWDOWN_MAX:.2f}x)  {verdict}")
+            good &= not any(shim.lost)
+        good &= all(result.same for result in results.values())
+    writing = _writing(events) if part != "slowdown" else []
+    print(f"saved {save('tracing', {'commands': rows, 'writing': writing})}")
     if not good:
         raise SystemExit("bench: events were lost, or an output differs")
 

@@ -97,7 +97,9 @@ META_KEYS = frozenset(
 )
 # Columns with few distinct values, where Parquet's own dictionaries help.
 _FEW_VALUES = ["pid", "tid", "nr", "path", "path2", "site", "a0", "a2", "a3", "st_mode"]
-
+# Columns by which a reader may leave out row groups; those of the others take time.
+_SEARCHED = ["t_ns", "pid", "tid", "nr", "object_id"]
+FEW_WORDS = 1 / 8  # of the events
 
 _ESCAPE = re.compile("[%\udc80-\udcff]")
 _ESCAPED = re.compile(b"%([0-9A-F]{2})")
@@ -135,11 +137,13 @@ class Writer:
                 compression="zstd",
                 use_dictionary=_FEW_VALUES,
                 column_encoding={"t_ns": "DELTA_BINARY_PACKED"},
+                write_statistics=_SEARCHED,
             )
         except OSError as error:
             shutil.rmtree(self._tmp, ignore_errors=True)
             raise DatasetError(f"cannot write: {path}: {error.strerror or error}") from error
         self.n_events = 0
+        self._tables: list[pa.Table] = []
         # One table is compressed while the next is made.
         self._behind = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
@@ -160,11 +164,19 @@ class Writer:
 
     def write_events(self, events: pa.Table) -> None:
         """Append events, sorted by t_ns and none earlier than those before."""
+        self._tables.append(events)
+        self.n_events += events.num_rows
+        if sum(table.num_rows for table in self._tables) >= ROW_GROUP:
+            every = pa.concat_tables(self._tables)
+            whole = every.num_rows // ROW_GROUP * ROW_GROUP
+            self._write(every.slice(0, whole))
+            self._tables = [every.slice(whole)]
+
+    def _write(self, events: pa.Table) -> None:
         self._wait()
         self._written = self._behind.submit(
-            self._events.write_table, events, row_group_size=ROW_GROUP
+            lambda: self._events.write_table(_unified(events), row_group_size=ROW_GROUP)
         )
-        self.n_events += events.num_rows
 
     def _wait(self) -> None:
         if self._written:
@@ -179,6 +191,8 @@ class Writer:
         sites: pa.Table | None = None,
     ) -> None:
         """Write the rest and put the dataset in its place."""
+        if self._tables:
+            self._write(pa.concat_tables(self._tables))
         self._wait()
         self._events.close()
         if sites is None:
@@ -291,6 +305,20 @@ class Dataset:
         if self.meta["schema"] == 1:
             return SITES.empty_table()
         return self._open("sites.parquet", SITES).read()
+
+
+def _unified(events: pa.Table) -> pa.Table:
+    """Let columns of text with few different words have one dictionary each.
+
+    Of the others Parquet writes the words themselves, which takes less time, and no more room.
+    """
+    for at, field in enumerate(events.schema):
+        if pa.types.is_dictionary(field.type):
+            found = events.column(at)
+            words = sum(len(part.dictionary) for part in found.chunks)
+            if words < events.num_rows * FEW_WORDS:
+                events = events.set_column(at, field, found.unify_dictionaries())
+    return events
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:

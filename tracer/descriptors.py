@@ -23,19 +23,22 @@ class Object:
     """Row of the call that made it; None: it was there before."""
 
 
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "device",
+}
+
+
 def kind_of_mode(mode: int, path: bytes | None = None) -> str:
     """Return the kind of an object from st_mode, and from its path whether it is a terminal."""
-    if stat.S_ISCHR(mode):
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFCHR:
         tty = path is not None and path.startswith((b"/dev/pts/", b"/dev/tty", b"/dev/console"))
         return "tty" if tty else "device"
-    kinds = {
-        stat.S_IFREG: "file",
-        stat.S_IFDIR: "directory",
-        stat.S_IFIFO: "pipe",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFBLK: "device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "other")
+    return _KINDS.get(kind, "other")
 
 
 def _object(name: str) -> Object:

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.dataset import path_text
-from tracer.descriptors import Object
-from tracer.raw import Chunk
+from tracer.events import Chunk, Mask
 from tracer.syscalls import ArgKind, Syscall, SyscallClass, by_name
 
 _NETWORK = {
@@ -116,21 +115,23 @@ class Filter:
         return {"calls": calls, "paths": sorted(path_text(path) for path in self.paths)}
 
     def mask(
-        self, chunk: Chunk, object_ids: npt.NDArray[np.int32], objects: Sequence[Object]
-    ) -> npt.NDArray[np.bool_]:
-        """Return which events of a chunk are kept."""
-        keep = np.ones(len(chunk.file), np.bool_)
+        self, chunk: Chunk, object_ids: npt.NDArray[np.int32], paths: Sequence[bytes | None]
+    ) -> Mask:
+        """Return which events of a chunk are kept; `paths` are those of the objects."""
+        keep = np.ones(len(chunk), np.bool_)
         if self.calls is not None:
-            keep &= np.isin(chunk.events["nr"], sorted(self.calls))
+            keep &= np.isin(chunk.nr, sorted(self.calls))
         if not self.paths:
             return keep
-        open_here = np.array([what.path in self.paths for what in objects] + [False], np.bool_)
-        touches = open_here[object_ids]
-        rows = np.flatnonzero(keep & ~touches & (chunk.events["path_len"] > 0))
+        used, which = np.unique(object_ids, return_inverse=True)
+        open_here = [i >= 0 and paths[i] in self.paths for i in used.tolist()]
+        touches = np.array(open_here, np.bool_)[which]
+        rows = np.flatnonzero(keep & ~touches & (chunk.path_len > 0))
         for row in rows.tolist():
-            base = objects[object_ids[row]].path if object_ids[row] >= 0 else None
+            base = paths[object_ids[row]] if object_ids[row] >= 0 else None
             touches[row] = bool(self.paths & {_joined(base, chunk.text(row)), *_second(chunk, row)})
-        return keep & touches
+        keep &= touches
+        return keep
 
 
 def _joined(base: bytes | None, path: bytes) -> bytes:

@@ -48,6 +48,11 @@ def tgid(tid: int) -> int:
     return _field(tid, b"Tgid:") or tid
 
 
+def parent(tid: int) -> int:
+    """Return the process whose child a task is, 0: it is gone."""
+    return _field(tid, b"PPid:")
+
+
 def identify(pid: int) -> Identity:
     """Ask /proc who a process is."""
     argv = _file(pid, "cmdline")
@@ -64,7 +69,7 @@ def identify(pid: int) -> Identity:
         if elf.is_fixed(os.fsdecode(exe)):
             modules[0] = modules.pop(start)
     return Identity(
-        ppid=_field(pid, b"PPid:"),
+        ppid=parent(pid),
         exe=exe,
         cwd=_link(pid, "cwd"),
         argv=argv.removesuffix(b"\0").split(b"\0") if argv else [],
@@ -101,7 +106,7 @@ def tree(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            children.setdefault(_field(int(name), b"PPid:"), []).append(int(name))
+            children.setdefault(parent(int(name)), []).append(int(name))
     found = [pid]
     for member in found:
         found += children.get(member, [])

@@ -7,7 +7,6 @@ import datetime
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -75,31 +74,23 @@ def main(
         say(f"written to {name}; next: cosy-mine {name}")
 
 
-def _progress(counts: Iterator[int]) -> None:
-    """Go through them; on a terminal, say how far it is."""
-    shown = sys.stderr.isatty()
-    for lines in counts:
-        if shown:
-            sys.stderr.write(f"\rcosy-trace: {lines / 1e6:.1f} million lines")
-    if shown:
-        sys.stderr.write("\r\033[K")
-
-
 def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter | None) -> Dataset:
     from tracer.backends import BackendError
     from tracer.convert import write_dataset
     from tracer.dataset import Dataset, Writer
+    from tracer.progress import Progress
     from tracer.recorder import version
     from tracer.strace_text import Importer
     from tracer.stream import StreamWriter, read_stream
 
     with tempfile.TemporaryDirectory(prefix="cosy-import-") as folder:
         stream = Path(folder) / "strace.stream"
-        with StreamWriter(stream) as records:
+        with StreamWriter(stream) as records, Progress("lines read") as progress:
             importer = Importer(records)
-            _progress(importer.read(file))
+            for lines in importer.read(file):
+                progress(lines)
         raw = read_stream(stream)
-        if not len(raw.calls):
+        if not raw.n_calls:
             raise BackendError(f"no calls found: {source}: is it strace's output?")
         if importer.unread:
             say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")
@@ -114,6 +105,6 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
             "unread_lines": importer.unread,
             "tool_version": version(),
         }
-        with Writer(path, force) as writer:
-            write_dataset(raw, writer, meta, importer.inherited, importer.exits, kept)
+        with Writer(path, force) as writer, Progress("events written") as progress:
+            write_dataset(raw, writer, meta, importer.inherited, importer.exits, kept, progress)
     return Dataset(path)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tracer.columns import column
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_name
 
@@ -150,35 +152,50 @@ def _program(image: dict[str, object]) -> str:
 def files(data: Dataset, table: pa.Table, duration: Ints, errors: Ints, moved: Ints, n: int
           ) -> list[File]:  # fmt: skip
     """Return the n files on which the most time was spent, over all that name or have them."""
-    column = table["path"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], table["path"].type)
-    if not len(column):
+    names = table["path"].combine_chunks()
+    if isinstance(names, pa.ChunkedArray):
+        names = names.chunk(0) if names.num_chunks else pa.array([], table["path"].type)
+    if not len(names):
         return []
-    words = column.dictionary.to_pylist()
-    code = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     obj = table["object_id"].fill_null(-1).to_numpy().astype(np.int64)
-    key = (obj + 1) << 32 | (code + 1)
-    unique, inverse, calls = np.unique(key, return_inverse=True, return_counts=True)
-    time_ns = np.bincount(inverse, duration, minlength=len(unique))
-    failed = np.bincount(inverse, errors, minlength=len(unique))
-    size = np.bincount(inverse, moved, minlength=len(unique))
-    paths = data.objects()["path"].to_pylist()
-    sums: dict[str, list[int]] = {}
-    for k, *values in zip(
-        unique.tolist(), calls.tolist(), failed.tolist(), time_ns.tolist(), size.tolist(),
-        strict=True,
-    ):  # fmt: skip
-        base = paths[(k >> 32) - 1] if k >> 32 else None
-        word = words[(k & 0xFFFFFFFF) - 1] if k & 0xFFFFFFFF else None
-        if word is None and base is None:
-            continue
-        path = posixpath.join(base or "", word) if word else str(base)
-        row = sums.setdefault(path, [0, 0, 0, 0])
-        for i, value in enumerate(values):
-            row[i] += int(value)
-    best = sorted(sums.items(), key=lambda item: (-item[1][2], item[0]))[:n]
-    return [File(path, row[0], row[1], row[2], row[3]) for path, row in best]
+    code = names.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    pairs = column((obj + 1) << 32 | (code + 1), pa.int64()).dictionary_encode()
+    pair = pairs.dictionary.to_numpy()
+    paths = _joined(
+        data.objects()["path"].combine_chunks().take(_or_null(pair >> 32)),
+        names.dictionary.take(_or_null(pair & 0xFFFFFFFF)),
+    ).dictionary_encode()
+    words = len(paths.dictionary)
+    which = paths.indices.fill_null(words).to_numpy(zero_copy_only=False)[pairs.indices.to_numpy()]
+    if not words:
+        return []
+    calls, failed, time_ns, size = (
+        np.bincount(which, weights, minlength=words + 1)[:words].astype(np.int64)
+        for weights in (None, errors, duration, moved)
+    )
+    least = np.partition(time_ns, max(words - n, 0))[max(words - n, 0)]
+    at = np.flatnonzero(time_ns >= least)  # nobody needs the order of the rest
+    found = zip(paths.dictionary.take(column(at, pa.int64())).to_pylist(), at.tolist(), strict=True)
+    best = sorted(found, key=lambda item: (-time_ns[item[1]], item[0]))[:n]
+    return [
+        File(path, int(calls[i]), int(failed[i]), int(time_ns[i]), int(size[i])) for path, i in best
+    ]
+
+
+def _or_null(places: Ints) -> pa.Array:
+    """Return places that count from one, 0 as null."""
+    return column(places - 1, pa.int64(), places > 0)
+
+
+def _joined(base: pa.Array, name: pa.Array) -> pa.Array:
+    """Return what names mean that are relative to these folders, as posixpath.join would."""
+    base = base.cast(pa.string())
+    name = name.cast(pa.string())
+    folder = pc.fill_null(base, "")
+    bare = pc.or_(pc.equal(folder, ""), pc.ends_with(folder, "/"))
+    full = pc.binary_join_element_wise(folder, name, pc.if_else(bare, "", "/"))
+    named = pc.if_else(pc.starts_with(name, "/"), name, full)
+    return pc.if_else(pc.fill_null(pc.not_equal(name, ""), False), named, base)
 
 
 def sites(data: Dataset, table: pa.Table, duration: Ints, n: int) -> list[Site]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Who ran: program images, how they came to be, and the libraries they had mapped.
 
-A raw file belongs to one thread of one program image. A process is one image
+What a trace calls a thread is one thread of one program image. A process is one image
 after the other: exec replaces it, fork and vfork start a new process with a copy.
 """
 
@@ -12,9 +12,12 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tracer import elf
-from tracer.raw import NO_RETURN, NR_MODULE, NR_PROCESS, RawTrace
+from tracer.events import NR_MODULE, NR_PROCESS
 from tracer.syscalls import by_name
+from tracer.timeline import EXECS, FORKS, RawTrace
 
 CLONE_THREAD = 0x10000
 # Children of one process whose numbers lie further apart were numbered before and after a wrap.
@@ -49,11 +52,11 @@ class Image:
 
 @dataclass
 class Processes:
-    """All images of a trace, by time, and which file belongs to which."""
+    """All images of a trace, by time, and which thread belongs to which."""
 
     images: list[Image]
-    of_file: list[Image]
-    """In the order of RawTrace.files."""
+    of_thread: list[Image]
+    """In the order of RawTrace.threads."""
 
 
 @dataclass
@@ -80,33 +83,34 @@ _Announcements = list[list[tuple[int, bytes, bytes, bytes]]]
 
 
 def _announced(raw: RawTrace, nr: int) -> _Announcements:
-    """Return, by file, the announcements of this kind: address, path, path2, output."""
-    found: _Announcements = [[] for _ in raw.files]
-    chunk = raw.select({nr})
-    for row in range(len(chunk.file)):
-        address = int(chunk.events["args"][row][0])
+    """Return, by thread, the announcements of this kind: address, path, path2, output."""
+    found: _Announcements = [[] for _ in raw.threads]
+    chunk = raw.rare.of(nr)
+    for row, (thread, address) in enumerate(
+        zip(chunk.thread.tolist(), chunk.args[0].tolist(), strict=True)
+    ):
         what = (address, chunk.text(row), chunk.text(row, True), chunk.out(row))
-        found[chunk.file[row]].append(what)
+        found[thread].append(what)
     return found
 
 
 def _forks(raw: RawTrace) -> dict[int, _Forks]:
     calls = by_name()
-    forks = {calls[name].nr for name in ("fork", "vfork", "clone", "clone3")}
-    execs = {calls[name].nr for name in ("execve", "execveat")}
+    forks, execs = ({calls[name].nr for name in names} for names in (FORKS, EXECS))
     found: dict[int, _Forks] = defaultdict(_Forks)
-    chunk = raw.select(forks | execs | {calls["exit_group"].nr})
-    for row, (file, event) in enumerate(zip(chunk.file.tolist(), chunk.events, strict=True)):
-        of, nr, tsc = found[raw.files[file].pid], int(event["nr"]), int(event["tsc"])
-        first = int(event["args"][0])
+    chunk = raw.rare.take(np.flatnonzero(raw.rare.nr < NR_PROCESS))
+    fields = (chunk.thread, chunk.nr, chunk.tsc, chunk.args[0], chunk.ret, chunk.returned)
+    rows = zip(*(column.tolist() for column in fields), strict=True)
+    for row, (thread, nr, tsc, first, ret, returned) in enumerate(rows):
+        of = found[raw.threads[thread].pid]
         if nr in execs:
-            if event["flags"] & NO_RETURN:
+            if not returned:
                 of.exec_tsc.append(tsc)
                 of.exec_path = chunk.text(row)
         elif nr not in forks:
             of.exit_code = (first & 0xFF) << 8
-        elif not event["flags"] & NO_RETURN:
-            of.known[int(event["ret"])] = tsc
+        elif returned:
+            of.known[ret] = tsc
         elif nr != calls["clone"].nr or not first & CLONE_THREAD:
             of.tsc.append(tsc)
             if nr == calls["clone3"].nr:
@@ -114,22 +118,36 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
     return found
 
 
+def _numbered_before(one: Image, other: Image) -> bool:
+    """Whether a process came into being before another, by their numbers, which may begin again."""
+    return -PIDS_IN_A_ROW < one.pid - other.pid < 0 or one.pid - other.pid > PIDS_IN_A_ROW
+
+
 def _fork_times(children: list[Image], forks: list[int]) -> None:
     """Set fork_tsc of the children of one process, given in the order of their start.
 
     The shim notes the call before it is made, so it cannot name the child. Calls and process
-    numbers come in the same order, unless the numbers began again; the children's own first
-    steps may not. Where some are missing (threads by clone3, children that were never seen),
-    the latest call before the child's start is taken.
+    numbers come in the same order; the children's own first steps may not. Where both calls
+    came before the first of two children was seen, their numbers decide. Where some are missing
+    (threads by clone3, children that were never seen), the latest call before the child's start is
+    taken.
     """
-    pids = [child.pid for child in children]
-    if max(pids) - min(pids) < PIDS_IN_A_ROW:
-        children = sorted(children, key=lambda child: child.pid)
     if len(children) == len(forks):
-        for child, tsc in zip(children, forks, strict=True):
+        order: list[Image] = []
+        for child in children:
+            at = len(order)
+            while at and forks[at] < order[at - 1].start_tsc:
+                if not _numbered_before(child, order[at - 1]):
+                    break
+                at -= 1
+            order.insert(at, child)
+        for child, tsc in zip(order, forks, strict=True):
             child.fork_tsc = min(tsc, child.start_tsc)
         return
     left = list(forks)
+    pids = [child.pid for child in children]
+    if max(pids) - min(pids) < PIDS_IN_A_ROW:
+        children = sorted(children, key=lambda child: child.pid)
     for child in children:
         at = bisect_right(left, child.start_tsc)
         child.fork_tsc = left.pop(at - 1) if at else child.start_tsc
@@ -140,36 +158,36 @@ def find(raw: RawTrace) -> Processes:
     announced, modules = _announced(raw, NR_PROCESS), _announced(raw, NR_MODULE)
     forks = _forks(raw)
     images: list[Image] = []
-    of_file: list[Image] = []
+    of_thread: list[Image] = []
     current: dict[int, Image] = {}
     children: dict[int, list[Image]] = defaultdict(list)
     tables = 0
-    for index, file in enumerate(raw.files):
-        image = current.get(file.pid)
+    for index, thread in enumerate(raw.threads):
+        image = current.get(thread.pid)
         who = announced[index]
         if image is None or who:
             before = image
-            image = Image(file.pid, file.ppid, file.start_tsc, table=tables)
-            of = forks.get(file.pid, _Forks())
-            if before and bisect_right(of.exec_tsc, file.start_tsc):
+            image = Image(thread.pid, thread.ppid, thread.start_tsc, table=tables)
+            of = forks.get(thread.pid, _Forks())
+            if before and bisect_right(of.exec_tsc, thread.start_tsc):
                 before.replaced = True
                 image.table, image.parent = before.table, before.parent
                 image.fork_tsc = before.fork_tsc
             else:
                 tables += 1
-                image.parent = current.get(file.ppid)
-                image.fork_tsc = file.start_tsc
+                image.parent = current.get(thread.ppid)
+                image.fork_tsc = thread.start_tsc
                 if image.parent:
-                    children[file.ppid].append(image)
+                    children[thread.ppid].append(image)
                     image.modules = dict(image.parent.modules)
-            current[file.pid] = image
+            current[thread.pid] = image
             images.append(image)
             _describe(image, who)
-        elif file.tid not in (image.pid, raw.files[index - 1].tid) and file.pid in forks:
-            forks[file.pid].was_thread(file.start_tsc)
+        elif thread.tid not in (image.pid, raw.threads[index - 1].tid) and thread.pid in forks:
+            forks[thread.pid].was_thread(thread.start_tsc)
         for address, path, _, _ in modules[index]:
             image.modules[address] = path or image.exe
-        of_file.append(image)
+        of_thread.append(image)
     for ppid, born in children.items():
         known = forks[ppid].known if ppid in forks else {}
         for child in born:
@@ -182,7 +200,7 @@ def find(raw: RawTrace) -> Processes:
         image.exit = of.exit_code
         if of.exec_tsc and of.exec_tsc[-1] > image.start_tsc:
             image.unseen, image.exit = of.exec_path, None
-    return Processes(images, of_file)
+    return Processes(images, of_thread)
 
 
 def _describe(image: Image, who: list[tuple[int, bytes, bytes, bytes]]) -> None:

@@ -23,7 +23,7 @@ from tracer.run import Ended, Watcher, find_program, run, watch
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
     from tracer.filters import Filter
-    from tracer.raw import RawTrace
+    from tracer.timeline import RawTrace
 
 SHM = Path("/dev/shm")
 SHM_ENOUGH_BYTES = 1 << 31
@@ -190,7 +190,7 @@ class Recorder:
         assert self.folder, "nothing was recorded"
         assert self._session
         raw = self._session.raw()
-        if not raw.files:
+        if not raw.threads:
             raise BackendError(
                 f"{self.program} could not write to {self.folder}: "
                 "set TMPDIR to a folder with room, or lift `ulimit -f`"
@@ -246,16 +246,17 @@ def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None =
             f"no recording: {folder}: expected a folder that cosy-trace left behind"
         ) from error
     from tracer.backends import shim
-    from tracer.stream import merge, read_stream
+    from tracer.stream import read_stream
+    from tracer.timeline import merge
 
     raw: RawTrace = shim.read(folder)
     for name in ("ptrace", "bcc"):
         if (folder / f"{name}.stream").exists():
             raw = merge(raw, read_stream(folder / f"{name}.stream"))
-    if not raw.files:
+    if not raw.threads:
         raise BackendError(f"nothing was recorded: {folder}: remove it")
-    first = min(file.start_ns for file in raw.files)
-    meta["wall_ns"] = max(file.now_ns for file in raw.files) - first
+    first = min(thread.start_ns for thread in raw.threads)
+    meta["wall_ns"] = max(thread.now_ns for thread in raw.threads) - first
     return _write(raw, path, force, meta, inherited, {}, kept)
 
 
@@ -270,9 +271,10 @@ def _write(
 ) -> Dataset:
     from tracer.convert import write_dataset
     from tracer.dataset import Dataset, Writer
+    from tracer.progress import Progress
 
-    with Writer(path, force) as writer:
-        write_dataset(raw, writer, meta, inherited, exits, kept)
+    with Writer(path, force) as writer, Progress("events written") as progress:
+        write_dataset(raw, writer, meta, inherited, exits, kept, progress)
     return Dataset(path)
 
 

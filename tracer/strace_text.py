@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from tracer import dirents, kept
 from tracer.descriptors import Object
-from tracer.raw import DONE, NO_RETURN
+from tracer.events import DONE, NO_RETURN
 from tracer.stream import StreamWriter
 from tracer.syscalls import ArgKind, Syscall, by_name
 
@@ -43,6 +43,10 @@ _TOKEN = re.compile(
     rb'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}'  # a structure in one go, where none is within it
     rb'|"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]'
     rb'|[^"/<,\[\](){}]+|.'
+)
+# An argument that is one plain word, one string, or one structure with nothing nested in it.
+_PLAIN = re.compile(
+    rb'([^\[(){}"<,/]++(?:<[^<>\\]*+>)?+|"[^"\\]*+"|\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\})(?:, |$)'
 )
 _STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))")
@@ -161,6 +165,14 @@ def split(text: bytes) -> list[bytes]:
         return []
     if not any(c in text for c in (b'"', b"{", b"[", b"(", b"<")):
         return text.split(b", ")
+    plain: list[bytes] = _PLAIN.findall(text)
+    if sum(map(len, plain)) + 2 * len(plain) - 2 == len(text):
+        return plain  # in half the time
+    return split_nested(text)
+
+
+def split_nested(text: bytes) -> list[bytes]:
+    """The same for arguments with arguments of their own."""
     words: list[bytes] = []
     word = b""
     depth = 0

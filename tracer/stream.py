@@ -18,26 +18,33 @@ from __future__ import annotations
 
 import mmap
 import struct
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
-from tracer.raw import (
+from tracer.events import (
     DONE,
-    EVENT,
+    EVENT_BYTES,
+    EVENT_WORDS,
+    FIRST_ARG,
     MAX_TIME,
     NR_EXIT,
     NR_LOST,
     NR_MODULE,
     NR_PROCESS,
+    TELLING,
     Bytes,
+    Chunk,
     Ints,
-    RawFile,
-    RawTrace,
-    gather,
+    Mask,
+    Rows,
+    Words,
 )
+from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread
 
 SUFFIX = ".stream"
 _HEAD = struct.Struct("<IIII")
@@ -47,11 +54,12 @@ _PAD = [b"\0" * (-n % 8) for n in range(8)]
 BUSY, DISCARD = 1 << 31, 1 << 30  # of a ring buffer's record
 LENGTH = DISCARD - 1
 MAX_PATH = 4096
-_WHO = np.dtype([("pid", "<u4"), ("tid", "<u4")])
 _U64 = (1 << 64) - 1
 _WRITE_AT_BYTES = 1 << 18
+_SCAN = 128 * BLOCK_EVENTS  # records at a time
+_LOW = np.uint64(0xFFFFFFFF)
 
-assert _EVENT.size == EVENT.itemsize
+assert _EVENT.size == EVENT_BYTES
 
 
 class StreamWriter:
@@ -148,123 +156,162 @@ class StreamWriter:
             self._file.close()
 
 
-def _records(mapped: mmap.mmap) -> tuple[Ints, Ints]:
-    """Return offset and length of every whole record's contents."""
+def _records(mapped: mmap.mmap) -> Ints:
+    """Return the offset of every whole record's contents."""
     end = len(mapped)
-    at: list[int] = []
-    lengths: list[int] = []
+    at = array("q")
+    add = at.append
     position = 0
-    add_at, add_length = at.append, lengths.append
     with memoryview(mapped)[: end // 4 * 4] as view, view.cast("I") as words:
         while position + 8 <= end:
             head = words[position >> 2]
             length = head & LENGTH
             if not length or position + 8 + length > end:
                 break  # the writer was killed here
-            if not head & (BUSY | DISCARD):
-                add_at(position + 8)
-                add_length(length)
+            if length >= _FIXED and not head & (BUSY | DISCARD):
+                add(position + 8)
             position += (length + 15) & ~7
-    return np.array(at, np.int64), np.array(lengths, np.int64)
+    return np.frombuffer(at, np.int64) if at else np.empty(0, np.int64)
 
 
-def _segments(pid: Ints, is_process: Bytes) -> Ints:
-    """Number, for each record, of its process's image; both arrays by record."""
-    order = np.argsort(pid, kind="stable")
-    begun = np.cumsum(is_process[order])
-    new_pid = np.r_[True, np.diff(pid[order]) != 0]
-    before = np.maximum.accumulate(np.where(new_pid, begun - is_process[order], 0))
-    segment = np.empty(len(pid), np.int64)
-    segment[order] = begun - before
-    return segment
+def _numbered(who: Words, image: Ints) -> tuple[Rows, npt.NDArray[np.int32]]:
+    """Number the threads within program images; also returns where each is first."""
+    _, whose = np.unique(who, return_inverse=True)
+    _, first, found = np.unique(image << 32 | whose, return_index=True, return_inverse=True)
+    return first, found.astype(np.int32)
+
+
+def _widen(spans: list[tuple[int, int]], number: npt.NDArray[np.int32], found: Chunk) -> None:
+    """Let the spans of threads hold these events, whose threads are places in `number`."""
+    tsc = found.tsc.astype(np.int64)
+    low, high = np.full(len(number), np.iinfo(np.int64).max), np.zeros(len(number), np.int64)
+    np.minimum.at(low, found.thread, tsc)
+    np.maximum.at(high, found.thread, tsc + found.dur.astype(np.int64))
+    for i, begin, end in zip(number.tolist(), low.tolist(), high.tolist(), strict=True):
+        if i == len(spans):
+            spans.append((begin, end))
+        else:
+            spans[i] = min(spans[i][0], begin), max(spans[i][1], end)
+
+
+class StreamSource(Source):
+    """A stream's records, by threads as the shim would have made a file of each."""
+
+    def __init__(self, path: Path, to_ticks: tuple[int, int, float] | None) -> None:
+        """Find every record and look at it; raises OSError."""
+        super().__init__()
+        self.lost = 0
+        self.exits: dict[int, int] = {}
+        self._to_ticks = to_ticks
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self._data: Bytes = np.frombuffer(mapped, np.uint8)
+        self._words = self._data[: len(self._data) // 8 * 8].view("<u8")
+        self._at = _records(mapped)
+        self._thread = np.empty(0, np.int32)
+        self.scan()
+
+    def _events(self, at: Ints, which: Sequence[int] = range(EVENT_WORDS)) -> tuple[Chunk, Mask]:
+        """Return the records at these offsets (these words of them), and which are whole."""
+        word = at >> 3
+        words = np.empty((EVENT_WORDS, len(at)), np.uint64)
+        for k in which:
+            words[k] = self._words[word + (1 + k)]
+        found = Chunk(words, np.zeros(len(at), np.int32), at + (8 + EVENT_BYTES), self._data)
+        length = (self._words[word - 1] & np.uint64(LENGTH)).astype(np.int64)
+        whole = found.size + _FIXED <= length
+        whole &= (found.tsc <= MAX_TIME) & (found.dur <= MAX_TIME)
+        if self._to_ticks:
+            tick, ns, rate = self._to_ticks
+            times = np.rint((found.tsc.astype(np.int64) - ns) / rate).astype(np.int64) + tick
+            words[0], words[1] = np.maximum(times, 0), np.rint(found.dur / rate)
+        return found, whole
+
+    def scan(self) -> None:
+        """Look at every event, as Source says; 20 bytes of memory for each."""
+        announced = self._keep_events()
+        parents = {pid: parent for pid, _, parent in announced if parent}
+        images = np.sort(np.array([pid << 32 | row for pid, row, _ in announced], np.int64))
+        numbers: dict[tuple[int, int], int] = {}
+        spans: list[tuple[int, int]] = []
+        self._thread = np.empty(len(self._at), np.int32)
+        lows: list[Ints] = []
+        rare: list[Chunk] = []
+        for begin in range(0, len(self._at), _SCAN):
+            rows = slice(begin, begin + _SCAN)
+            found, whole = self._events(self._at[rows], TELLING)
+            who = self._words[self._at[rows] >> 3]  # tid << 32 | pid
+            row = np.arange(begin, begin + len(who))
+            image = np.searchsorted(images, (who & _LOW).astype(np.int64) << 32 | row, "right")
+            first, found.thread = _numbered(who, image)
+            keys = zip(who[first].tolist(), image[first].tolist(), strict=True)
+            number = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int32)
+            _widen(spans, number, found)
+            found.thread = self._thread[rows] = number[found.thread]
+            starts = np.arange(0, len(who), BLOCK_EVENTS)
+            lows.append(np.minimum.reduceat(found.tsc.astype(np.int64), starts))
+            if len(apart := self._note(found, whole)):
+                rare.append(self._events(self._at[rows][apart])[0].alone())
+                rare[-1].thread = found.thread[apart]
+        rank = self._name(list(numbers), spans, parents)
+        self._thread = rank[self._thread]
+        self._noted(lows, [BLOCK_EVENTS] * sum(map(len, lows)), rare)
+        self.rare.thread = rank[self.rare.thread]
+
+    def _keep_events(self) -> list[tuple[int, int, int]]:
+        """Take out what is no event; returns who announced itself: pid, row, parent."""
+        announced: list[tuple[int, int, int]] = []
+        kept: list[Ints] = []
+        n_kept = 0
+        for begin in range(0, len(self._at), _SCAN):
+            at = self._at[begin : begin + _SCAN]
+            found, whole = self._events(at, (*TELLING, FIRST_ARG))
+            pid, first = self._words[at >> 3] & _LOW, found.args[0]
+            self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
+            ends = whole & (found.nr == NR_EXIT)
+            self.exits |= dict(zip(pid[ends].tolist(), first[ends].tolist(), strict=True))
+            keep = whole & (found.nr != NR_LOST) & (found.nr != NR_EXIT)
+            tells = keep & (found.nr == NR_PROCESS)
+            row = np.cumsum(keep)[tells] - 1 + n_kept
+            columns = (pid[tells], row, first[tells] & _LOW)
+            announced += zip(*(column.tolist() for column in columns), strict=True)
+            kept.append(at[keep])
+            n_kept += len(kept[-1])
+        self._at = np.concatenate([np.empty(0, np.int64), *kept])
+        return announced
+
+    def _name(
+        self, keys: list[tuple[int, int]], spans: list[tuple[int, int]], parents: dict[int, int]
+    ) -> npt.NDArray[np.int32]:
+        """Fill in `threads`, by the time of their start; returns the place of each in them."""
+        who = [(key & 0xFFFFFFFF, key >> 32) for key, _ in keys]
+        # Those that start at the same time: a process's first thread before its others.
+        order = sorted(range(len(who)), key=lambda i: (spans[i][0], who[i][0] != who[i][1]))
+        tick, ns, rate = self._to_ticks or (0, 0, 1.0)
+        for i in order:
+            (pid, tid), (begin, end) = who[i], spans[i]
+            begin_ns, end_ns = (round((time - tick) * rate) + ns for time in (begin, end))
+            ppid = parents.get(pid, 0)
+            self.threads.append(Thread(pid, tid, ppid, begin, begin_ns, end, end_ns))
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return rank
+
+    def load(self, begin: int, end: int) -> Chunk:
+        """Return the events of these blocks."""
+        rows = slice(begin * BLOCK_EVENTS, end * BLOCK_EVENTS)
+        found, _ = self._events(self._at[rows])
+        found.thread = self._thread[rows]
+        return found.alone()
 
 
 def read_stream(path: Path, to_ticks: tuple[int, int, float] | None = None) -> RawTrace:
-    """Read a stream as files of threads; raises OSError.
+    """Read a stream as a trace; raises OSError.
 
     `to_ticks` says how times become the ticks of another trace that this one is to be merged with:
     a reading of its clock, the ns at that moment, and ns per tick.
     """
     if not path.stat().st_size:
         return RawTrace([], [])
-    with path.open("rb") as file:
-        # Private: times may be converted in place.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    data: Bytes = np.frombuffer(mapped, np.uint8)
-    at, length = _records(mapped)
-    enough = length >= _FIXED
-    at, length = at[enough] + 8, length[enough]
-    events = gather(data, at, EVENT)
-    payload = events["path_len"].astype(np.int64) + events["path2_len"] + events["out_len"]
-    whole = (payload + _FIXED <= length) & (events["tsc"] <= MAX_TIME) & (events["dur"] <= MAX_TIME)
-    lost = int(events["args"][events["nr"] == NR_LOST, 0].sum()) + int((~whole).sum())
-    ends = np.flatnonzero(whole & (events["nr"] == NR_EXIT))
-    ended = gather(data, at[ends] - 8, _WHO)["pid"].tolist()
-    exits = dict(zip(ended, events["args"][ends, 0].tolist(), strict=True))
-    keep = whole & (events["nr"] != NR_LOST) & (events["nr"] != NR_EXIT)
-    at, events = at[keep], events[keep]
-    if to_ticks:
-        tick, ns, rate = to_ticks
-        times = np.rint((events["tsc"].astype(np.int64) - ns) / rate).astype(np.int64) + tick
-        events["tsc"] = np.maximum(times, 0)
-        events["dur"] = np.rint(events["dur"] / rate)
-        words = data[: len(data) // 8 * 8].view("<u8")
-        words[at // 8], words[at // 8 + 1] = events["tsc"], events["dur"]
-    who = gather(data, at - 8, _WHO)
-    files = _files(path, mapped, data, at, events, who, to_ticks)
-    return RawTrace(files, [], lost, exits)
-
-
-def _files(
-    path: Path,
-    mapped: mmap.mmap,
-    data: Bytes,
-    at: Ints,
-    events: np.ndarray[tuple[int], np.dtype[np.void]],
-    who: np.ndarray[tuple[int], np.dtype[np.void]],
-    to_ticks: tuple[int, int, float] | None,
-) -> list[RawFile]:
-    if not len(at):
-        return []
-    pid = who["pid"].astype(np.int64)
-    announces = events["nr"] == NR_PROCESS
-    told = zip(pid[announces].tolist(), events["args"][announces, 0].tolist(), strict=True)
-    parents = {child: ppid for child, ppid in told if ppid}
-    segment = _segments(pid, announces)
-    key = np.stack([pid, who["tid"].astype(np.int64), segment])
-    order = np.lexsort(key[::-1])
-    starts = np.flatnonzero(np.r_[True, (np.diff(key[:, order]) != 0).any(axis=0)])
-    tick, ns, rate = to_ticks or (0, 0, 1.0)
-    files = []
-    for rows in np.split(order, starts[1:]):
-        tsc = events["tsc"][rows]
-        first, last = int(tsc.min()), int((tsc + events["dur"][rows]).max())
-        files.append(
-            RawFile(
-                name=path.name,
-                mapped=mapped,
-                data=data,
-                pid=int(pid[rows[0]]),
-                tid=int(who["tid"][rows[0]]),
-                ppid=int(parents.get(int(pid[rows[0]]), 0)),
-                start_tsc=first,
-                start_ns=round((first - tick) * rate) + ns,
-                now_tsc=last,
-                now_ns=round((last - tick) * rate) + ns,
-                realtime_ns=0,
-                lost_events=0,
-                at=at[rows],
-                heap=at[rows] + EVENT.itemsize,
-                tsc=tsc,
-                nr=events["nr"][rows],
-            )
-        )
-    files.sort(key=lambda f: (f.start_tsc, f.tid != f.pid))
-    return files
-
-
-def merge(first: RawTrace, second: RawTrace) -> RawTrace:
-    """Join two traces of one clock."""
-    files = sorted(first.files + second.files, key=lambda f: f.start_tsc)
-    lost = first.lost_elsewhere + second.lost_elsewhere
-    return RawTrace(files, first.broken + second.broken, lost, first.exits | second.exits)
+    source = StreamSource(path, to_ticks)
+    return RawTrace([source], [], source.lost, source.exits)

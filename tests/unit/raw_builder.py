@@ -7,8 +7,10 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracer.raw import DONE, MAGIC, NO_RETURN, NR_MODULE, NR_PROCESS, PAGE, RawTrace, read_folder
+from tracer.events import DONE, NO_RETURN, NR_MODULE, NR_PROCESS
+from tracer.raw import MAGIC, PAGE, read_folder
 from tracer.syscalls import by_name
+from tracer.timeline import RawTrace
 
 LIVE_SLOTS = 8
 LIVE_HEAP = 16 + LIVE_SLOTS * 96

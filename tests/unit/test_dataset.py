@@ -15,7 +15,7 @@ from tests.unit.raw_builder import Event, RawBuilder, module, process, trace
 from tracer import dataset
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer, path_bytes, path_text
-from tracer.raw import DONE, NO_RETURN
+from tracer.events import DONE, NO_RETURN
 from tracer.summary import render, summarize
 from tracer.target import DatasetError
 

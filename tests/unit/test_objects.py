@@ -6,13 +6,19 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from tests.unit.raw_builder import Event, RawBuilder, executed, process, trace
-from tracer import objects, processes
+from tracer import processes
 from tracer.descriptors import Object, inherited, kind_of_mode
-from tracer.objects import AT_FDCWD, O_CLOEXEC, O_DIRECTORY, Objects
-from tracer.raw import DONE, NO_RETURN
+from tracer.events import DONE, NO_RETURN
+from tracer.objects import Objects
+from tracer.operations import AT_FDCWD, O_CLOEXEC, O_DIRECTORY
+from tracer.timeline import RawTrace
 
 CLONE_THREAD = 0x10000
 
@@ -25,14 +31,32 @@ def fork(tsc: int, flags: int = 0) -> Event:
     return Event("clone", (flags,), flags=DONE | NO_RETURN, tsc=tsc)
 
 
+@dataclass
+class Found:
+    """What a replay found."""
+
+    objects: Objects
+    of_call: npt.NDArray[np.int32]
+    """By row of the trace."""
+
+    def paths(self) -> list[bytes | None]:
+        """Call by call, the path of its descriptor's object."""
+        return [self.objects.paths[i] if i >= 0 else None for i in self.of_call.tolist()]
+
+
+def follow(raw: RawTrace, before: dict[int, Object] | None = None, size: int = 1000) -> Found:
+    objects = Objects(processes.find(raw), before)
+    found = [objects.of_chunk(chunk) for chunk in raw.chunks(size)]
+    objects.finish()
+    return Found(objects, np.concatenate(found))
+
+
 def replay(
     folder: Path, *files: RawBuilder, before: dict[int, Object] | None = None
-) -> tuple[Objects, list[bytes | None]]:
+) -> tuple[Found, list[bytes | None]]:
     """Replay; also return, call by call, the path of its descriptor's object."""
-    raw = trace(folder, *files)
-    found = objects.replay(raw, processes.find(raw), before)
-    ids = found.of_call.tolist()
-    return found, [found.objects[i].path if i >= 0 else None for i in ids]
+    found = follow(trace(folder, *files), before)
+    return found, found.paths()
 
 
 def one(
@@ -93,7 +117,7 @@ def test_pipes_and_socket_pairs(tmp_path: Path) -> None:
     )
     found, _ = replay(tmp_path, builder)
     assert len(set(found.of_call[2:].tolist())) == 4
-    kinds = [found.objects[i].kind for i in found.of_call[2:]]
+    kinds = [found.objects.kinds[i] for i in found.of_call[2:]]
     assert kinds == ["pipe", "pipe", "socket", "socket"]
 
 
@@ -217,12 +241,7 @@ def test_exec_closes_what_is_marked(tmp_path: Path) -> None:
     who = processes.find(raw)
     assert [image.exe for image in who.images] == [b"/bin/sh", b"/bin/x"]
     assert who.images[0].table == who.images[1].table
-    found = objects.replay(raw, who)
-    assert [found.objects[i].path if i >= 0 else None for i in found.of_call[-3:]] == [
-        b"/keep",
-        None,
-        None,
-    ]
+    assert follow(raw).paths()[-3:] == [b"/keep", None, None]
 
 
 def test_an_exec_into_the_unknown_is_named(tmp_path: Path) -> None:
@@ -262,9 +281,15 @@ def test_what_stat_and_getdents_say(tmp_path: Path) -> None:
         ]
     )
     found, _ = replay(tmp_path, builder)
-    what = [found.objects[i] for i in found.of_call[[1, 3, 5]]]
-    assert [o.kind for o in what] == ["file", "directory", "socket"]
-    assert (what[0].dev, what[0].ino, what[0].event) == (8, 77, 0)
+    what = found.of_call[[1, 3, 5]].tolist()
+    assert [found.objects.kinds[i] for i in what] == ["file", "directory", "socket"]
+    (ids, answers), *_ = found.objects.stats
+    assert (ids.tolist(), answers["dev"].tolist(), answers["ino"].tolist()) == (
+        [what[0]],
+        [8],
+        [77],
+    )
+    assert found.objects.events[what[0]] == 0
 
 
 def test_our_own_descriptors(tmp_path: Path) -> None:

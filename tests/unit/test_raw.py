@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.raw_builder import LIVE_SIZE, Event, RawBuilder, trace
-from tracer.raw import DONE, PAGE, RawError, RawTrace, read_file, read_folder
+from tracer.events import DONE
+from tracer.raw import PAGE, RawError, RawFile, read_folder
+from tracer.timeline import RawTrace
 
 
 def numbers(raw: RawTrace) -> list[int]:
-    return [int(event["args"][0]) for chunk in raw.chunks(1000) for event in chunk.events]
+    return [number for chunk in raw.chunks(1000) for number in chunk.args[0].tolist()]
 
 
 def events(first: int, n: int) -> list[Event]:
@@ -24,7 +26,7 @@ def test_flushed_and_live_blocks_join(tmp_path: Path) -> None:
     builder = RawBuilder(flushed=[events(0, 5), events(5, 3)], live=events(8, 4))
     raw = trace(tmp_path, builder)
     assert numbers(raw) == list(range(12))
-    chunk = raw.chunk(raw.order)
+    (chunk,) = raw.chunks(10000)
     assert [chunk.text(i) for i in range(12)] == [b"p%d" % i for i in range(12)]
 
 
@@ -37,9 +39,10 @@ def test_threads_interleave_by_time(tmp_path: Path) -> None:
 
 def test_time_is_linear_in_the_tsc(tmp_path: Path) -> None:
     live = [Event("close", tsc=5000, dur=7), Event("close", tsc=5500, dur=0)]
-    chunk = next(trace(tmp_path, RawBuilder(live=live)).chunks(10))
-    assert chunk.t_ns.tolist() == [10000, 11000]
-    assert chunk.dur_ns.tolist() == [14, 0]
+    raw = trace(tmp_path, RawBuilder(live=live))
+    chunk = next(raw.chunks(10))
+    assert raw.to_ns(chunk.tsc).tolist() == [10000, 11000]
+    assert raw.ticks_to_ns(chunk.dur).tolist() == [14, 0]
 
 
 def test_killed_between_flush_and_reset(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_every_damage_is_survived(tmp_path: Path) -> None:
         path.write_bytes(data)
         raw = read_folder(tmp_path)
         for chunk in raw.chunks(5):
-            for row in range(len(chunk.file)):
+            for row in range(len(chunk)):
                 assert len(chunk.text(row)) <= len(data)
                 chunk.out(row)
 
@@ -121,7 +124,7 @@ def test_what_is_no_raw_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.1.0000000000000001.raw").write_bytes(b"\x7fELF".ljust(9000, b"\0"))
     (tmp_path / "2.2.0000000000000001.raw").write_bytes(b"short")
     with pytest.raises(RawError, match="not a raw trace file"):
-        read_file(tmp_path / "1.1.0000000000000001.raw")
+        RawFile(tmp_path / "1.1.0000000000000001.raw")
     RawBuilder(live=events(0, 2)).write(tmp_path)
     raw = read_folder(tmp_path)
     assert len(raw.broken) == 2
@@ -130,7 +133,7 @@ def test_what_is_no_raw_file_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_an_empty_trace(tmp_path: Path) -> None:
     raw = read_folder(tmp_path)
-    assert (len(raw), raw.lost_events, list(raw.chunks(10))) == (0, 0, [])
+    assert (raw.n_calls, raw.lost_events, list(raw.chunks(10))) == (0, 0, [])
 
 
 def test_events_written_late_are_sorted_in(tmp_path: Path) -> None:
@@ -138,4 +141,4 @@ def test_events_written_late_are_sorted_in(tmp_path: Path) -> None:
     live = [Event("close", (1,), tsc=3000), Event("poll", (0,), tsc=2500, dur=900)]
     raw = trace(tmp_path, RawBuilder(live=live))
     assert numbers(raw) == [0, 1]
-    assert all(event["flags"] == DONE for event in raw.chunk(raw.order).events)
+    assert all((chunk.flags == DONE).all() for chunk in raw.chunks(10))

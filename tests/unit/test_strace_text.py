@@ -11,7 +11,7 @@ import pytest
 from tracer import dirents
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer
-from tracer.strace_text import Importer, number, split, unescape
+from tracer.strace_text import Importer, number, split, split_nested, unescape
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import name_of
 
@@ -171,3 +171,19 @@ def test_splitting() -> None:
     text = b'3</a, b>, "x, \\"y", {a=[1, 2], b=3}, [{iov_base="q)", iov_len=2}], 0 /* c, d */, A|B'
     assert len(split(text)) == 6
     assert unescape(b"a\\tb\\303\\x41\\0") == b"a\tb\xc3A\0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '3</tmp/a, b>, "x, y", 5',
+        'AT_FDCWD</tmp>, "a\\"b", {st_mode=S_IFREG|0644, st_name="}", st_size=1}, 0',
+        'AT_FDCWD</tmp>, "cut"..., 10',
+        "3<socket:[1]>, [{events=EPOLLIN, data={u32=5}}], 2, -1",
+        '{a={b=1}, c="{"}, "d", [1, 2]',
+        'NULL, 4096, PROT_READ /* 0x1 */, "a/b"',
+        "1, 2, ",
+    ],
+)
+def test_both_ways_of_splitting_agree(text: str) -> None:
+    assert split(text.encode()) == split_nested(text.encode())

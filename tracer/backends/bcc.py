@@ -25,9 +25,10 @@ from typing import Any
 
 from tracer import identity, kept
 from tracer.backends import BackendError
-from tracer.raw import DONE, NO_RETURN, NR_PROCESS, RAW_DIRENTS, RawTrace
+from tracer.events import DONE, NO_RETURN, NR_PROCESS, RAW_DIRENTS
 from tracer.stream import BUSY, LENGTH, StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
+from tracer.timeline import RawTrace
 
 NAME = "bcc"
 CLOCK = "CLOCK_MONOTONIC"

@@ -24,10 +24,11 @@ from ptrace.binding import func as binding
 
 from tracer import identity, kept
 from tracer.backends import BackendError
-from tracer.raw import DONE, NO_RETURN, RAW_DIRENTS, RawTrace
+from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.run import WALL
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
+from tracer.timeline import RawTrace
 
 NAME = "ptrace"
 CLOCK = "CLOCK_MONOTONIC"
@@ -51,6 +52,9 @@ _EXIT = struct.Struct("<B7xQQq")  # op, ip, sp, ret
 _NO_ARGS = (0, 0, 0, 0, 0, 0)
 X86_64 = 0xC000003E  # AUDIT_ARCH_X86_64
 FLUSH_NS = 1_000_000_000
+LEAVE_S = 2.0  # for tasks to stop and be left alone
+LOOK_S = 0.001  # between two looks at them
+_ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 
 
 @dataclass
@@ -88,6 +92,7 @@ class Ptrace:
         self._execs = {names[name].nr for name in ("execve", "execveat")}
         self._ends = {names[name].nr for name in ("exit", "exit_group")}
         self._flushed_ns = 0
+        self._stopping = False
 
     # --- whom to follow ----------------------------------------------------------
 
@@ -120,31 +125,56 @@ class Ptrace:
         binding.ptrace(INTERRUPT, tid)
 
     def stop(self) -> None:
-        """Leave all that are still followed alone."""
+        """Leave all that are still followed alone.
+
+        No task is waited for by itself: the one of vfork(2) stops only after its child has gone on,
+        and a fork that was under way brings one more. Who takes longer leaves by changed().
+        """
+        self._stopping = True
         for tid in list(self._threads):
-            with contextlib.suppress(PtraceError, OSError):
+            try:
                 binding.ptrace(INTERRUPT, tid)
-                self._detach(tid)
-        self._threads.clear()
+            except PtraceError:
+                del self._threads[tid]  # gone
+        deadline = time.monotonic() + LEAVE_S
+        while self._threads and time.monotonic() < deadline:
+            if not [tid for tid in list(self._threads) if self._left(tid)]:
+                time.sleep(LOOK_S)
         self._writer.flush()
 
-    def _detach(self, tid: int) -> None:
-        while True:
-            _, status = os.waitpid(tid, WALL)
-            if not os.WIFSTOPPED(status):
-                self._gone(tid, status)
+    def _left(self, tid: int) -> bool:
+        """Look whether a task has stopped or ended, and let it go; returns whether it had."""
+        options = os.WEXITED | os.WSTOPPED | os.WNOHANG | WALL
+        try:
+            info = os.waitid(os.P_PID, tid, options | os.WNOWAIT)
+            if info is None:
+                return False
+            if info.si_code in _ENDED and identity.parent(tid) == os.getpid():
+                del self._threads[tid]  # a child of ours: its status is for run()
+                return True
+            _, status = os.waitpid(tid, os.WNOHANG | WALL)
+        except ChildProcessError:
+            del self._threads[tid]
+            return True
+        if os.WIFSTOPPED(status):
+            self._leave(tid, status)
+        else:
+            self._gone(tid, status)
+        return True
+
+    def _leave(self, tid: int, status: int) -> None:
+        """Let a stopped task go on unwatched, or to its next stop where it must be."""
+        number, event = os.WSTOPSIG(status), status >> 16
+        with contextlib.suppress(PtraceError):  # killed meanwhile
+            if event and event != EVENT_STOP:
+                self._event(tid, event)
+                binding.ptrace(binding.PTRACE_CONT, tid, 0, 0)
                 return
-            number, event = os.WSTOPSIG(status), status >> 16
-            if event == 0 and number != SYSCALL_STOP:
-                binding.ptrace(binding.PTRACE_DETACH, tid, 0, number)
-                return
-            if event == EVENT_STOP or number == SYSCALL_STOP:
-                if number == SYSCALL_STOP:
-                    self._syscall(tid, self._threads[tid])
-                binding.ptrace(binding.PTRACE_DETACH, tid, 0, 0)
-                return
-            self._event(tid, event)
-            binding.ptrace(binding.PTRACE_CONT, tid, 0, 0)
+            if number == SYSCALL_STOP:
+                self._syscall(tid, self._threads[tid])
+            signal_too = 0 if event or number == SYSCALL_STOP else number
+            binding.ptrace(binding.PTRACE_DETACH, tid, 0, signal_too)
+        self._threads.pop(tid, None)
 
     def _seize(self, tid: int, options: int) -> None:
         binding.ptrace(SEIZE, tid, 0, options)
@@ -184,6 +214,9 @@ class Ptrace:
             if event != EVENT_STOP:
                 return status  # a child of ours that nobody follows
             thread = self._new(pid)
+        if self._stopping:
+            self._leave(pid, status)
+            return number << 8 | 0x7F if event == EVENT_STOP and number in _STOPS else None
         how, arg = binding.PTRACE_SYSCALL if thread.running else binding.PTRACE_CONT, 0
         left: int | None = None
         try:

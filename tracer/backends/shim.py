@@ -13,7 +13,9 @@ from pathlib import Path
 from tracer import native
 from tracer.backends import BackendError
 from tracer.backends.adopt import Adopter
-from tracer.raw import NR_PROCESS, RawTrace, read_folder
+from tracer.events import NR_PROCESS
+from tracer.raw import read_folder
+from tracer.timeline import RawTrace, merge
 
 NAME = "shim"
 CLOCK = "tsc, CLOCK_MONOTONIC"
@@ -43,29 +45,17 @@ class Session:
 
 def read(folder: Path) -> RawTrace:
     """Return what a folder holds, adopted children included."""
-    raw = read_folder(folder)
     stopped = folder / Adopter.STOPPED
     end_ns = stopped.read_text() if stopped.exists() else ""
-    if end_ns:
-        _cut(raw, int(end_ns))
+    raw = read_folder(folder, int(end_ns) if end_ns else None)
     adopted = folder / Adopter.STREAM
     if adopted.exists():
-        from tracer.stream import merge, read_stream
+        from tracer.stream import read_stream
 
         others = read_stream(adopted, raw.clock)
         raw = merge(raw, others)
-        raw.adopted = sorted(set(others.select({NR_PROCESS}).texts()))
+        raw.adopted = sorted(set(others.rare.of(NR_PROCESS).texts()))
     return raw
-
-
-def _cut(raw: RawTrace, end_ns: int) -> None:
-    """Leave out what came after recording was ended: threads notice late."""
-    tick, ns, rate = raw.clock
-    end = tick + round((end_ns - ns) / rate)
-    for file in raw.files:
-        keep = file.tsc <= end
-        file.at, file.heap = file.at[keep], file.heap[keep]
-        file.tsc, file.nr = file.tsc[keep], file.nr[keep]
 
 
 def with_orders(
