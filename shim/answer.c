@@ -12,6 +12,7 @@
 #define MAX_PATH_LEN 4096
 #define MAX_XATTR_NAME 255
 #define TEMPLATES 8
+#define MANY_CALLS 64
 #define ENODATA 61
 
 /*
@@ -26,6 +27,8 @@ static struct template
 }
 templates[TEMPLATES];
 static u32 n_templates;
+static u32 n_calls; // about attributes, up to MANY_CALLS
+static bool xattr_asked, statx_asked;
 
 bool names_xattr(u32 nr)
 {
@@ -35,6 +38,16 @@ bool names_xattr(u32 nr)
 static bool implies_nofollow(u32 nr)
 {
 	return nr == __NR_lstat || nr == __NR_lgetxattr;
+}
+
+bool asks_xattrs(void)
+{
+	return xattr_asked || n_calls < MANY_CALLS;
+}
+
+bool asks_statx(void)
+{
+	return statx_asked;
 }
 
 bool attr_call_take(const struct regs *r, struct attr_call *to)
@@ -73,6 +86,9 @@ bool attr_call_take(const struct regs *r, struct attr_call *to)
 			break;
 		}
 	}
+	xattr_asked |= to->xattr != NULL;
+	statx_asked |= to->nr == __NR_statx;
+	n_calls += n_calls < MANY_CALLS;
 	len = mem_strlen(to->path, MAX_PATH_LEN - 1);
 	if (len <= 0)
 		return false;

@@ -23,6 +23,12 @@ struct attr_call {
 HIDDEN bool names_xattr(u32 nr);
 /* False: no such call, or arguments that cannot be read. */
 HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
+/*
+ * Does this program ask for extended attributes, or by statx? Most do neither, and what an
+ * executor need not find out is saved. Until many calls came it may yet ask for the former.
+ */
+HIDDEN bool asks_xattrs(void);
+HIDDEN bool asks_statx(void);
 HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
 			      const char *strings);
 /* Fill the caller's buffer. COSY_DECLINES: done, *ret is what the kernel would return. */

@@ -3,12 +3,14 @@
 #ifndef COSY_H
 #define COSY_H
 
+#include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mutex.h>
 #include <linux/path.h>
 #include <linux/sched.h>
 #include <linux/thread_info.h>
 #include <linux/types.h>
+#include <linux/uidgid.h>
 
 #include "compat.h"
 #include "cosy_module.h"
@@ -114,6 +116,7 @@ struct cosy_op {
 s64 cosy_entries(struct cosy_op *op, int *status);
 s64 cosy_files(struct cosy_op *op, int *status);
 s64 cosy_copy(struct cosy_op *op, int *status);
+s64 cosy_scan(struct cosy_op *op, int *status);
 /* Which operations there are, and which flags they take; checked before they are called. */
 bool cosy_fused_exists(u64 nr);
 bool cosy_fused_is_pure(u64 nr);
@@ -199,6 +202,19 @@ bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct pa
 		      u64 offset, u64 most, bool whole, int *status);
 /* No data, by this error. */
 void cosy_record_no_data(struct cosy_record *r, int error);
+/* The owner as the caller's user namespace sees it. */
+static inline void cosy_ids(const struct kstat *st, u32 *uid, u32 *gid)
+{
+	struct user_namespace *ns = current_user_ns();
+
+	if (likely(ns == &init_user_ns && uid_valid(st->uid) && gid_valid(st->gid))) {
+		*uid = __kuid_val(st->uid);
+		*gid = __kgid_val(st->gid);
+	} else {
+		*uid = from_kuid_munged(ns, st->uid);
+		*gid = from_kgid_munged(ns, st->gid);
+	}
+}
 /* Done: it counts. */
 void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type);
 
@@ -218,35 +234,6 @@ void cosy_reader_take(struct cosy_op *op, struct file **kept);
 /* As kernel_read(), of a file that was opened by cosy_reader_open(). */
 ssize_t cosy_read(struct file *file, u8 *to, size_t bytes, loff_t *at);
 
-/* --- children.c, entries.c ----------------------------------------------------------- */
-
-/* A name of a directory, and where it came from. */
-struct cosy_name {
-	union {
-		loff_t at; /* position of this entry */
-		struct dentry *child; /* held */
-	};
-	u16 len;
-	u16 type; /* DT_* */
-	u32 index; /* of the child among its siblings */
-	u64 text[]; /* COSY_NAME_BYTES(len) */
-};
-
-static inline u32 cosy_name_bytes(u32 len)
-{
-	return sizeof(struct cosy_name) + COSY_NAME_BYTES(len);
-}
-
-struct cosy_names {
-	struct dir_context dc;
-	u8 *buffer;
-	u32 used;
-};
-
-u32 cosy_children(struct dentry *parent, u32 position, struct cosy_names *names);
-/* Those from offset `from` on. */
-void cosy_children_put(struct cosy_names *names, u32 from);
-
 /* --- names.c ------------------------------------------------------------------------ */
 
 /* dirfd or AT_FDCWD as a path that the caller puts. */
@@ -261,10 +248,8 @@ struct cosy_found {
 
 /*
  * A child by its name, which is a single component, and what is mounted there.
- * cosy_may_search() came first. 0, then cosy_found_put(); or -errno. cosy_child_is():
- * it is known, and held for the caller, who gives that up.
+ * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
  */
-int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_found *found);
 int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
 static inline void cosy_found_put(const struct cosy_found *found)
 {

@@ -47,8 +47,12 @@ static noinline int mounted(struct cosy_found *found)
 	return 0;
 }
 
-int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_found *found)
+int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
 {
+	struct dentry *dentry = lookup(dir, name, len);
+
+	if (IS_ERR(dentry))
+		return PTR_ERR(dentry);
 	found->path.dentry = dentry;
 	found->path.mnt = dir->mnt;
 	found->mount = false;
@@ -56,15 +60,6 @@ int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_fou
 	if (unlikely(dentry->d_flags & DCACHE_MANAGED_DENTRY))
 		return mounted(found);
 	return 0;
-}
-
-int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
-{
-	struct dentry *dentry = lookup(dir, name, len);
-
-	if (IS_ERR(dentry))
-		return PTR_ERR(dentry);
-	return cosy_child_is(dir, dentry, found);
 }
 
 int cosy_directory(int dirfd, struct path *dir)

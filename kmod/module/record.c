@@ -6,7 +6,6 @@
  */
 #include <linux/magic.h>
 #include <linux/stat.h>
-#include <linux/uidgid.h>
 
 #include "cosy.h"
 
@@ -38,7 +37,6 @@ void cosy_record_failed(struct cosy_record *r, int error)
 
 bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st)
 {
-	struct user_namespace *ns = current_user_ns();
 	struct cosy_entry *e = r->e;
 	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
 
@@ -64,13 +62,7 @@ bool cosy_record_attributes(struct cosy_record *r, const struct path *path, stru
 	e->attributes = st->attributes;
 	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
 	e->nlink = st->nlink;
-	if (likely(ns == &init_user_ns && uid_valid(st->uid) && gid_valid(st->gid))) {
-		e->uid = __kuid_val(st->uid);
-		e->gid = __kgid_val(st->gid);
-	} else {
-		e->uid = from_kuid_munged(ns, st->uid);
-		e->gid = from_kgid_munged(ns, st->gid);
-	}
+	cosy_ids(st, &e->uid, &e->gid);
 	e->dev = new_encode_dev(st->dev);
 	e->rdev = new_encode_dev(st->rdev);
 	e->blksize = st->blksize;
