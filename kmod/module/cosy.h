@@ -4,6 +4,7 @@
 #define COSY_H
 
 #include <linux/cred.h>
+#include <linux/dcache.h>
 #include <linux/fs.h>
 #include <linux/mutex.h>
 #include <linux/path.h>
@@ -21,7 +22,7 @@
 struct cosy_budget {
 	u64 ops, max_ops;
 	u64 start_ns, deadline_ns; /* CLOCK_MONOTONIC */
-	unsigned int until_clock; /* ticks until the clock is read again */
+	u64 look_at; /* ops at which the clock is read again; never above max_ops */
 	unsigned int closed; /* files by COSY_I_CALL */
 };
 
@@ -49,7 +50,7 @@ static inline int cosy_tick(struct cosy_budget *budget)
 {
 	if (unlikely((READ_ONCE(current_thread_info()->flags) & COSY_PENDING) ||
 		     (READ_ONCE(current_thread_info()->syscall_work) & COSY_SEEN) ||
-		     budget->ops >= budget->max_ops || !--budget->until_clock)) {
+		     budget->ops >= budget->look_at)) {
 		int status = cosy_tick_slow(budget);
 
 		if (status)
@@ -63,7 +64,7 @@ static inline int cosy_tick(struct cosy_budget *budget)
 /* The same in front of work that takes as long as many others: the clock is read now. */
 static inline int cosy_tick_long(struct cosy_budget *budget)
 {
-	budget->until_clock = 1;
+	budget->look_at = 0;
 	return cosy_tick(budget);
 }
 
@@ -111,6 +112,8 @@ struct cosy_op {
 	struct cosy_scratch *scratch;
 	unsigned long names_user; /* the same names in the caller's memory; 0: not there */
 	struct file *reader; /* opened for one file after the other (reader.c) */
+	dev_t dev; /* of the record before; 0: none */
+	u32 dev_encoded; /* as struct stat has it */
 };
 
 s64 cosy_entries(struct cosy_op *op, int *status);
@@ -173,7 +176,24 @@ static inline u32 cosy_record_bytes(u32 n_xattrs, u32 name_len)
  * An entry behind all that is there; its name is still to be written, to
  * cosy_record_name(). False: no room.
  */
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len);
+static __always_inline bool cosy_record_start(struct cosy_record *r, struct cosy_op *op,
+					      u32 n_xattrs, u32 name_len)
+{
+	struct cosy_entry *e = (struct cosy_entry *)(op->out + op->used);
+
+	r->bytes = cosy_record_bytes(n_xattrs, name_len);
+	if (unlikely(r->bytes > cosy_room(op)))
+		return false;
+	r->e = e;
+	r->flags = 0;
+	r->data = 0;
+	if (unlikely(n_xattrs))
+		memset(e + 1, 0, (n_xattrs + 1) / 2 * 8);
+	e->name_len = name_len;
+	e->n_xattrs = n_xattrs;
+	e->error = 0;
+	return true;
+}
 static inline u64 *cosy_record_name(const struct cosy_record *r, u32 n_xattrs)
 {
 	return (u64 *)((u8 *)(r->e + 1) + (n_xattrs + 1) / 2 * 8);
@@ -191,7 +211,8 @@ static inline void cosy_record_put_name(const struct cosy_record *r, u32 n_xattr
 /* There are no attributes, by this error. */
 void cosy_record_failed(struct cosy_record *r, int error);
 /* Attributes as stat gives them. False: there are none, r says why. */
-bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st);
+bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op, const struct path *path,
+			    struct kstat *st);
 /* The target of a symbolic link. False: no room, r is unchanged. */
 bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path);
 /*
@@ -216,7 +237,15 @@ static inline void cosy_ids(const struct kstat *st, u32 *uid, u32 *gid)
 	}
 }
 /* Done: it counts. */
-void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type);
+static __always_inline void cosy_record_end(const struct cosy_record *r, struct cosy_op *op,
+					    u8 type)
+{
+	r->e->bytes = r->bytes;
+	r->e->flags = r->flags;
+	r->e->data = r->data;
+	r->e->type = type;
+	op->used += r->bytes;
+}
 
 /* --- reader.c --------------------------------------------------------------------- */
 
@@ -246,16 +275,42 @@ struct cosy_found {
 	bool held; /* path holds its mount */
 };
 
+/* The rest of cosy_child(): found->path.dentry is what the dcache said, if it did. */
+int cosy_child_slow(const char *name, u32 len, struct dentry *parent, struct cosy_found *found);
+
 /*
  * A child by its name, which is a single component, and what is mounted there.
  * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
  */
-int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
+static __always_inline int cosy_child(const struct path *dir, const char *name, u32 len,
+				      struct cosy_found *found)
+{
+	struct dentry *parent = dir->dentry, *child = NULL;
+	struct qstr qname = QSTR_INIT(name, len);
+
+	if (likely(!(parent->d_flags & (DCACHE_OP_HASH | DCACHE_OP_COMPARE)))) {
+		qname.hash = full_name_hash(parent, name, len);
+		child = d_lookup(parent, &qname);
+	}
+	found->path.mnt = dir->mnt;
+	found->path.dentry = child;
+	found->mount = false;
+	found->held = false;
+	if (likely(child && d_is_positive(child) &&
+		   !(child->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_MANAGED_DENTRY))))
+		return 0;
+	return cosy_child_slow(name, len, parent, found);
+}
+
+/* A dentry of tmpfs is never let go; dput() would take its lock to find that out. */
 static inline void cosy_found_put(const struct cosy_found *found)
 {
+	struct dentry *dentry = found->path.dentry;
+
 	if (unlikely(found->held))
 		mntput(found->path.mnt);
-	dput(found->path.dentry);
+	if (!(dentry->d_flags & DCACHE_OP_DELETE) || !lockref_put_not_zero(&dentry->d_lockref))
+		dput(dentry);
 }
 
 /* --- calls.c ------------------------------------------------------------------------ */

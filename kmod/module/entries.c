@@ -4,6 +4,7 @@
  * its subdirectories. Names are collected first and looked up afterwards, since
  * iterate_dir() holds the lock that a lookup may need.
  */
+#include <asm/word-at-a-time.h>
 #include <linux/file.h>
 #include <linux/slab.h>
 
@@ -42,8 +43,11 @@ struct walk {
 	char xattrs[COSY_MAX_XATTRS][XATTR_NAME_MAX + 1];
 	u32 n_xattrs;
 	s64 entries; /* in all blocks */
-	struct kstat st; /* of the entry at hand */
 	int status;
+	/* the entry at hand; here, where the compiler does not clear them for each */
+	struct cosy_found found;
+	struct cosy_record record;
+	struct kstat st;
 };
 
 static u32 name_bytes(u32 len)
@@ -56,23 +60,25 @@ static bool is_dot(const char *name, int len)
 	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
 }
 
-static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int len, loff_t at,
+static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int length, loff_t at,
 				u64 ino, unsigned int type)
 {
 	struct names *names = container_of(dc, struct names, dc);
 	struct name *name = (struct name *)(names->buffer + names->used);
+	u32 len = length, bytes = name_bytes(len);
+	u64 *to = name->text;
 
-	if (is_dot(text, len))
+	if (is_dot(text, length))
 		return COSY_FILLDIR_GO_ON;
-	if (len > NAME_MAX || names->used + name_bytes(len) > COSY_NAMES_BYTES)
+	if (len > NAME_MAX || names->used + bytes > COSY_NAMES_BYTES)
 		return COSY_FILLDIR_STOP;
+	names->used += bytes;
 	name->at = at;
 	name->len = len;
 	name->type = type;
-	/* the last word first: what the name leaves of it stays 0 */
-	name->text[len / 8] = 0;
-	memcpy(name->text, text, len);
-	names->used += name_bytes(len);
+	for (; len >= 8; len -= 8, text += 8)
+		*to++ = load_unaligned_zeropad(text);
+	*to = load_unaligned_zeropad(text) & bytemask_from_count(len);
 	return COSY_FILLDIR_GO_ON;
 }
 
@@ -121,34 +127,34 @@ static bool one_entry(struct walk *w, const struct path *dir, const struct name 
 		      u32 depth, struct cosy_block *block)
 {
 	struct cosy_op *op = w->op;
-	struct cosy_found found;
-	struct cosy_record r;
+	struct cosy_found *found = &w->found;
+	struct cosy_record *r = &w->record;
 	bool fits = true;
 	int err;
 
-	if (!cosy_record_start(&r, op, w->n_xattrs, name->len))
+	if (!cosy_record_start(r, op, w->n_xattrs, name->len))
 		return false;
-	cosy_record_put_name(&r, w->n_xattrs, name->text, name->len);
-	err = may ?: cosy_child(dir, (const char *)name->text, name->len, &found);
+	cosy_record_put_name(r, w->n_xattrs, name->text, name->len);
+	err = may ?: cosy_child(dir, (const char *)name->text, name->len, found);
 	if (err == -ENOENT)
 		return true; /* it went away since its name was read */
 	if (err) {
-		cosy_record_failed(&r, err);
+		cosy_record_failed(r, err);
 	} else {
-		if (unlikely(found.mount))
-			r.flags |= COSY_ENTRY_MOUNT;
+		if (unlikely(found->mount))
+			r->flags |= COSY_ENTRY_MOUNT;
 		if (w->n_xattrs)
-			xattrs(w, &r, &found.path);
-		if (cosy_record_attributes(&r, &found.path, &w->st)) {
-			fits = contents(w, &r, &found.path, &w->st, !block->n);
+			xattrs(w, r, &found->path);
+		if (cosy_record_attributes(r, op, &found->path, &w->st)) {
+			fits = contents(w, r, &found->path, &w->st, !block->n);
 			if (fits && S_ISDIR(w->st.mode))
-				remember(w, &found.path, depth + 1);
+				remember(w, &found->path, depth + 1);
 		}
-		cosy_found_put(&found);
+		cosy_found_put(found);
 	}
 	if (!fits)
 		return false;
-	cosy_record_end(&r, op, name->type);
+	cosy_record_end(r, op, name->type);
 	block->n++;
 	return true;
 }

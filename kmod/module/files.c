@@ -11,8 +11,11 @@ struct files {
 	int dir_error; /* of dirfd, or of the permission to search it */
 	u64 offset, most_data;
 	int status;
-	struct kstat st; /* of the file at hand */
-	u64 name[(NAME_MAX + 8) / 8]; /* its name, if it is a single component */
+	/* the file at hand; its name, if it is a single component */
+	struct cosy_found found;
+	struct cosy_record record;
+	struct kstat st;
+	u64 name[(NAME_MAX + 8) / 8];
 };
 
 /*
@@ -95,35 +98,35 @@ static bool contents(struct files *f, struct cosy_record *r, const struct path *
 static bool one_file(struct files *f, u32 at, u32 len, bool plain, bool first)
 {
 	struct cosy_op *op = f->op;
-	struct cosy_found found;
-	struct cosy_record r;
+	struct cosy_found *found = &f->found;
+	struct cosy_record *r = &f->record;
 	bool fits = true;
 	u64 *name;
 	int err;
 
-	if (!cosy_record_start(&r, op, 0, len))
+	if (!cosy_record_start(r, op, 0, len))
 		return false;
 	if (plain) {
-		cosy_record_put_name(&r, 0, f->name, len);
+		cosy_record_put_name(r, 0, f->name, len);
 	} else {
-		name = cosy_record_name(&r, 0);
+		name = cosy_record_name(r, 0);
 		name[len / 8] = 0;
 		memcpy(name, op->names + at, len);
 	}
 	f->st.mode = 0;
-	err = len < PATH_MAX ? find(f, plain, len, at, &found) : -ENAMETOOLONG;
+	err = len < PATH_MAX ? find(f, plain, len, at, found) : -ENAMETOOLONG;
 	if (err) {
-		cosy_record_failed(&r, err);
+		cosy_record_failed(r, err);
 	} else {
-		if (found.mount)
-			r.flags |= COSY_ENTRY_MOUNT;
-		if (cosy_record_attributes(&r, &found.path, &f->st))
-			fits = contents(f, &r, &found.path, &f->st, first);
-		cosy_found_put(&found);
+		if (found->mount)
+			r->flags |= COSY_ENTRY_MOUNT;
+		if (cosy_record_attributes(r, op, &found->path, &f->st))
+			fits = contents(f, r, &found->path, &f->st, first);
+		cosy_found_put(found);
 	}
 	if (!fits)
 		return false;
-	cosy_record_end(&r, op, f->st.mode >> 12 & 15);
+	cosy_record_end(r, op, f->st.mode >> 12 & 15);
 	return true;
 }
 

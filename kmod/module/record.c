@@ -11,22 +11,6 @@
 
 #define DATA_CHUNK (64u << 10) /* bytes between two looks at the limits */
 
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len)
-{
-	r->bytes = cosy_record_bytes(n_xattrs, name_len);
-	if (r->bytes > cosy_room(op))
-		return false;
-	r->e = (struct cosy_entry *)(op->out + op->used);
-	r->flags = 0;
-	r->data = 0;
-	if (unlikely(n_xattrs))
-		memset(r->e + 1, 0, (n_xattrs + 1) / 2 * 8);
-	r->e->name_len = name_len;
-	r->e->n_xattrs = n_xattrs;
-	r->e->error = 0;
-	return true;
-}
-
 void cosy_record_failed(struct cosy_record *r, int error)
 {
 	r->e->error = cosy_errno(error);
@@ -35,7 +19,18 @@ void cosy_record_failed(struct cosy_record *r, int error)
 	       sizeof(*r->e) - offsetof(struct cosy_entry, mask));
 }
 
-bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st)
+/* As the last one before: most are of one device. */
+static u32 encoded(struct cosy_op *op, dev_t dev)
+{
+	if (unlikely(dev != op->dev)) {
+		op->dev = dev;
+		op->dev_encoded = new_encode_dev(dev);
+	}
+	return op->dev_encoded;
+}
+
+bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op, const struct path *path,
+			    struct kstat *st)
 {
 	struct cosy_entry *e = r->e;
 	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
@@ -63,19 +58,10 @@ bool cosy_record_attributes(struct cosy_record *r, const struct path *path, stru
 	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
 	e->nlink = st->nlink;
 	cosy_ids(st, &e->uid, &e->gid);
-	e->dev = new_encode_dev(st->dev);
-	e->rdev = new_encode_dev(st->rdev);
+	e->dev = encoded(op, st->dev);
+	e->rdev = unlikely(st->rdev) ? new_encode_dev(st->rdev) : 0;
 	e->blksize = st->blksize;
 	return true;
-}
-
-void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type)
-{
-	r->e->bytes = r->bytes;
-	r->e->flags = r->flags;
-	r->e->data = r->data;
-	r->e->type = type;
-	op->used += r->bytes;
 }
 
 /* data: bytes behind the record, or -errno. */
