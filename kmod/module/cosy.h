@@ -9,6 +9,7 @@
 #include <linux/mutex.h>
 #include <linux/path.h>
 #include <linux/sched.h>
+#include <linux/stat.h>
 #include <linux/thread_info.h>
 #include <linux/types.h>
 #include <linux/uidgid.h>
@@ -210,9 +211,6 @@ static inline void cosy_record_put_name(const struct cosy_record *r, u32 n_xattr
 }
 /* There are no attributes, by this error. */
 void cosy_record_failed(struct cosy_record *r, int error);
-/* Attributes as stat gives them. False: there are none, r says why. */
-bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op, const struct path *path,
-			    struct kstat *st);
 /* The target of a symbolic link. False: no room, r is unchanged. */
 bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path);
 /*
@@ -235,6 +233,50 @@ static inline void cosy_ids(const struct kstat *st, u32 *uid, u32 *gid)
 		*uid = from_kuid_munged(ns, st->uid);
 		*gid = from_kgid_munged(ns, st->gid);
 	}
+}
+/* As the last one before: most are of one device. */
+static inline u32 cosy_encoded(struct cosy_op *op, dev_t dev)
+{
+	if (unlikely(dev != op->dev)) {
+		op->dev = dev;
+		op->dev_encoded = new_encode_dev(dev);
+	}
+	return op->dev_encoded;
+}
+/* Attributes as stat gives them. False: there are none, r says why. */
+static __always_inline bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op,
+						   const struct path *path, struct kstat *st)
+{
+	struct cosy_entry *e = r->e;
+	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
+
+	if (err) {
+		cosy_record_failed(r, err);
+		return false;
+	}
+	if (path->dentry == path->mnt->mnt_root)
+		st->attributes |= STATX_ATTR_MOUNT_ROOT;
+	e->mode = st->mode;
+	e->mask = st->result_mask & (STATX_BASIC_STATS | STATX_BTIME);
+	e->ino = st->ino;
+	e->size = st->size;
+	e->blocks = st->blocks;
+	e->atime_sec = st->atime.tv_sec;
+	e->mtime_sec = st->mtime.tv_sec;
+	e->ctime_sec = st->ctime.tv_sec;
+	e->btime_sec = st->btime.tv_sec;
+	e->atime_nsec = st->atime.tv_nsec;
+	e->mtime_nsec = st->mtime.tv_nsec;
+	e->ctime_nsec = st->ctime.tv_nsec;
+	e->btime_nsec = st->btime.tv_nsec;
+	e->attributes = st->attributes;
+	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
+	e->nlink = st->nlink;
+	cosy_ids(st, &e->uid, &e->gid);
+	e->dev = cosy_encoded(op, st->dev);
+	e->rdev = unlikely(st->rdev) ? new_encode_dev(st->rdev) : 0;
+	e->blksize = st->blksize;
+	return true;
 }
 /* Done: it counts. */
 static __always_inline void cosy_record_end(const struct cosy_record *r, struct cosy_op *op,

@@ -65,8 +65,7 @@ static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int le
 {
 	struct names *names = container_of(dc, struct names, dc);
 	struct name *name = (struct name *)(names->buffer + names->used);
-	u32 len = length, bytes = name_bytes(len);
-	u64 *to = name->text;
+	u32 len = length, bytes = name_bytes(len), i;
 
 	if (is_dot(text, length))
 		return COSY_FILLDIR_GO_ON;
@@ -76,9 +75,9 @@ static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int le
 	name->at = at;
 	name->len = len;
 	name->type = type;
-	for (; len >= 8; len -= 8, text += 8)
-		*to++ = load_unaligned_zeropad(text);
-	*to = load_unaligned_zeropad(text) & bytemask_from_count(len);
+	for (i = 0; i < len / 8; i++)
+		name->text[i] = load_unaligned_zeropad(text + 8 * i);
+	name->text[i] = load_unaligned_zeropad(text + 8 * i) & bytemask_from_count(len % 8);
 	return COSY_FILLDIR_GO_ON;
 }
 

@@ -5,7 +5,6 @@
  * it may also be fresh kernel memory on its way to the caller.
  */
 #include <linux/magic.h>
-#include <linux/stat.h>
 
 #include "cosy.h"
 
@@ -19,60 +18,13 @@ void cosy_record_failed(struct cosy_record *r, int error)
 	       sizeof(*r->e) - offsetof(struct cosy_entry, mask));
 }
 
-/* As the last one before: most are of one device. */
-static u32 encoded(struct cosy_op *op, dev_t dev)
-{
-	if (unlikely(dev != op->dev)) {
-		op->dev = dev;
-		op->dev_encoded = new_encode_dev(dev);
-	}
-	return op->dev_encoded;
-}
-
-bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op, const struct path *path,
-			    struct kstat *st)
-{
-	struct cosy_entry *e = r->e;
-	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
-
-	if (err) {
-		cosy_record_failed(r, err);
-		return false;
-	}
-	if (path->dentry == path->mnt->mnt_root)
-		st->attributes |= STATX_ATTR_MOUNT_ROOT;
-	e->mode = st->mode;
-	e->mask = st->result_mask & (STATX_BASIC_STATS | STATX_BTIME);
-	e->ino = st->ino;
-	e->size = st->size;
-	e->blocks = st->blocks;
-	e->atime_sec = st->atime.tv_sec;
-	e->mtime_sec = st->mtime.tv_sec;
-	e->ctime_sec = st->ctime.tv_sec;
-	e->btime_sec = st->btime.tv_sec;
-	e->atime_nsec = st->atime.tv_nsec;
-	e->mtime_nsec = st->mtime.tv_nsec;
-	e->ctime_nsec = st->ctime.tv_nsec;
-	e->btime_nsec = st->btime.tv_nsec;
-	e->attributes = st->attributes;
-	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
-	e->nlink = st->nlink;
-	cosy_ids(st, &e->uid, &e->gid);
-	e->dev = encoded(op, st->dev);
-	e->rdev = unlikely(st->rdev) ? new_encode_dev(st->rdev) : 0;
-	e->blksize = st->blksize;
-	return true;
-}
-
 /* data: bytes behind the record, or -errno. */
-static void data_end(struct cosy_record *r, s32 data, bool end)
+static __always_inline void data_end(struct cosy_record *r, s32 data, bool end)
 {
 	u8 *to = (u8 *)r->e + r->bytes;
 
 	r->data = cosy_errno(data);
-	r->flags |= COSY_ENTRY_DATA;
-	if (end)
-		r->flags |= COSY_ENTRY_DATA_END;
+	r->flags |= COSY_ENTRY_DATA | (end ? COSY_ENTRY_DATA_END : 0);
 	if (data > 0) {
 		memset(to + data, 0, ALIGN(data, 8) - data);
 		r->bytes += ALIGN(data, 8);
