@@ -317,15 +317,18 @@ struct cosy_found {
 	bool held; /* path holds its mount */
 };
 
-/* The rest of cosy_child(): found->path.dentry is what the dcache said, if it did. */
-int cosy_child_slow(const char *name, u32 len, struct dentry *parent, struct cosy_found *found);
+/*
+ * What cosy_child_cached() did not find, or only found->path.dentry, which cannot be
+ * used as it is.
+ */
+int cosy_child_slow(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
 
 /*
  * A child by its name, which is a single component, and what is mounted there.
  * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
  */
-static __always_inline int cosy_child(const struct path *dir, const char *name, u32 len,
-				      struct cosy_found *found)
+static __always_inline bool cosy_child_cached(const struct path *dir, const char *name, u32 len,
+					      struct cosy_found *found)
 {
 	struct dentry *parent = dir->dentry, *child = NULL;
 	struct qstr qname = QSTR_INIT(name, len);
@@ -338,10 +341,15 @@ static __always_inline int cosy_child(const struct path *dir, const char *name, 
 	found->path.dentry = child;
 	found->mount = false;
 	found->held = false;
-	if (likely(child && d_is_positive(child) &&
-		   !(child->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_MANAGED_DENTRY))))
-		return 0;
-	return cosy_child_slow(name, len, parent, found);
+	return likely(child && d_is_positive(child) &&
+		      !(child->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_MANAGED_DENTRY)));
+}
+
+static __always_inline int cosy_child(const struct path *dir, const char *name, u32 len,
+				      struct cosy_found *found)
+{
+	return cosy_child_cached(dir, name, len, found) ? 0 :
+							  cosy_child_slow(dir, name, len, found);
 }
 
 /* A dentry of tmpfs is never let go; dput() would take its lock to find that out. */

@@ -31,7 +31,7 @@ static int mounted(struct cosy_found *found)
 	return 0;
 }
 
-int cosy_child_slow(const char *name, u32 len, struct dentry *parent, struct cosy_found *found)
+int cosy_child_slow(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
 {
 	struct dentry *child = found->path.dentry;
 
@@ -40,7 +40,7 @@ int cosy_child_slow(const char *name, u32 len, struct dentry *parent, struct cos
 		child = NULL;
 	}
 	if (!child)
-		child = cosy_lookup_slow(cosy_mnt_idmap(found->path.mnt), name, parent, len);
+		child = cosy_lookup_slow(cosy_mnt_idmap(dir->mnt), name, dir->dentry, len);
 	if (IS_ERR(child))
 		return PTR_ERR(child);
 	found->path.dentry = child;
