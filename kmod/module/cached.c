@@ -13,7 +13,7 @@
 
 #include "cosy.h"
 
-#ifdef HAVE_FOLIO
+#if defined(HAVE_FOLIO) && defined(HAVE_RW_VERIFY_AREA)
 /* File systems whose read_iter is filemap_read(), or the same for shmem. */
 static bool is_plain(const struct inode *inode)
 {
