@@ -43,7 +43,7 @@ def report(row: StockRow, kernel: Kernel, pti: str, module: bool) -> dict[str, o
 @click.command(help=__doc__)
 @click.option("--kernel", "version", default="6.1", show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--module/--no-module", default=True, show_default=True, help="Insert cosy.ko.")
+@click.option("--module/--no-module", default=True, show_default=True, help="Insert and use it.")
 @click.option("--pti", type=click.Choice(list(PTI)), multiple=True, default=list(PTI))
 @click.option("--timeout", "timeout_s", default=900.0, show_default=True, help="Per boot.")
 def main(version: str, rounds: int, module: bool, pti: tuple[str, ...], timeout_s: float) -> None:

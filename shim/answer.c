@@ -14,6 +14,7 @@
 #define MAX_XATTR_NAME 255
 #define TEMPLATES 8
 #define LAYOUTS 16 // more than there are calls that ask for attributes
+#define MANY_CALLS 64
 #define ENODATA 61
 
 /*
@@ -28,6 +29,8 @@ static struct template
 }
 templates[TEMPLATES];
 static u32 n_templates;
+static u32 n_calls; // about attributes, up to MANY_CALLS
+static bool xattr_asked, statx_asked;
 
 bool names_xattr(u32 nr)
 {
@@ -44,6 +47,16 @@ static u8 layout_of[COSY_NR_MAX] AT_START, n_layouts AT_START; // index, plus 1
 bool attr_call_expected(u32 nr)
 {
 	return layout_of[nr];
+}
+
+bool asks_xattrs(void)
+{
+	return xattr_asked || n_calls < MANY_CALLS;
+}
+
+bool asks_statx(void)
+{
+	return statx_asked;
 }
 
 bool attr_call_expect(u32 nr)
@@ -106,6 +119,9 @@ bool attr_call_take(const struct regs *r, struct attr_call *to)
 	to->size = argument(r, l->size, 0);
 	to->xattr = (const char *)argument(r, l->xattr, 0);
 	to->has_flags = l->flags;
+	xattr_asked |= to->xattr != NULL;
+	statx_asked |= to->nr == __NR_statx;
+	n_calls += n_calls < MANY_CALLS;
 	len = mem_strlen(to->path, MAX_PATH_LEN - 1);
 	if (len <= 0)
 		return false;

@@ -35,6 +35,12 @@ HIDDEN bool attr_call_expected(u32 nr);
 /* Of an expected number. False: arguments that cannot be read. */
 HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
 HIDDEN void pattern_name_take(struct pattern_name *to, const char *name);
+/*
+ * Does this program ask for extended attributes, or by statx? Most do neither, and what an
+ * executor need not find out is saved. Until many calls came it may yet ask for the former.
+ */
+HIDDEN bool asks_xattrs(void);
+HIDDEN bool asks_statx(void);
 HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
 			      const struct pattern_name *name);
 /*

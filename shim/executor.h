@@ -12,10 +12,11 @@
 
 /* Can a scan of a directory answer every operation of this compound? */
 HIDDEN bool bpf_can_run(const struct image *im, const struct cosy_compound *c);
-/* What a run writes to: pages first, since each begins at a page's start. */
+/* What a run writes to: pages of records, each at a page's start, right behind the rest. */
 struct run_buffers {
-	struct cosy_bpf_page pages[COSY_BPF_PAGES];
+	u8 unused[PAGE_SIZE - sizeof(struct cosy_bpf_run)];
 	struct cosy_bpf_run run;
+	struct cosy_bpf_page pages[COSY_BPF_PAGES];
 };
 
 /*

@@ -114,7 +114,8 @@ long bpf_run(struct run_buffers *to, int dirfd, u32 skip)
 {
 	long ret;
 
-	_Static_assert(sizeof(to->pages) % PAGE_SIZE == 0 && sizeof(to->run) <= PAGE_SIZE,
+	_Static_assert(offsetof(struct run_buffers, pages) == PAGE_SIZE &&
+			       sizeof(struct cosy_bpf_page) == PAGE_SIZE,
 		       "nothing may cross a page's end");
 	// The memory is registered by thread, and not inherited.
 	if (ask(to, dirfd, skip))

@@ -105,6 +105,15 @@ static inline void cosy_vm_flags_set(struct vm_area_struct *vma, unsigned long f
 #endif
 }
 
+static inline void cosy_vm_flags_clear(struct vm_area_struct *vma, unsigned long flags)
+{
+#ifdef HAVE_VM_FLAGS_SET
+	vm_flags_clear(vma, flags);
+#else
+	vma->vm_flags &= ~flags;
+#endif
+}
+
 /*
  * getxattr(name, NULL, 0). Since commit e499214ce3ef ("acl: don't depend on IOP_XATTR")
  * and its series (in v6.2) ACLs have a way of their own.

@@ -3,12 +3,16 @@
 #ifndef COSY_H
 #define COSY_H
 
+#include <linux/cred.h>
+#include <linux/dcache.h>
 #include <linux/fs.h>
 #include <linux/mutex.h>
 #include <linux/path.h>
 #include <linux/sched.h>
+#include <linux/stat.h>
 #include <linux/thread_info.h>
 #include <linux/types.h>
+#include <linux/uidgid.h>
 
 #include "compat.h"
 #include "cosy_module.h"
@@ -19,7 +23,7 @@
 struct cosy_budget {
 	u64 ops, max_ops;
 	u64 start_ns, deadline_ns; /* CLOCK_MONOTONIC */
-	unsigned int until_clock; /* ticks until the clock is read again */
+	u64 look_at; /* ops at which the clock is read again; never above max_ops */
 	unsigned int closed; /* files by COSY_I_CALL */
 };
 
@@ -47,7 +51,7 @@ static inline int cosy_tick(struct cosy_budget *budget)
 {
 	if (unlikely((READ_ONCE(current_thread_info()->flags) & COSY_PENDING) ||
 		     (READ_ONCE(current_thread_info()->syscall_work) & COSY_SEEN) ||
-		     budget->ops >= budget->max_ops || !--budget->until_clock)) {
+		     budget->ops >= budget->look_at)) {
 		int status = cosy_tick_slow(budget);
 
 		if (status)
@@ -61,7 +65,7 @@ static inline int cosy_tick(struct cosy_budget *budget)
 /* The same in front of work that takes as long as many others: the clock is read now. */
 static inline int cosy_tick_long(struct cosy_budget *budget)
 {
-	budget->until_clock = 1;
+	budget->look_at = 0;
 	return cosy_tick(budget);
 }
 
@@ -109,11 +113,14 @@ struct cosy_op {
 	struct cosy_scratch *scratch;
 	unsigned long names_user; /* the same names in the caller's memory; 0: not there */
 	struct file *reader; /* opened for one file after the other (reader.c) */
+	dev_t dev; /* of the record before; 0: none */
+	u32 dev_encoded; /* as struct stat has it */
 };
 
 s64 cosy_entries(struct cosy_op *op, int *status);
 s64 cosy_files(struct cosy_op *op, int *status);
 s64 cosy_copy(struct cosy_op *op, int *status);
+s64 cosy_scan(struct cosy_op *op, int *status);
 /* Which operations there are, and which flags they take; checked before they are called. */
 bool cosy_fused_exists(u64 nr);
 bool cosy_fused_is_pure(u64 nr);
@@ -170,7 +177,24 @@ static inline u32 cosy_record_bytes(u32 n_xattrs, u32 name_len)
  * An entry behind all that is there; its name is still to be written, to
  * cosy_record_name(). False: no room.
  */
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len);
+static __always_inline bool cosy_record_start(struct cosy_record *r, struct cosy_op *op,
+					      u32 n_xattrs, u32 name_len)
+{
+	struct cosy_entry *e = (struct cosy_entry *)(op->out + op->used);
+
+	r->bytes = cosy_record_bytes(n_xattrs, name_len);
+	if (unlikely(r->bytes > cosy_room(op)))
+		return false;
+	r->e = e;
+	r->flags = 0;
+	r->data = 0;
+	if (unlikely(n_xattrs))
+		memset(e + 1, 0, (n_xattrs + 1) / 2 * 8);
+	e->name_len = name_len;
+	e->n_xattrs = n_xattrs;
+	e->error = 0;
+	return true;
+}
 static inline u64 *cosy_record_name(const struct cosy_record *r, u32 n_xattrs)
 {
 	return (u64 *)((u8 *)(r->e + 1) + (n_xattrs + 1) / 2 * 8);
@@ -187,8 +211,6 @@ static inline void cosy_record_put_name(const struct cosy_record *r, u32 n_xattr
 }
 /* There are no attributes, by this error. */
 void cosy_record_failed(struct cosy_record *r, int error);
-/* Attributes as stat gives them. False: there are none, r says why. */
-bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st);
 /* The target of a symbolic link. False: no room, r is unchanged. */
 bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path);
 /*
@@ -199,8 +221,73 @@ bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct pa
 		      u64 offset, u64 most, bool whole, int *status);
 /* No data, by this error. */
 void cosy_record_no_data(struct cosy_record *r, int error);
+/* The owner as the caller's user namespace sees it. */
+static inline void cosy_ids(const struct kstat *st, u32 *uid, u32 *gid)
+{
+	struct user_namespace *ns = current_user_ns();
+
+	if (likely(ns == &init_user_ns && uid_valid(st->uid) && gid_valid(st->gid))) {
+		*uid = __kuid_val(st->uid);
+		*gid = __kgid_val(st->gid);
+	} else {
+		*uid = from_kuid_munged(ns, st->uid);
+		*gid = from_kgid_munged(ns, st->gid);
+	}
+}
+/* As the last one before: most are of one device. */
+static inline u32 cosy_encoded(struct cosy_op *op, dev_t dev)
+{
+	if (unlikely(dev != op->dev)) {
+		op->dev = dev;
+		op->dev_encoded = new_encode_dev(dev);
+	}
+	return op->dev_encoded;
+}
+/* Attributes as stat gives them. False: there are none, r says why. */
+static __always_inline bool cosy_record_attributes(struct cosy_record *r, struct cosy_op *op,
+						   const struct path *path, struct kstat *st)
+{
+	struct cosy_entry *e = r->e;
+	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
+
+	if (err) {
+		cosy_record_failed(r, err);
+		return false;
+	}
+	if (path->dentry == path->mnt->mnt_root)
+		st->attributes |= STATX_ATTR_MOUNT_ROOT;
+	e->mode = st->mode;
+	e->mask = st->result_mask & (STATX_BASIC_STATS | STATX_BTIME);
+	e->ino = st->ino;
+	e->size = st->size;
+	e->blocks = st->blocks;
+	e->atime_sec = st->atime.tv_sec;
+	e->mtime_sec = st->mtime.tv_sec;
+	e->ctime_sec = st->ctime.tv_sec;
+	e->btime_sec = st->btime.tv_sec;
+	e->atime_nsec = st->atime.tv_nsec;
+	e->mtime_nsec = st->mtime.tv_nsec;
+	e->ctime_nsec = st->ctime.tv_nsec;
+	e->btime_nsec = st->btime.tv_nsec;
+	e->attributes = st->attributes;
+	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
+	e->nlink = st->nlink;
+	cosy_ids(st, &e->uid, &e->gid);
+	e->dev = cosy_encoded(op, st->dev);
+	e->rdev = unlikely(st->rdev) ? new_encode_dev(st->rdev) : 0;
+	e->blksize = st->blksize;
+	return true;
+}
 /* Done: it counts. */
-void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type);
+static __always_inline void cosy_record_end(const struct cosy_record *r, struct cosy_op *op,
+					    u8 type)
+{
+	r->e->bytes = r->bytes;
+	r->e->flags = r->flags;
+	r->e->data = r->data;
+	r->e->type = type;
+	op->used += r->bytes;
+}
 
 /* --- reader.c --------------------------------------------------------------------- */
 
@@ -218,35 +305,6 @@ void cosy_reader_take(struct cosy_op *op, struct file **kept);
 /* As kernel_read(), of a file that was opened by cosy_reader_open(). */
 ssize_t cosy_read(struct file *file, u8 *to, size_t bytes, loff_t *at);
 
-/* --- children.c, entries.c ----------------------------------------------------------- */
-
-/* A name of a directory, and where it came from. */
-struct cosy_name {
-	union {
-		loff_t at; /* position of this entry */
-		struct dentry *child; /* held */
-	};
-	u16 len;
-	u16 type; /* DT_* */
-	u32 index; /* of the child among its siblings */
-	u64 text[]; /* COSY_NAME_BYTES(len) */
-};
-
-static inline u32 cosy_name_bytes(u32 len)
-{
-	return sizeof(struct cosy_name) + COSY_NAME_BYTES(len);
-}
-
-struct cosy_names {
-	struct dir_context dc;
-	u8 *buffer;
-	u32 used;
-};
-
-u32 cosy_children(struct dentry *parent, u32 position, struct cosy_names *names);
-/* Those from offset `from` on. */
-void cosy_children_put(struct cosy_names *names, u32 from);
-
 /* --- names.c ------------------------------------------------------------------------ */
 
 /* dirfd or AT_FDCWD as a path that the caller puts. */
@@ -260,17 +318,49 @@ struct cosy_found {
 };
 
 /*
- * A child by its name, which is a single component, and what is mounted there.
- * cosy_may_search() came first. 0, then cosy_found_put(); or -errno. cosy_child_is():
- * it is known, and held for the caller, who gives that up.
+ * What cosy_child_cached() did not find, or only found->path.dentry, which cannot be
+ * used as it is.
  */
-int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_found *found);
-int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
+int cosy_child_slow(const struct path *dir, const char *name, u32 len, struct cosy_found *found);
+
+/*
+ * A child by its name, which is a single component, and what is mounted there.
+ * cosy_may_search() came first. 0, then cosy_found_put(); or -errno.
+ */
+static __always_inline bool cosy_child_cached(const struct path *dir, const char *name, u32 len,
+					      struct cosy_found *found)
+{
+	struct dentry *parent = dir->dentry, *child = NULL;
+	struct qstr qname = QSTR_INIT(name, len);
+
+	if (likely(!(parent->d_flags & (DCACHE_OP_HASH | DCACHE_OP_COMPARE)))) {
+		qname.hash = full_name_hash(parent, name, len);
+		child = d_lookup(parent, &qname);
+	}
+	found->path.mnt = dir->mnt;
+	found->path.dentry = child;
+	found->mount = false;
+	found->held = false;
+	return likely(child && d_is_positive(child) &&
+		      !(child->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_MANAGED_DENTRY)));
+}
+
+static __always_inline int cosy_child(const struct path *dir, const char *name, u32 len,
+				      struct cosy_found *found)
+{
+	return cosy_child_cached(dir, name, len, found) ? 0 :
+							  cosy_child_slow(dir, name, len, found);
+}
+
+/* A dentry of tmpfs is never let go; dput() would take its lock to find that out. */
 static inline void cosy_found_put(const struct cosy_found *found)
 {
+	struct dentry *dentry = found->path.dentry;
+
 	if (unlikely(found->held))
 		mntput(found->path.mnt);
-	dput(found->path.dentry);
+	if (!(dentry->d_flags & DCACHE_OP_DELETE) || !lockref_put_not_zero(&dentry->d_lockref))
+		dput(dentry);
 }
 
 /* --- calls.c ------------------------------------------------------------------------ */

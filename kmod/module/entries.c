@@ -4,13 +4,27 @@
  * its subdirectories. Names are collected first and looked up afterwards, since
  * iterate_dir() holds the lock that a lookup may need.
  */
+#include <asm/word-at-a-time.h>
 #include <linux/file.h>
-#include <linux/ktime.h>
 #include <linux/slab.h>
 
 #include "cosy.h"
 
 #define MAX_SUBDIRS 1024 /* that wait for their own block */
+
+/* A name of a directory, and where it came from. */
+struct name {
+	loff_t at; /* position of this entry */
+	u16 len;
+	u16 type; /* DT_* */
+	u64 text[]; /* COSY_NAME_BYTES(len) */
+};
+
+struct names {
+	struct dir_context dc;
+	u8 *buffer;
+	u32 used;
+};
 
 /* A subdirectory whose entries may ride along. */
 struct subdir {
@@ -21,7 +35,7 @@ struct subdir {
 
 struct walk {
 	struct cosy_op *op;
-	struct cosy_names names;
+	struct names names;
 	struct subdir *subdirs; /* a queue: [first, n) wait */
 	u32 first, n;
 	u32 most_depth;
@@ -29,34 +43,41 @@ struct walk {
 	char xattrs[COSY_MAX_XATTRS][XATTR_NAME_MAX + 1];
 	u32 n_xattrs;
 	s64 entries; /* in all blocks */
-	struct kstat st; /* of the entry at hand */
-	time64_t now; /* seconds, for hints */
-	bool has_security_xattrs; /* the file system at hand, for hints */
 	int status;
+	/* the entry at hand; here, where the compiler does not clear them for each */
+	struct cosy_found found;
+	struct cosy_record record;
+	struct kstat st;
 };
+
+static u32 name_bytes(u32 len)
+{
+	return sizeof(struct name) + COSY_NAME_BYTES(len);
+}
 
 static bool is_dot(const char *name, int len)
 {
 	return name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.'));
 }
 
-static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int len, loff_t at,
+static cosy_filldir_ret collect(struct dir_context *dc, const char *text, int length, loff_t at,
 				u64 ino, unsigned int type)
 {
-	struct cosy_names *names = container_of(dc, struct cosy_names, dc);
-	struct cosy_name *name = (struct cosy_name *)(names->buffer + names->used);
+	struct names *names = container_of(dc, struct names, dc);
+	struct name *name = (struct name *)(names->buffer + names->used);
+	u32 len = length, bytes = name_bytes(len), i;
 
-	if (is_dot(text, len))
+	if (is_dot(text, length))
 		return COSY_FILLDIR_GO_ON;
-	if (len > NAME_MAX || names->used + cosy_name_bytes(len) > COSY_NAMES_BYTES)
+	if (len > NAME_MAX || names->used + bytes > COSY_NAMES_BYTES)
 		return COSY_FILLDIR_STOP;
+	names->used += bytes;
 	name->at = at;
 	name->len = len;
 	name->type = type;
-	/* the last word first: what the name leaves of it stays 0 */
-	name->text[len / 8] = 0;
-	memcpy(name->text, text, len);
-	names->used += cosy_name_bytes(len);
+	for (i = 0; i < len / 8; i++)
+		name->text[i] = load_unaligned_zeropad(text + 8 * i);
+	name->text[i] = load_unaligned_zeropad(text + 8 * i) & bytemask_from_count(len % 8);
 	return COSY_FILLDIR_GO_ON;
 }
 
@@ -67,33 +88,6 @@ static void xattrs(struct walk *w, struct cosy_record *r, const struct path *pat
 
 	for (i = 0; i < w->n_xattrs; i++)
 		to[i] = cosy_getxattr_size(cosy_mnt_idmap(path->mnt), path->dentry, w->xattrs[i]);
-}
-
-/*
- * As atime_needs_update(), which is not exported. Stable for as long as nobody
- * writes, a day at most under relatime.
- */
-static bool atime_is_stable(const struct path *path, const struct kstat *st, time64_t now)
-{
-	const struct inode *inode = d_backing_inode(path->dentry);
-	int mnt = path->mnt->mnt_flags;
-
-	if (IS_NOATIME(inode) || (mnt & (MNT_NOATIME | MNT_READONLY)))
-		return true;
-	if (S_ISDIR(inode->i_mode) &&
-	    ((mnt & MNT_NODIRATIME) || (inode->i_sb->s_flags & SB_NODIRATIME)))
-		return true;
-	return (mnt & MNT_RELATIME) && timespec64_compare(&st->atime, &st->mtime) > 0 &&
-	       timespec64_compare(&st->atime, &st->ctime) > 0 &&
-	       now - st->atime.tv_sec < 23 * 60 * 60;
-}
-
-static void hints(const struct walk *w, struct cosy_record *r, const struct path *path)
-{
-	if (atime_is_stable(path, &w->st, w->now))
-		r->flags |= COSY_ENTRY_ATIME_STABLE;
-	if (w->has_security_xattrs && !vfs_listxattr(path->dentry, NULL, 0))
-		r->flags |= COSY_ENTRY_XATTR_NONE;
 }
 
 /* Its own block shall follow, if there is a place in the queue. */
@@ -128,43 +122,38 @@ static bool contents(struct walk *w, struct cosy_record *r, const struct path *p
 }
 
 /* False: no room for this entry. `may`: the permission to search the directory, or -errno. */
-static bool one_entry(struct walk *w, const struct path *dir, const struct cosy_name *name, int may,
+static bool one_entry(struct walk *w, const struct path *dir, const struct name *name, int may,
 		      u32 depth, struct cosy_block *block)
 {
 	struct cosy_op *op = w->op;
-	struct cosy_found found;
-	struct cosy_record r;
+	struct cosy_found *found = &w->found;
+	struct cosy_record *r = &w->record;
 	bool fits = true;
 	int err;
 
-	if (!cosy_record_start(&r, op, w->n_xattrs, name->len))
+	if (!cosy_record_start(r, op, w->n_xattrs, name->len))
 		return false;
-	cosy_record_put_name(&r, w->n_xattrs, name->text, name->len);
-	if (op->flags & COSY_WANT_CACHED)
-		err = may ?: cosy_child_is(dir, dget(name->child), &found);
-	else
-		err = may ?: cosy_child(dir, (const char *)name->text, name->len, &found);
+	cosy_record_put_name(r, w->n_xattrs, name->text, name->len);
+	err = may ?: cosy_child(dir, (const char *)name->text, name->len, found);
 	if (err == -ENOENT)
 		return true; /* it went away since its name was read */
 	if (err) {
-		cosy_record_failed(&r, err);
+		cosy_record_failed(r, err);
 	} else {
-		if (unlikely(found.mount))
-			r.flags |= COSY_ENTRY_MOUNT;
+		if (unlikely(found->mount))
+			r->flags |= COSY_ENTRY_MOUNT;
 		if (w->n_xattrs)
-			xattrs(w, &r, &found.path);
-		if (cosy_record_attributes(&r, &found.path, &w->st)) {
-			if (op->flags & COSY_WANT_HINTS)
-				hints(w, &r, &found.path);
-			fits = contents(w, &r, &found.path, &w->st, !block->n);
+			xattrs(w, r, &found->path);
+		if (cosy_record_attributes(r, op, &found->path, &w->st)) {
+			fits = contents(w, r, &found->path, &w->st, !block->n);
 			if (fits && S_ISDIR(w->st.mode))
-				remember(w, &found.path, depth + 1);
+				remember(w, &found->path, depth + 1);
 		}
-		cosy_found_put(&found);
+		cosy_found_put(found);
 	}
 	if (!fits)
 		return false;
-	cosy_record_end(&r, op, name->type);
+	cosy_record_end(r, op, name->type);
 	block->n++;
 	return true;
 }
@@ -176,7 +165,7 @@ static bool one_entry(struct walk *w, const struct path *dir, const struct cosy_
 static void all_entries(struct walk *w, struct file *file, u32 depth, struct cosy_block *block)
 {
 	const struct path *dir = &file->f_path;
-	const struct cosy_name *name;
+	const struct name *name;
 	u32 at;
 	int err;
 
@@ -186,19 +175,18 @@ static void all_entries(struct walk *w, struct file *file, u32 depth, struct cos
 		if (err || !w->names.used)
 			break;
 		err = cosy_may_search(dir);
-		for (at = 0; at < w->names.used; at += cosy_name_bytes(name->len)) {
-			name = (const struct cosy_name *)(w->names.buffer + at);
+		for (at = 0; at < w->names.used; at += name_bytes(name->len)) {
+			name = (const struct name *)(w->names.buffer + at);
 			block->next = name->at;
 			w->status = cosy_tick(w->op->budget);
 			if (w->status || !one_entry(w, dir, name, err, depth, block))
 				return;
 			/* the entry is there, but its data took too long */
 			if (w->status) {
-				at += cosy_name_bytes(name->len);
-				block->next =
-					at < w->names.used ?
-						((struct cosy_name *)(w->names.buffer + at))->at :
-						w->names.dc.pos;
+				at += name_bytes(name->len);
+				block->next = at < w->names.used ?
+						      ((struct name *)(w->names.buffer + at))->at :
+						      w->names.dc.pos;
 				return;
 			}
 		}
@@ -210,53 +198,12 @@ static void all_entries(struct walk *w, struct file *file, u32 depth, struct cos
 		block->flags |= COSY_BLOCK_END;
 }
 
-/* As all_entries(), of what is in the dcache. */
-static void cached_entries(struct walk *w, const struct path *dir, u64 position, u32 depth,
-			   struct cosy_block *block)
-{
-	struct cosy_names *names = &w->names;
-	u32 next = min_t(u64, position, COSY_MAX_CACHED), at = 0;
-	int may = cosy_may_search(dir);
-
-	for (;;) {
-		u32 first = next;
-
-		next = cosy_children(dir->dentry, first, names);
-		if (next == first)
-			break;
-		for (at = 0; at < names->used;) {
-			const struct cosy_name *name =
-				(const struct cosy_name *)(names->buffer + at);
-
-			block->next = name->index;
-			w->status = cosy_tick(w->op->budget);
-			if (w->status || !one_entry(w, dir, name, may, depth, block))
-				goto out;
-			at += cosy_name_bytes(name->len);
-			dput(name->child);
-		}
-	}
-	block->next = next;
-	if (next < COSY_MAX_CACHED)
-		block->flags |= COSY_BLOCK_END;
-out:
-	cosy_children_put(names, at);
-}
-
-/* Elsewhere a missing one is EOPNOTSUPP. Nobody has this one. */
-static bool has_security_xattrs(const struct path *dir)
-{
-	return cosy_getxattr_size(cosy_mnt_idmap(dir->mnt), dir->dentry, "security.cosy.none") ==
-	       -ENODATA;
-}
-
 /* 0, or -errno if there is no block at all. */
 static int one_block(struct walk *w, const struct path *dir, u64 position, u32 parent, u32 depth)
 {
 	struct cosy_op *op = w->op;
 	const struct inode *inode = d_inode(dir->dentry);
 	struct cosy_block block = { .parent = parent, .ino = inode->i_ino };
-	bool cached = op->flags & COSY_WANT_CACHED;
 	u32 start = op->used;
 	struct file *file;
 	struct kstat st;
@@ -264,31 +211,20 @@ static int one_block(struct walk *w, const struct path *dir, u64 position, u32 p
 
 	if (cosy_room(op) < sizeof(block))
 		return -ENOSPC;
-	if ((op->pure || cached) && (dir->dentry->d_flags & DCACHE_OP_REVALIDATE))
-		return -EOPNOTSUPP;
-	/* names that differ may mean the same: what the dcache has is not what was read */
-	if (cached && (dir->dentry->d_flags & (DCACHE_OP_COMPARE | DCACHE_OP_HASH)))
+	if (op->pure && (dir->dentry->d_flags & DCACHE_OP_REVALIDATE))
 		return -EOPNOTSUPP;
 	file = cosy_open(dir, O_DIRECTORY | (op->flags & COSY_WANT_NOATIME ? O_NOATIME : 0));
 	if (IS_ERR(file))
 		return PTR_ERR(file);
 	err = vfs_getattr(dir, &st, STATX_INO, AT_NO_AUTOMOUNT);
-	if (!err && position && !cached)
+	if (!err && position)
 		err = min_t(loff_t, vfs_llseek(file, position, SEEK_SET), 0);
 	if (err)
 		goto out;
 	block.ino = st.ino;
 	block.dev = new_encode_dev(st.dev);
-	if (op->flags & COSY_WANT_HINTS) {
-		if (IS_POSIXACL(inode))
-			block.flags |= COSY_BLOCK_ACL;
-		w->has_security_xattrs = has_security_xattrs(dir);
-	}
 	op->used += sizeof(block);
-	if (cached)
-		cached_entries(w, dir, position, depth, &block);
-	else
-		all_entries(w, file, depth, &block);
+	all_entries(w, file, depth, &block);
 	block.bytes = op->used - start;
 	memcpy(op->out + start, &block, sizeof(block));
 	w->entries += block.n;
@@ -350,8 +286,6 @@ s64 cosy_entries(struct cosy_op *op, int *status)
 
 	if (op->args[5] > COSY_MAX_DEPTH)
 		return -EINVAL;
-	if ((op->flags & COSY_WANT_CACHED) && (op->flags & COSY_WANT_DATA))
-		return -EINVAL;
 	w = kzalloc(sizeof(*w), GFP_KERNEL_ACCOUNT);
 	if (!w)
 		return -ENOMEM;
@@ -359,7 +293,6 @@ s64 cosy_entries(struct cosy_op *op, int *status)
 	w->most_depth = op->args[5];
 	w->most_data = op->args[7];
 	w->names.dc.actor = collect;
-	w->now = ktime_get_real_seconds();
 	err = op->flags & COSY_WANT_XATTR ? take_xattrs(w) : 0;
 	if (err)
 		goto out_walk;

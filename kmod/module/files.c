@@ -11,23 +11,24 @@ struct files {
 	int dir_error; /* of dirfd, or of the permission to search it */
 	u64 offset, most_data;
 	int status;
-	struct kstat st; /* of the file at hand */
-	u64 name[(NAME_MAX + 8) / 8]; /* its name, if it is a single component */
+	/* the file at hand; its name, if it is short */
+	struct cosy_found found;
+	struct cosy_record record;
+	struct kstat st;
+	u64 name[(NAME_MAX + 8) / 8];
 };
 
 /*
  * A name out of memory that may change under us, into f->name as far as it is
- * short; its length, or `left` if it does not end. *plain: it is a single
- * component that is neither empty nor a dot, and f->name holds it.
+ * short; its length, or `left` if it does not end.
  */
-static u32 take_name(struct files *f, u32 at, bool *plain)
+static u32 take_name(struct files *f, u32 at)
 {
 	const struct word_at_a_time constants = WORD_AT_A_TIME_CONSTANTS;
 	const char *from = f->op->names + at;
 	u32 left = f->op->names_bytes - at, len;
-	unsigned long nul = 0, slash = 0, bits, word;
+	unsigned long nul, word;
 
-	*plain = false;
 	for (len = 0; len < left && len < sizeof(f->name); len += 8) {
 		if (likely(left - len >= 8)) {
 			word = get_unaligned((const unsigned long *)(from + len));
@@ -37,15 +38,9 @@ static u32 take_name(struct files *f, u32 at, bool *plain)
 		}
 		if (has_zero(word, &nul, &constants)) {
 			nul = create_zero_mask(prep_zero_mask(word, nul, &constants));
-			word &= zero_bytemask(nul);
-			slash |= has_zero(word ^ REPEAT_BYTE('/'), &bits, &constants);
-			f->name[len / 8] = word;
-			len += find_zero(nul);
-			*plain = len && !slash && f->name[0] != '.' &&
-				 f->name[0] != ('.' | '.' << 8);
-			return len;
+			f->name[len / 8] = word & zero_bytemask(nul);
+			return len + find_zero(nul);
 		}
-		slash |= has_zero(word ^ REPEAT_BYTE('/'), &bits, &constants);
 		f->name[len / 8] = word;
 	}
 	if (len < left)
@@ -53,14 +48,38 @@ static u32 take_name(struct files *f, u32 at, bool *plain)
 	return min(len, left);
 }
 
-/* `plain`: f->name is the name; otherwise the kernel walks the caller's. */
-static int find(const struct files *f, bool plain, u32 len, u32 at, struct cosy_found *found)
+/* A single component that is neither empty nor a dot. */
+static bool is_plain(const struct files *f, u32 len)
+{
+	const char *name = (const char *)f->name;
+
+	return len && !memchr(name, '/', len) && f->name[0] != '.' &&
+	       f->name[0] != ('.' | '.' << 8);
+}
+
+#define WALK 1
+
+/* By a short name. 0, -errno, or WALK: the kernel's own walk must tell. */
+static int child(const struct files *f, u32 len, struct cosy_found *found)
+{
+	const char *name = (const char *)f->name;
+
+	if (len >= sizeof(f->name))
+		return WALK;
+	/* no child in the dcache has a name that is not plain */
+	if (likely(!f->dir_error && cosy_child_cached(&f->dir, name, len, found)))
+		return 0;
+	if (!is_plain(f, len))
+		return WALK;
+	return f->dir_error ?: cosy_child_slow(&f->dir, name, len, found);
+}
+
+static int find(const struct files *f, u32 len, u32 at, struct cosy_found *found)
 {
 	bool follow = !(f->op->flags & COSY_WANT_NOFOLLOW);
-	int err;
+	int err = child(f, len, found);
 
-	if (plain) {
-		err = f->dir_error ?: cosy_child(&f->dir, (const char *)f->name, len, found);
+	if (err != WALK) {
 		if (err || !follow || !d_is_symlink(found->path.dentry))
 			return err;
 		cosy_found_put(found);
@@ -92,38 +111,38 @@ static bool contents(struct files *f, struct cosy_record *r, const struct path *
 }
 
 /* False: no room. */
-static bool one_file(struct files *f, u32 at, u32 len, bool plain, bool first)
+static bool one_file(struct files *f, u32 at, u32 len, bool first)
 {
 	struct cosy_op *op = f->op;
-	struct cosy_found found;
-	struct cosy_record r;
+	struct cosy_found *found = &f->found;
+	struct cosy_record *r = &f->record;
 	bool fits = true;
 	u64 *name;
 	int err;
 
-	if (!cosy_record_start(&r, op, 0, len))
+	if (!cosy_record_start(r, op, 0, len))
 		return false;
-	if (plain) {
-		cosy_record_put_name(&r, 0, f->name, len);
+	if (likely(len < sizeof(f->name))) {
+		cosy_record_put_name(r, 0, f->name, len);
 	} else {
-		name = cosy_record_name(&r, 0);
+		name = cosy_record_name(r, 0);
 		name[len / 8] = 0;
 		memcpy(name, op->names + at, len);
 	}
 	f->st.mode = 0;
-	err = len < PATH_MAX ? find(f, plain, len, at, &found) : -ENAMETOOLONG;
+	err = len < PATH_MAX ? find(f, len, at, found) : -ENAMETOOLONG;
 	if (err) {
-		cosy_record_failed(&r, err);
+		cosy_record_failed(r, err);
 	} else {
-		if (found.mount)
-			r.flags |= COSY_ENTRY_MOUNT;
-		if (cosy_record_attributes(&r, &found.path, &f->st))
-			fits = contents(f, &r, &found.path, &f->st, first);
-		cosy_found_put(&found);
+		if (found->mount)
+			r->flags |= COSY_ENTRY_MOUNT;
+		if (cosy_record_attributes(r, op, &found->path, &f->st))
+			fits = contents(f, r, &found->path, &f->st, first);
+		cosy_found_put(found);
 	}
 	if (!fits)
 		return false;
-	cosy_record_end(&r, op, f->st.mode >> 12 & 15);
+	cosy_record_end(r, op, f->st.mode >> 12 & 15);
 	return true;
 }
 
@@ -131,16 +150,15 @@ static void all_files(struct files *f, struct cosy_block *block)
 {
 	struct cosy_op *op = f->op;
 	u32 at = 0, len;
-	bool plain;
 
 	while (at < op->names_bytes) {
-		len = take_name(f, at, &plain);
+		len = take_name(f, at);
 		if (len == op->names_bytes - at || len > U16_MAX) {
 			block->error = EINVAL;
 			return;
 		}
 		f->status = cosy_tick(op->budget);
-		if (f->status || !one_file(f, at, len, plain, !block->n))
+		if (f->status || !one_file(f, at, len, !block->n))
 			return;
 		block->n++;
 		at += len + 1;

@@ -18,8 +18,7 @@ static const struct fused {
 } table[] = {
 	[COSY_OP_ENTRIES] = {
 		.run = cosy_entries,
-		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME |
-			 COSY_WANT_HINTS | COSY_WANT_CACHED,
+		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME,
 		.flags_at = 1,
 		.out_at = 2,
 		.names_at = 6,
@@ -40,6 +39,14 @@ static const struct fused {
 		.out_at = NO_MEMORY,
 		.names_at = NO_MEMORY,
 		.pure = false,
+	},
+	[COSY_OP_SCAN] = {
+		.run = cosy_scan,
+		.flags = COSY_WANT_HINTS | COSY_WANT_NOATIME,
+		.flags_at = 1,
+		.out_at = 2,
+		.names_at = NO_MEMORY,
+		.pure = true,
 	},
 };
 

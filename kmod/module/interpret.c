@@ -188,7 +188,7 @@ static int call(struct cosy_context *c, const struct cosy_program *program,
 	*done = !status;
 	/* it read or wrote as much as many others */
 	if (!status && x->op == COSY_I_CALL && (s64)regs[x->dst] > (s64)COSY_LONG_BYTES)
-		budget->until_clock = 1;
+		budget->look_at = 0;
 	if (!status && x->op == COSY_I_FUSED)
 		regs[x->dst] = cosy_fused(c, x->imm, &regs[x->a], program->flags & COSY_LOAD_PURE,
 					  budget, &used, &status);

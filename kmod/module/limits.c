@@ -45,7 +45,7 @@ void cosy_budget_init(struct cosy_budget *budget, const struct cosy_limits *limi
 	budget->deadline_ns = budget->start_ns +
 			      (limits->deadline_ns ? min(limits->deadline_ns, max.max_deadline_ns) :
 						     max.max_deadline_ns);
-	budget->until_clock = TICKS_PER_CLOCK;
+	budget->look_at = min_t(u64, budget->max_ops, TICKS_PER_CLOCK);
 	budget->closed = 0;
 }
 
@@ -58,6 +58,6 @@ int cosy_tick_slow(struct cosy_budget *budget)
 	if (signal_pending(current))
 		return -EINTR;
 	cond_resched();
-	budget->until_clock = TICKS_PER_CLOCK;
+	budget->look_at = min(budget->max_ops, budget->ops + TICKS_PER_CLOCK);
 	return ktime_get_ns() >= budget->deadline_ns ? -ETIME : 0;
 }

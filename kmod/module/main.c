@@ -120,6 +120,23 @@ static const struct vm_operations_struct buffer_vm_ops = {
 	.may_split = buffer_split,
 };
 
+/*
+ * A door is one page without memory. It holds the file when the descriptor is
+ * closed, and msync() leads from it to cosy_fsync().
+ */
+static const struct vm_operations_struct door_vm_ops = {};
+
+static int door_mmap(struct vm_area_struct *vma)
+{
+	if (vma->vm_end - vma->vm_start != PAGE_SIZE || !(vma->vm_flags & VM_SHARED) ||
+	    (vma->vm_flags & (VM_READ | VM_WRITE | VM_EXEC)))
+		return -EINVAL;
+	cosy_vm_flags_set(vma, VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	cosy_vm_flags_clear(vma, VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC);
+	vma->vm_ops = &door_vm_ops;
+	return 0;
+}
+
 static int cosy_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct cosy_context *c = file->private_data;
@@ -128,6 +145,8 @@ static int cosy_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (current->mm != c->mm)
 		return -EPERM;
+	if (vma->vm_pgoff >= COSY_DOOR >> PAGE_SHIFT)
+		return door_mmap(vma);
 	if (!buffer || vma->vm_pgoff || vma->vm_end - vma->vm_start != c->bytes ||
 	    !(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
@@ -301,23 +320,43 @@ static long request(struct cosy_context *c, unsigned int cmd, void __user *arg)
 	return -ENOTTY;
 }
 
-static long cosy_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+/* For the caller, if it may. */
+static long serve(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct cosy_context *c = file->private_data;
 	long ret;
 
-	if (cmd == COSY_IOC_INFO)
-		return info((void __user *)arg);
 	if (current->mm != c->mm || cosy_is_watched())
 		return -EPERM;
 	if (!mutex_trylock(&c->lock))
 		return -EBUSY;
-	/* a program may close the very descriptor that it runs by */
-	get_file(file);
 	ret = request(c, cmd, (void __user *)arg);
 	mutex_unlock(&c->lock);
+	return ret;
+}
+
+static long cosy_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	long ret;
+
+	if (cmd == COSY_IOC_INFO)
+		return info((void __user *)arg);
+	/* a program may close the very descriptor that it runs by */
+	get_file(file);
+	ret = serve(file, cmd, arg);
 	fput(file);
 	return ret;
+}
+
+/*
+ * msync() of a door: `start` is the offset at which it was mapped. The caller of
+ * fsync() and fdatasync() has no such range.
+ */
+static int cosy_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	if (start < COSY_DOOR || end - start != PAGE_SIZE - 1)
+		return -EINVAL;
+	return serve(file, COSY_IOC_FUSED, start - COSY_DOOR);
 }
 
 static int cosy_open_context(struct inode *inode, struct file *file)
@@ -354,6 +393,7 @@ static const struct file_operations cosy_fops = {
 	.release = cosy_release,
 	.unlocked_ioctl = cosy_ioctl,
 	.mmap = cosy_mmap,
+	.fsync = cosy_fsync,
 };
 
 static struct miscdevice cosy_device = {

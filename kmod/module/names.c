@@ -15,23 +15,7 @@ int cosy_may_search(const struct path *dir)
 	return inode_permission(cosy_mnt_idmap(dir->mnt), d_inode(dir->dentry), MAY_EXEC);
 }
 
-static __always_inline struct dentry *lookup(const struct path *dir, const char *name, u32 len)
-{
-	struct qstr qname = QSTR_INIT(name, len);
-	struct dentry *parent = dir->dentry, *child = NULL;
-
-	if (likely(!(parent->d_flags & (DCACHE_OP_HASH | DCACHE_OP_COMPARE)))) {
-		qname.hash = full_name_hash(parent, name, len);
-		child = d_lookup(parent, &qname);
-	}
-	if (child && likely(!(child->d_flags & DCACHE_OP_REVALIDATE) && d_is_positive(child)))
-		return child;
-	if (child)
-		dput(child);
-	return cosy_lookup_slow(cosy_mnt_idmap(dir->mnt), name, parent, len);
-}
-
-static noinline int mounted(struct cosy_found *found)
+static int mounted(struct cosy_found *found)
 {
 	const struct vfsmount *mnt = found->path.mnt;
 	int err;
@@ -47,24 +31,20 @@ static noinline int mounted(struct cosy_found *found)
 	return 0;
 }
 
-int cosy_child_is(const struct path *dir, struct dentry *dentry, struct cosy_found *found)
+int cosy_child_slow(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
 {
-	found->path.dentry = dentry;
-	found->path.mnt = dir->mnt;
-	found->mount = false;
-	found->held = false;
-	if (unlikely(dentry->d_flags & DCACHE_MANAGED_DENTRY))
-		return mounted(found);
-	return 0;
-}
+	struct dentry *child = found->path.dentry;
 
-int cosy_child(const struct path *dir, const char *name, u32 len, struct cosy_found *found)
-{
-	struct dentry *dentry = lookup(dir, name, len);
-
-	if (IS_ERR(dentry))
-		return PTR_ERR(dentry);
-	return cosy_child_is(dir, dentry, found);
+	if (child && ((child->d_flags & DCACHE_OP_REVALIDATE) || d_is_negative(child))) {
+		dput(child);
+		child = NULL;
+	}
+	if (!child)
+		child = cosy_lookup_slow(cosy_mnt_idmap(dir->mnt), name, dir->dentry, len);
+	if (IS_ERR(child))
+		return PTR_ERR(child);
+	found->path.dentry = child;
+	return child->d_flags & DCACHE_MANAGED_DENTRY ? mounted(found) : 0;
 }
 
 int cosy_directory(int dirfd, struct path *dir)

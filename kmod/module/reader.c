@@ -78,7 +78,10 @@ static void reader_shut(struct file *file)
 		file->f_op->release(inode, file);
 	fops_put(file->f_op);
 	i_readcount_dec(inode);
-	path_put(&file->f_path);
+	/* whoever opened it holds the dentry, too */
+	if (!lockref_put_not_zero(&file->f_path.dentry->d_lockref))
+		dput(file->f_path.dentry);
+	mntput(file->f_path.mnt);
 	file->f_path.mnt = NULL;
 	file->f_path.dentry = NULL;
 	file->f_inode = NULL;

@@ -5,28 +5,10 @@
  * it may also be fresh kernel memory on its way to the caller.
  */
 #include <linux/magic.h>
-#include <linux/stat.h>
-#include <linux/uidgid.h>
 
 #include "cosy.h"
 
 #define DATA_CHUNK (64u << 10) /* bytes between two looks at the limits */
-
-bool cosy_record_start(struct cosy_record *r, struct cosy_op *op, u32 n_xattrs, u32 name_len)
-{
-	r->bytes = cosy_record_bytes(n_xattrs, name_len);
-	if (r->bytes > cosy_room(op))
-		return false;
-	r->e = (struct cosy_entry *)(op->out + op->used);
-	r->flags = 0;
-	r->data = 0;
-	if (unlikely(n_xattrs))
-		memset(r->e + 1, 0, (n_xattrs + 1) / 2 * 8);
-	r->e->name_len = name_len;
-	r->e->n_xattrs = n_xattrs;
-	r->e->error = 0;
-	return true;
-}
 
 void cosy_record_failed(struct cosy_record *r, int error)
 {
@@ -36,65 +18,13 @@ void cosy_record_failed(struct cosy_record *r, int error)
 	       sizeof(*r->e) - offsetof(struct cosy_entry, mask));
 }
 
-bool cosy_record_attributes(struct cosy_record *r, const struct path *path, struct kstat *st)
-{
-	struct user_namespace *ns = current_user_ns();
-	struct cosy_entry *e = r->e;
-	int err = vfs_getattr(path, st, STATX_BASIC_STATS | STATX_BTIME, AT_NO_AUTOMOUNT);
-
-	if (err) {
-		cosy_record_failed(r, err);
-		return false;
-	}
-	if (path->dentry == path->mnt->mnt_root)
-		st->attributes |= STATX_ATTR_MOUNT_ROOT;
-	e->mode = st->mode;
-	e->mask = st->result_mask & (STATX_BASIC_STATS | STATX_BTIME);
-	e->ino = st->ino;
-	e->size = st->size;
-	e->blocks = st->blocks;
-	e->atime_sec = st->atime.tv_sec;
-	e->mtime_sec = st->mtime.tv_sec;
-	e->ctime_sec = st->ctime.tv_sec;
-	e->btime_sec = st->btime.tv_sec;
-	e->atime_nsec = st->atime.tv_nsec;
-	e->mtime_nsec = st->mtime.tv_nsec;
-	e->ctime_nsec = st->ctime.tv_nsec;
-	e->btime_nsec = st->btime.tv_nsec;
-	e->attributes = st->attributes;
-	e->attributes_mask = st->attributes_mask | STATX_ATTR_MOUNT_ROOT;
-	e->nlink = st->nlink;
-	if (likely(ns == &init_user_ns && uid_valid(st->uid) && gid_valid(st->gid))) {
-		e->uid = __kuid_val(st->uid);
-		e->gid = __kgid_val(st->gid);
-	} else {
-		e->uid = from_kuid_munged(ns, st->uid);
-		e->gid = from_kgid_munged(ns, st->gid);
-	}
-	e->dev = new_encode_dev(st->dev);
-	e->rdev = new_encode_dev(st->rdev);
-	e->blksize = st->blksize;
-	return true;
-}
-
-void cosy_record_end(struct cosy_record *r, struct cosy_op *op, u8 type)
-{
-	r->e->bytes = r->bytes;
-	r->e->flags = r->flags;
-	r->e->data = r->data;
-	r->e->type = type;
-	op->used += r->bytes;
-}
-
 /* data: bytes behind the record, or -errno. */
-static void data_end(struct cosy_record *r, s32 data, bool end)
+static __always_inline void data_end(struct cosy_record *r, s32 data, bool end)
 {
 	u8 *to = (u8 *)r->e + r->bytes;
 
 	r->data = cosy_errno(data);
-	r->flags |= COSY_ENTRY_DATA;
-	if (end)
-		r->flags |= COSY_ENTRY_DATA_END;
+	r->flags |= COSY_ENTRY_DATA | (end ? COSY_ENTRY_DATA_END : 0);
 	if (data > 0) {
 		memset(to + data, 0, ALIGN(data, 8) - data);
 		r->bytes += ALIGN(data, 8);

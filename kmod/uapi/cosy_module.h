@@ -14,6 +14,14 @@
  *	ioctl(fd, COSY_IOC_RUN, &run)		run it
  *	ioctl(fd, COSY_IOC_FUSED, &fused)	or one fused operation, without a program
  *
+ * Without a descriptor: a door outlives the descriptor that it was opened by, and ends
+ * with the address space. msync() of it is COSY_IOC_FUSED with the struct
+ * cosy_fused at address A, which begins a page, and returns what the ioctl would.
+ *
+ *	mmap(NULL, page size, PROT_NONE, MAP_SHARED, fd, COSY_DOOR | A)
+ *	close(fd)
+ *	msync(door, page size, MS_SYNC)
+ *
  * An ioctl that fails changed nothing. Its errno:
  *	ENOTTY		unknown request: another version of this file
  *	EINVAL		a field out of range, or reserved and not 0; LOAD: the program
@@ -34,15 +42,16 @@
 #include <linux/types.h>
 
 #define COSY_DEVICE "/dev/cosy"
-#define COSY_MODULE_ABI 1
+#define COSY_MODULE_ABI 2
 
 #define COSY_MAX_INSNS 4096 /* per program */
 #define COSY_MAX_PROGRAMS 64 /* per context */
 #define COSY_N_REGS 32
 #define COSY_MAX_XATTRS 4 /* names that COSY_OP_ENTRIES asks for */
 #define COSY_MAX_DEPTH 8 /* levels of subdirectories */
-#define COSY_MAX_CACHED 16384 /* entries of COSY_WANT_CACHED */
 #define COSY_MAX_USER_BYTES (1u << 20) /* COSY_FUSED_USER: of each memory range */
+
+#define COSY_DOOR (1ull << 62) /* in the offset of mmap */
 
 /* --- the context ---------------------------------------------------------- */
 
@@ -82,16 +91,12 @@ struct cosy_block {
 	__u32 error; /* the block ended early by this errno; n entries are good */
 }; /* 40 bytes */
 #define COSY_BLOCK_END 0x1 /* nothing is missing behind the last entry */
-#define COSY_BLOCK_ACL 0x2 /* ENTRIES: POSIX ACLs are on: a missing one is ENODATA */
 
 /* cosy_entry.flags */
 #define COSY_ENTRY_MOUNT 0x1 /* a mount point: attributes are the mounted root's */
 #define COSY_ENTRY_DATA 0x2 /* data was asked for and tried: see data */
 #define COSY_ENTRY_DATA_END 0x4 /* data reaches to the end of the file */
 #define COSY_ENTRY_SPECIAL 0x8 /* never read: a device, FIFO, socket, file or link of /proc */
-/* only with COSY_WANT_HINTS */
-#define COSY_ENTRY_XATTR_NONE 0x10 /* no extended attribute at all, though there could be */
-#define COSY_ENTRY_ATIME_STABLE 0x20 /* reading it would not change its access time now */
 
 /*
  * Behind the fixed part: n_xattrs __s32, padded to 8 bytes; the name and a NUL,
@@ -169,6 +174,15 @@ enum cosy_fused_op {
 	 * used and moved. Returns bytes copied. Never in a pure program.
 	 */
 	COSY_OP_COPY = 3,
+	/*
+	 * What the kernel knows of a directory's children without reading it, which may
+	 * be none or all of them, with their attributes, as the eBPF executor tells it
+	 * (cosy_bpf.h). args: dirfd (open for reading), COSY_WANT_HINTS or 0, out, out
+	 * bytes, children to skip. `out` gets a struct cosy_bpf_run (cookie and mnt_id are
+	 * 0), behind it pages of records, as many as fit. An error of the directory is the
+	 * run's status. Returns the number of records. No plain call tells the same.
+	 */
+	COSY_OP_SCAN = 4,
 	COSY_OP_MAX
 };
 #define COSY_FUSED_ARGS 8
@@ -180,13 +194,7 @@ enum cosy_fused_op {
 #define COSY_WANT_NOFOLLOW 0x8 /* FILES: a symbolic link as the last component is not followed */
 #define COSY_WANT_NOATIME 0x10 /* access times stay; a pure program implies it */
 #define COSY_WANT_AT 0x20 /* COPY: at given offsets */
-#define COSY_WANT_HINTS 0x40 /* ENTRIES: what helps to tell how long an answer holds */
-/*
- * ENTRIES: only what the kernel knows of the directory without reading it, which
- * may be little or all; no data. The position counts entries that were passed, not
- * more than COSY_MAX_CACHED.
- */
-#define COSY_WANT_CACHED 0x80
+#define COSY_WANT_HINTS 0x40 /* SCAN: say which children have no extended attribute */
 
 /* --- limits and how it ended ---------------------------------------------- */
 

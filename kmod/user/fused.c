@@ -24,6 +24,7 @@ static const uint32_t wants[] = {
 	[COSY_OP_ENTRIES] = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME,
 	[COSY_OP_FILES] = COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOFOLLOW | COSY_WANT_NOATIME,
 	[COSY_OP_COPY] = COSY_WANT_AT,
+	[COSY_OP_SCAN] = COSY_WANT_HINTS | COSY_WANT_NOATIME,
 };
 
 /* An operation under way. */
@@ -482,6 +483,8 @@ int64_t plain_fused(const struct cosy *c, uint32_t nr, uint32_t flags, const uin
 	*used = 0;
 	if (want & ~(uint64_t)wants[nr])
 		return -EINVAL;
+	if (nr == COSY_OP_SCAN) // no call tells
+		return -EOPNOTSUPP;
 	if (flags & COSY_FUSED_PURE)
 		op.want |= COSY_WANT_NOATIME;
 	if (nr == COSY_OP_COPY) {

@@ -7,14 +7,13 @@ machine and the module's tests need is in it, and nothing is a module.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from kmod.vm.errors import UnavailableError
-from kmod.vm.kernels import FOLDER, Kernel, apt_options, command_output
+from kmod.vm.kernels import FOLDER, Kernel, apt_options, command_output, locked
 
 FRAGMENT = Path(__file__).with_name("debug.config")
 SUFFIX = "-debug"
@@ -32,8 +31,7 @@ def obtain_debug(version: str = "6.1") -> Kernel:
         raise UnavailableError(f"no kernel is built without: apt-get install {' '.join(missing)}")
     place = FOLDER / "kernels" / (version + SUFFIX)
     place.mkdir(parents=True, exist_ok=True)
-    with open(place.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(place):
         source = place / "source"
         if not source.exists():
             _fetch_source(version, place, source)

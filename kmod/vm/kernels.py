@@ -15,7 +15,8 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,18 @@ def obtain(version: str) -> Kernel:
     """
     place = FOLDER / "kernels" / version
     place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(place):
         if not place.exists():
             _fetch(version, place)
     return _unpacked(place)
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Nobody else makes this folder meanwhile; others may be made."""
+    with open(place.with_name(place.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _unpacked(place: Path) -> Kernel:

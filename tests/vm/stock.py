@@ -18,7 +18,8 @@ from tests.vm.programs import build_program
 
 TREE_MIB = 160
 NATIVE, COSY = "native", "cosy"
-PREFIX = {NATIVE: (), COSY: ("/cosy/cosy-auto",)}
+AUTO = ("/cosy/cosy-auto",)
+AUTO_MODULE = (*AUTO, "--executor", "module")
 # Where a build has what cosy-auto needs; the guest has all in one folder.
 PARTS = ("shim/libcosy.so", "shim/launcher/cosy-auto", "synth/default.img")
 BPF_PARTS = ("kmod/bpf/cosy-bpf-load", "kmod/bpf/cosy_dirscan.bpf.o")
@@ -83,8 +84,8 @@ def stock_machine(
     )
 
 
-def stock_script(jobs: Sequence[StockJob], rounds: int) -> str:
-    """Each job in each variant, `rounds` times in turn after one that is not counted."""
+def stock_script(jobs: Sequence[StockJob], rounds: int, auto: Sequence[str] = AUTO) -> str:
+    """Each job alone and under `auto`, `rounds` times in turn after one that is not counted."""
     lines = [
         "mount -t bpf bpf /sys/fs/bpf",
         "[ ! -x /cosy/cosy-bpf-load ] || /cosy/cosy-bpf-load 2>/dev/null",
@@ -93,7 +94,9 @@ def stock_script(jobs: Sequence[StockJob], rounds: int) -> str:
     ]
     for number, job in enumerate(jobs):
         for turn in range(rounds + 1):
-            lines += [f'echo "{number} {turn} {v} $({_once(job, v)})"' for v in (NATIVE, COSY)]
+            for variant, prefix in ((NATIVE, ()), (COSY, auto)):
+                once = _once(job, variant, prefix)
+                lines.append(f'echo "{number} {turn} {variant} $({once})"')
         outputs = f"/tmp/{NATIVE} /tmp/{COSY}", f"/tmp/{NATIVE}.err /tmp/{COSY}.err"
         checks = [f"cmp {pair}" for pair in outputs]
         if job.makes:
@@ -103,8 +106,8 @@ def stock_script(jobs: Sequence[StockJob], rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _once(job: StockJob, variant: str) -> str:
-    command = shlex.join(("/measure", f"/tmp/{variant}", *PREFIX[variant], *job.command))
+def _once(job: StockJob, variant: str, prefix: Sequence[str]) -> str:
+    command = shlex.join(("/measure", f"/tmp/{variant}", *prefix, *job.command))
     if job.makes is None:
         return command
     kept = f"{job.makes}.{variant}"
@@ -144,13 +147,14 @@ def run_stock(
     icount: bool = False,
     timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
-    """Rows, and what the guest's kernel complained of.
+    """Rows, and what the guest's kernel complained of. The module is the executor if it is given.
 
     folder: for scratch files. part: the folder of the tree to use. append: to the kernel's command
     line. icount: count instructions, else the numbers are nanoseconds.
     """
     machine = stock_machine(kernel, native, module, folder, tree_image(kernel, part))
     machine = replace(machine, append=append, icount=icount)
-    result = machine.run(stock_script(JOBS, rounds), timeout_s)
+    auto = AUTO if module is None else AUTO_MODULE
+    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s)
     complaints = [*result.complaints, *result.stderr.decode(errors="replace").splitlines()]
     return parse_stock(result.stdout.decode(), JOBS), complaints

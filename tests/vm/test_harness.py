@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kmod.vm import CrashError, Disk, Kernel, Machine, TimedOutError, build_module, make_ext4
+from kmod.vm.kernels import locked
 
 PROBE = """
 #include <linux/module.h>
@@ -116,3 +117,11 @@ def test_command_line(kernel: Kernel) -> None:
     done = subprocess.run([*harness, "--kernel", "1.0", "true"], capture_output=True)
     assert done.returncode == 125
     assert done.stderr.startswith(b"vm: no Debian kernel 1.0: apt-get offers ")
+
+
+def test_a_kernel_is_not_waited_for_while_another_is_built(tmp_path: Path) -> None:
+    """6.1, 6.12 and 6.1-debug shared one lock: everything stood still for a build."""
+    for version in ("6.1", "6.12", "6.1-debug"):
+        with locked(tmp_path / version):
+            pass
+    assert len(list(tmp_path.iterdir())) == 3

@@ -35,7 +35,7 @@ def any_kernel(request: pytest.FixtureRequest) -> Kernel:
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The test programs, by their path in the guest."""
     target = tmp_path_factory.mktemp("programs")
-    names = ("kmod_bench", "kmod_conform", "kmod_limits")
+    names = ("kmod_bench", "kmod_conform", "kmod_limits", "kmod_scan")
     return {f"/{name}": build_program(name, target) for name in names}
 
 
@@ -59,13 +59,15 @@ def test_fused_operations_read_what_plain_calls_read(
     mount -o remount,noatime /mnt; chmod 755 /t /mnt
     for d in /t/x /mnt/x; do
         /kmod_conform make $d; /kmod_conform check $d; /kmod_conform check $d 1000
+        /kmod_scan check $d; /kmod_scan check $d 1000
     done
     mkdir /t/many; for i in $(seq 300); do seq $i >/t/many/file-$i; done
     /kmod_bench /t/many 1"""
     lines = run(machine, script).stdout.decode().splitlines()
     checks = [int(line.split()[0]) for line in lines if line.endswith("checks")]
-    assert len(checks) == 4
-    assert min(checks) > 15000
+    assert len(checks) == 8
+    assert min(checks[0:2] + checks[4:6]) > 15000  # kmod_conform
+    assert min(checks[2:4] + checks[6:8]) > 3000  # kmod_scan
     ways = [json.loads(line)["way"] for line in lines if line.startswith("{")]
     assert ways == ["plain", "fused", "plain", "batch", "directory", "single", "plain", "compound"]
 
@@ -75,6 +77,15 @@ def test_limits_signals_and_who_may_not(any_kernel: Kernel, programs: dict[str, 
     module = build_module(any_kernel)
     machine = Machine(any_kernel, files=programs, own_modules=[(module, "")], cpus=2)
     assert run(machine, "/kmod_limits").stdout.decode().split() == CASES
+
+
+def test_doors(any_kernel: Kernel, programs: dict[str, Path]) -> None:
+    """A way in that needs no descriptor: who has it, and what it refuses."""
+    module = build_module(any_kernel)
+    machine = Machine(any_kernel, files=programs, own_modules=[(module, "")])
+    script = """mkdir -m 700 /private
+    /kmod_scan doors; /kmod_scan rights /private 1000; rmmod cosy; echo $?"""
+    assert run(machine, script).stdout.decode().split() == ["doors", "rights", "0"]
 
 
 def test_administration(any_kernel: Kernel, programs: dict[str, Path]) -> None:
@@ -127,19 +138,19 @@ def test_sources_for_dkms_are_complete(kernel: Kernel, tmp_path: Path) -> None:
 MOST_OVERRUN = 3_000_000
 
 
-def test_deadlines_hold(kernel: Kernel, cosy_module: Path, tmp_path: Path) -> None:
+def test_deadlines_hold(any_kernel: Kernel, tmp_path: Path) -> None:
     """Whatever a run does, it ends soon after its deadline."""
     machine = Machine(
-        kernel,
+        any_kernel,
         files={"/overrun": build_program("overrun", tmp_path)},
-        own_modules=[(cosy_module, "")],
+        own_modules=[(build_module(any_kernel), "")],
         memory_mib=1024,
         icount=True,
     )
     result = machine.run("mkdir /t; mount -t tmpfs t /t; /overrun /t", timeout_s=180)
     assert result.returncode == 0, result.stdout
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(rows) == 7
+    assert len(rows) == 8
     for row in rows:
         assert row["n"] > 0, row
         assert row["worst_ns"] < MOST_OVERRUN, row

@@ -3,12 +3,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kmod.vm import Kernel
-from tests.vm.stock import COSY, JOBS, NATIVE, parse_stock, run_stock, stock_script
+from tests.vm.stock import (
+    AUTO_MODULE,
+    COSY,
+    JOBS,
+    NATIVE,
+    parse_stock,
+    run_stock,
+    stock_machine,
+    stock_script,
+    tree_image,
+)
 
 
 @pytest.mark.parametrize("append", ["nopti", "pti=on"])
@@ -23,6 +35,28 @@ def test_outputs_are_identical(
     for row in rows:
         assert row.identical, row.job.name
         assert [len(row.instructions[name]) for name in (NATIVE, COSY)] == [1, 1]
+
+
+def test_the_module_answers(
+    kernel: Kernel, cosy_module: Path, native_dir: Path, tmp_path: Path
+) -> None:
+    """Most of what du asks; in its children, too; nobody keeps the module afterwards."""
+    machine = stock_machine(kernel, native_dir, cosy_module, tmp_path, tree_image(kernel, "uapi"))
+    auto = " ".join(AUTO_MODULE)
+    script = f"""du -s /mnt
+    {auto} --stats du -s /mnt
+    {auto} sh -c 'for i in 1 2 3; do du -s /mnt; done'
+    rmmod cosy && echo unloaded"""
+    # counted, so that no answer gets too old on a busy host
+    result = replace(machine, icount=True).run(script)
+    assert result.complaints == []
+    said = result.stderr.decode()
+    served = re.search(r"^ *dirscan-stat +\d+ +\d+ +(\d+)$", said, re.M)
+    assert served, said
+    assert int(served[1]) > 800
+    native, *cosy, unloaded = result.stdout.decode().splitlines()
+    assert cosy == [native] * 4
+    assert unloaded == "unloaded"
 
 
 def test_a_difference_is_seen() -> None:

@@ -20,6 +20,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
+#include "cosy_bpf.h"
 #include "fuzz_program.h"
 #include "fuzz_random.h"
 #include "fuzz_tree.h"
@@ -32,11 +33,21 @@
 #define WORKER_ALIVE_S 5 /* then it is killed and started again */
 #define FAILURES_SHOWN 20
 #define NO_FD 4096
+#define DOOR_BYTES 4096
 
 /* What overran a deadline by how much; indices of worst_ns. */
-enum kind { PROGRAM_PLAIN, PROGRAM_CALLS, FUSED_ENTRIES, FUSED_FILES, FUSED_COPY, N_KINDS };
-static const char *const kind_names[] = { "program", "program with calls", "entries", "files",
-					  "copy" };
+enum kind {
+	PROGRAM_PLAIN,
+	PROGRAM_CALLS,
+	FUSED_ENTRIES,
+	FUSED_FILES,
+	FUSED_COPY,
+	FUSED_SCAN,
+	N_KINDS
+};
+static const char *const kind_names[] = { "program", "program with calls",
+					  "entries", "files",
+					  "copy",    "scan" };
 
 static struct shared {
 	unsigned long long requests, loads, refused, runs, fused, denied, signals, killed;
@@ -59,6 +70,7 @@ static struct {
 	unsigned char *buffer; /* NULL: not mapped */
 	size_t bytes;
 	bool scribbled; /* another thread writes to it */
+	void *door; /* NULL: none */
 } context;
 
 static volatile sig_atomic_t interrupted;
@@ -150,6 +162,20 @@ static bool context_is_there(void)
 	       st.st_rdev == device.st_rdev;
 }
 
+static _Alignas(DOOR_BYTES) union {
+	struct cosy_fused call;
+	unsigned char page[DOOR_BYTES];
+} request;
+
+static void open_door(void)
+{
+	context.door = mmap(NULL, DOOR_BYTES, PROT_NONE, MAP_SHARED, context.fd,
+			    (off_t)(COSY_DOOR |
+				    (one_in(16) ? nasty() & ~0xfffull : (unsigned long)&request)));
+	if (context.door == MAP_FAILED)
+		context.door = NULL;
+}
+
 static bool context_start(void)
 {
 	struct cosy_setup setup = { .abi = COSY_MODULE_ABI };
@@ -162,6 +188,7 @@ static bool context_start(void)
 		BROKEN("%s: %s\n", COSY_DEVICE, strerror(errno));
 		return false;
 	}
+	open_door();
 	setup.buffer_bytes = one_in(16) ? nasty() : 4096 + below(BUFFER_MAX);
 	if (one_in(16))
 		return true; // no buffer at all
@@ -297,6 +324,10 @@ static void fused_request(struct cosy_fused *call)
 		call->args[6] = one_in(2) ? 0 : below(TREE_FILE_BYTES);
 		call->args[7] = below(100000);
 		break;
+	case COSY_OP_SCAN:
+		call->args[1] = one_in(2) ? COSY_WANT_HINTS : 0;
+		call->args[4] = one_in(2) ? 0 : below(TREE_NAMES);
+		break;
 	case COSY_OP_COPY:
 		call->args[1] = (uint64_t)(int64_t)random_fd();
 		call->args[2] = one_in(4) ? nasty() : below(TREE_FILE_BYTES);
@@ -306,6 +337,32 @@ static void fused_request(struct cosy_fused *call)
 	}
 	while (one_in(3))
 		call->args[below(COSY_FUSED_ARGS)] = nasty();
+}
+
+/* Records fill their pages, to the byte. */
+static void check_scan(const unsigned char *out, uint64_t used)
+{
+	const struct cosy_bpf_run *run = (const void *)out;
+	unsigned int n = 0;
+
+	for (uint64_t page = 0, at; page < COSY_BPF_PAGES && run->used[page]; page++) {
+		const struct cosy_bpf_page *records =
+			(const void *)(out + sizeof(*run) + page * sizeof(*records));
+
+		for (at = 0; at < run->used[page]; n++) {
+			const struct cosy_bpf_child *child = (const void *)(records->data + at);
+
+			at += sizeof(*child) + (child->namelen + 7u) / 8 * 8;
+			if (!child->namelen || at > run->used[page] || at > COSY_BPF_PAGE) {
+				BROKEN("record %u does not fit its page\n", n);
+				return;
+			}
+		}
+		if (records->data + run->used[page] > out + used)
+			BROKEN("page %llu is not all used\n", (unsigned long long)page);
+	}
+	if (n != run->n_children)
+		BROKEN("%u records, not %u\n", n, run->n_children);
 }
 
 /* Memory of our own that is not all there, not all writable or not ours. */
@@ -324,10 +381,23 @@ static uint64_t random_address(void)
 	return (uint64_t)(uintptr_t)pages + below(64 * 4096 / 8) * 8;
 }
 
+static bool knock(struct cosy_fused *call)
+{
+	bool answered;
+
+	request.call = *call;
+	answered = !msync(context.door, DOOR_BYTES, MS_SYNC);
+	*call = request.call;
+	return answered;
+}
+
 static void fuzz_fused(void)
 {
 	static const enum kind kinds[] = {
-		[COSY_OP_ENTRIES] = FUSED_ENTRIES, [COSY_OP_FILES] = FUSED_FILES, [COSY_OP_COPY] = FUSED_COPY
+		[COSY_OP_ENTRIES] = FUSED_ENTRIES,
+		[COSY_OP_FILES] = FUSED_FILES,
+		[COSY_OP_COPY] = FUSED_COPY,
+		[COSY_OP_SCAN] = FUSED_SCAN,
 	};
 	bool guarded = false, answered;
 	unsigned char value = (unsigned char)random64();
@@ -349,7 +419,10 @@ static void fuzz_fused(void)
 		guarded = true;
 	if (guarded)
 		fill_guard(out, bytes, value);
-	answered = !ioctl(context.fd, COSY_IOC_FUSED, &call);
+	if (context.door && one_in(3))
+		answered = knock(&call);
+	else
+		answered = !ioctl(context.fd, COSY_IOC_FUSED, &call);
 	COUNT(fused);
 	if (guarded)
 		check_guard(out, bytes, value);
@@ -365,6 +438,8 @@ static void fuzz_fused(void)
 		if (call.used > bytes)
 			BROKEN("%llu of %llu bytes used\n", (unsigned long long)call.used,
 			       (unsigned long long)bytes);
+		else if (call.op == COSY_OP_SCAN && call.used)
+			check_scan(context.buffer + out, call.used);
 		else
 			check_blocks(context.buffer + out, call.used);
 	}

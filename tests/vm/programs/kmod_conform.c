@@ -202,20 +202,6 @@ static void check_xattrs(const char *dir, const char *name, const struct cosy_en
 	}
 }
 
-// No attribute at all: exactly what an empty list says.
-static void check_hints(const char *dir, const char *name, const struct cosy_entry *e)
-{
-	char path[8192];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	same(name, "no xattr", !!(e->flags & COSY_ENTRY_XATTR_NONE),
-	     !llistxattr(path, NULL, 0) && lgetxattr(path, "security.cosy.other", NULL, 0) < 0 &&
-		     errno == ENODATA);
-	// both file systems are mounted noatime here, what is mounted on them is not
-	if (!(e->flags & COSY_ENTRY_MOUNT))
-		same(name, "atime", !!(e->flags & COSY_ENTRY_ATIME_STABLE), 1);
-}
-
 // The record's own shape: nothing but zeros between its parts.
 static void check_shape(const struct cosy_entry *e)
 {
@@ -298,8 +284,6 @@ static void check_one_entry(int fd, const char *dir, const struct cosy_entry *e,
 		check_contents(fd, name, e, 0, way->most);
 	else
 		same(name, "data", e->data, 0);
-	if (way->want & COSY_WANT_HINTS)
-		check_hints(dir, name, e);
 	same(name, "special", !!(e->flags & COSY_ENTRY_SPECIAL),
 	     !S_ISREG(st.stx_mode) && !S_ISDIR(st.stx_mode) && !S_ISLNK(st.stx_mode));
 }
@@ -350,10 +334,6 @@ static void check_all_entries(const char *dir)
 		{ all, 2 << 20, 0, false, true },
 		{ all, 1 << 20, MOST_DATA, true, true },
 		{ COSY_WANT_XATTR, 1024, 0, true, true },
-		{ COSY_WANT_HINTS, 2 << 20, 0, false, true },
-		// all names were looked up by now
-		{ COSY_WANT_CACHED | COSY_WANT_XATTR | COSY_WANT_LINK, 2 << 20, 0, false, true },
-		{ COSY_WANT_CACHED | COSY_WANT_HINTS, 1024, 0, true, true },
 	};
 
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)

@@ -120,6 +120,14 @@ static struct cosy_outcome files(__u64 deadline_ns)
 		   deadline_ns);
 }
 
+static struct cosy_outcome scanning(__u64 deadline_ns)
+{
+	return ask((struct cosy_fused){ .op = COSY_OP_SCAN,
+					.args = { (unsigned int)dir, COSY_WANT_HINTS, OUT,
+						  c.bytes - OUT } },
+		   deadline_ns);
+}
+
 static struct cosy_outcome copying(__u64 deadline_ns)
 {
 	return ask((struct cosy_fused){ .op = COSY_OP_COPY,
@@ -138,6 +146,7 @@ static const struct {
 	{ "entries", entries },
 	{ "entries and data", entries_data },
 	{ "files", files },
+	{ "scan", scanning },
 	{ "copy", copying },
 };
 
