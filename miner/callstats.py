@@ -75,6 +75,7 @@ class CallStats:
     key: BodyKey
     count: int = 0
     time_ns: int = 0
+    usual_ns: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     iterations: int = 0  # that have it at least once
@@ -99,6 +100,7 @@ class CallStats:
         """Add the events `rows`; st_size: of the file that each is about, -1: not known."""
         self.count += len(rows)
         self.time_ns += int(events.work_ns[rows].sum())
+        self.usual_ns += int(events.usual_ns[rows].sum())
         self.bytes_in += int(events.bytes_in[rows].sum())
         self.bytes_out += int(events.bytes_out[rows].sum())
         ret = events.ret[rows]
@@ -143,7 +145,10 @@ class CallStats:
 
     def merge(self, other: CallStats) -> None:
         """Add what another trace says of the same call."""
-        for name in ("count", "time_ns", "bytes_in", "bytes_out", "iterations", "rank_sum"):
+        for name in (
+            *("count", "time_ns", "usual_ns", "bytes_in", "bytes_out", "iterations"),
+            "rank_sum",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         add_counts(self.errors, other.errors)
         add_counts(self.types, other.types)
@@ -296,6 +301,7 @@ class CallStats:
             types=dict(self.types.most_common()),
             xattrs=xattrs,
             repeats=self.repeats.quantiles(),
+            usual_ns=self.usual_ns,
             to_end=round(self.to_end / self.iterations, 6) if self.iterations else 0.0,
         )
 

@@ -46,6 +46,9 @@ WAITING_CALLS = frozenset(
 # So it is in these, on what another process fills.
 _WAITING_READS = ("read", "readv", "write", "writev", "splice", "tee")
 _FILLED_BY_OTHERS = ("pipe", "socket", "tty")
+UNUSUAL = 4
+"""Times the median of calls of one number: longer ones waited."""
+_SAMPLE_BITS = 17  # about so many events tell the medians
 KINDS = ("file", "directory", "pipe", "socket", "tty", "device", "other")
 
 
@@ -163,6 +166,21 @@ class Events:
         out[waiting[self.nr]] = 0
         rows = np.flatnonzero(fed[self.nr])
         out[rows[self.objects.are(*_FILLED_BY_OTHERS)[self.object[rows]]]] = 0
+        return out
+
+    @cached_property
+    def usual_ns(self) -> Ints:
+        """`work_ns` without what goes beyond UNUSUAL medians of calls of that number.
+
+        That was waiting: for the disk, or for a processor that another program had. Who answers
+        the call in another way does not save it.
+        """
+        sample = slice(None, None, (len(self) >> _SAMPLE_BITS) + 1)
+        nr, work_ns = self.nr[sample], self.work_ns[sample]
+        limit = np.full(CALL_NUMBERS, np.iinfo(np.int64).max)
+        for number in np.unique(nr).tolist():
+            limit[number] = max(int(UNUSUAL * np.median(work_ns[nr == number])), 1)
+        out: Ints = np.minimum(self.work_ns, limit[self.nr])
         return out
 
     @cached_property

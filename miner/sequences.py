@@ -312,6 +312,7 @@ def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
         sequence = _sequence(annotated, grid, None)
         for j, stats in enumerate(sequence.calls):
             stats.count = int(folded.count[places[:, j]].sum())
+            stats.usual_ns = stats.usual_ns * stats.count // len(grid)
             stats.time_ns = int(folded.time_ns[places[:, j]].sum())
         image = annotated.image[grid[:, 0]]
         add_programs(sequence.programs, sequence.build_ids, annotated.events, image)
