@@ -65,9 +65,10 @@ class Strings:
         return str(self.array[code].as_py()) if code >= 0 else ""
 
     def texts(self, rows: Ints) -> list[str]:
-        """The strings of rows that all have one."""
-        found: list[str] = self.array.take(pa.array(self.codes[rows])).to_pylist()
-        return found
+        """The strings of rows, empty for none."""
+        codes = self.codes[rows]
+        found = self.array.take(pa.array(codes, mask=codes < 0))
+        return [text or "" for text in found.to_pylist()]
 
     @cached_property
     def nonempty(self) -> Bools:
