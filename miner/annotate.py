@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,17 @@ class Annotated:
     entry: Ints  # index into the scans' entry columns, -1: none
     via: Ints  # Via, -1: no child call
     descends: Bools  # opens an entry that is scanned in turn
+
+    @cached_property
+    def command_words(self) -> tuple[Ints, Ints]:
+        """By code of a path (one more, for none) the number of the word that it is, -1: of no
+        command line; and all pairs of image and word as image << 32 | word."""
+        words = [(i, word) for i, p in enumerate(self.events.processes) for word in p.argv[1:]]
+        texts = pa.array([word for _, word in words], pa.string()).dictionary_encode()
+        word_of = pc.index_in(self.events.path.array, value_set=texts.dictionary)
+        images = np.array([i for i, _ in words], dtype=np.int64)
+        pairs = (images << 32) | texts.indices.to_numpy().astype(np.int64)
+        return np.append(pc.fill_null(word_of, -1).to_numpy().astype(np.int64), -1), pairs
 
 
 def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:

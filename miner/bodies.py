@@ -30,6 +30,7 @@ from miner.tokens import BodyKey
 
 _NTH = [1 << i for i in range(11)]
 _EXAMPLE_CALLS = 12
+_EXAMPLE_ITERATIONS = 4096
 _COMMON = frozenset({"close", "fstat", "newfstatat", "statx", "fcntl", "lseek"})
 _PATHS_KEPT = 256
 _OPENERS = 4096  # descriptors looked at to tell which call opened them
@@ -308,12 +309,11 @@ def _add_paths(loop: BodyLoop, annotated: Annotated, body: Body) -> None:
     number, first = dense(path_identity(annotated, row), gone.astype(np.int64))
     loop.distinct = len(first)
     loop.known = int((body.instance[has] != body.instance[has][first][number]).sum())
-    counts = np.bincount(number)
-    for i in np.sort(first)[:_PATHS_KEPT].tolist():
-        path = events.path[int(row[i])]
+    kept = first[:_PATHS_KEPT]
+    columns = (events.path.texts(row[kept]), np.bincount(number).tolist(), gone[kept].tolist())
+    for path, seen, absent in zip(*columns, strict=False):
         count, missing = loop.paths.get(path, (0, 0))
-        seen = int(counts[number[i]])
-        loop.paths[path] = count + seen, missing + (seen if gone[i] else 0)
+        loop.paths[path] = count + seen, missing + (seen if absent else 0)
 
 
 def path_identity(annotated: Annotated, rows: Ints) -> Ints:
@@ -326,8 +326,10 @@ def path_identity(annotated: Annotated, rows: Ints) -> Ints:
 
 def _example(annotated: Annotated, body: Body) -> list[str]:
     """The calls of the early iteration that shows most of the body."""
-    early = body.iteration < 4096
-    _, first = dense(body.iteration[early], body.codes[early])
-    best = int(np.bincount(body.iteration[early][first]).argmax())
-    chosen = body.rows[body.iteration == best][:_EXAMPLE_CALLS]
+    early = int(np.searchsorted(body.iteration, _EXAMPLE_ITERATIONS))
+    iteration = body.iteration[:early]
+    _, first = dense(iteration, body.codes[:early])
+    best = int(np.bincount(iteration[first]).argmax())
+    start, stop = np.searchsorted(iteration, [best, best + 1])
+    chosen = body.rows[start:stop][:_EXAMPLE_CALLS]
     return [call_line(annotated.events, int(i)) for i in chosen]

@@ -14,7 +14,7 @@ import numpy as np
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
 from miner.events import Bools, Events, Ints
-from miner.histogram import Histogram
+from miner.histogram import Histogram, add_counts
 from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind
 from miner.order import sizes
@@ -53,9 +53,16 @@ def top(values: Ints, limit: int = _VALUES_KEPT) -> Counter[int]:
         return Counter()
     if len(values) < _FEW:
         return Counter(dict(Counter(values.tolist()).most_common(limit)))
-    if (values == values[0]).all():
-        return Counter({int(values[0]): len(values)})
-    unique, counts = np.unique(values, return_counts=True)
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return Counter({low: len(values)})
+    if high - low < len(values):
+        counts = np.bincount(values - low)
+        unique = np.flatnonzero(counts)
+        counts = counts[unique]
+        unique += low
+    else:
+        unique, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:limit]
     pairs = zip(unique[order].tolist(), counts[order].tolist(), strict=True)
     return Counter({int(v): int(c) for v, c in pairs})
@@ -68,6 +75,7 @@ class CallStats:
     key: BodyKey
     count: int = 0
     time_ns: int = 0
+    usual_ns: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     iterations: int = 0  # that have it at least once
@@ -92,6 +100,7 @@ class CallStats:
         """Add the events `rows`; st_size: of the file that each is about, -1: not known."""
         self.count += len(rows)
         self.time_ns += int(events.work_ns[rows].sum())
+        self.usual_ns += int(events.usual_ns[rows].sum())
         self.bytes_in += int(events.bytes_in[rows].sum())
         self.bytes_out += int(events.bytes_out[rows].sum())
         ret = events.ret[rows]
@@ -136,16 +145,19 @@ class CallStats:
 
     def merge(self, other: CallStats) -> None:
         """Add what another trace says of the same call."""
-        for name in ("count", "time_ns", "bytes_in", "bytes_out", "iterations", "rank_sum"):
+        for name in (
+            *("count", "time_ns", "usual_ns", "bytes_in", "bytes_out", "iterations"),
+            "rank_sum",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.errors.update(other.errors)
-        self.types.update(other.types)
-        self.size_of.update(other.size_of)
-        self.next_of.update(other.next_of)
+        add_counts(self.errors, other.errors)
+        add_counts(self.types, other.types)
+        add_counts(self.size_of, other.size_of)
+        add_counts(self.next_of, other.next_of)
         self.repeats.merge(other.repeats)
         self.to_end += other.to_end
         for i, values in other.values.items():
-            self.values.setdefault(i, Counter()).update(values)
+            add_counts(self.values.setdefault(i, Counter()), values)
 
     def _share(self, count: int) -> float:
         return round(count / self.count, 6) if self.count else 0.0
@@ -289,6 +301,7 @@ class CallStats:
             types=dict(self.types.most_common()),
             xattrs=xattrs,
             repeats=self.repeats.quantiles(),
+            usual_ns=self.usual_ns,
             to_end=round(self.to_end / self.iterations, 6) if self.iterations else 0.0,
         )
 

@@ -22,6 +22,12 @@ LEAST_ERROR = 0.05  # of a cost, however well it seems to be known
 DEFAULT_ERROR = 0.3  # of a cost that was not measured on this machine
 # A body asks for a child's attributes so often at most; further questions go to the kernel.
 MOST_TIMES = 3
+_EXECUTOR_COSTS = frozenset(
+    (
+        *("serve_ns", "bpf_run_ns", "bpf_child_ns", "module_run_ns", "module_child_ratio"),
+        *("module_slurp_ratio", "ahead_gate_ns", "ahead_ratio", "inline_ns"),
+    )
+)
 EXECUTORS = ("inline", "ahead", "bpf", "module")
 
 STAT_CALLS = frozenset({"stat", "lstat", "newfstatat", "statx"})
@@ -39,6 +45,7 @@ class Calibration:
     call_ns: float = 60.0  # the cheapest call there is: crossing the boundary and back
     byte_ns: float = 0.05  # of a copy between the page cache and the program
     trace_ns: float = 0.0  # that recording a call adds to its duration
+    start_ns: float = 1e6  # starting a program under cosy-auto
     stat_ns: float = 550.0  # attributes of a child whose dentry is cached, native
     serve_ns: float = 150.0  # the shim answers a call from its result table, cold
     bpf_run_ns: float = 900.0  # one run on an empty directory
@@ -146,14 +153,18 @@ def _by_name(call: Call) -> bool:
     return any(arg.kind in ("name", "path") for arg in call.args)
 
 
+def native_ns(call: Call, c: Calibration) -> float:
+    """What the kernel usually takes for the call."""
+    return max((call.usual_ns or call.time_ns) / max(call.count, 1) - c.trace_ns, 0.0)
+
+
 def saved_per_child_ns(motif: Motif, executor: str, c: Calibration) -> float:
     """Mean saving on one child whose answers are ready, each as often as the body asks."""
     saved = 0.0
     for call in motif.calls:
         if _by_name(call):
-            native_ns = max(call.time_ns / max(call.count, 1) - c.trace_ns, 0.0)
             asked = call.share * min(call.per_iteration, MOST_TIMES)
-            saved += asked * answerable(call, executor) * (native_ns - c.serve_ns)
+            saved += asked * answerable(call, executor) * (native_ns(call, c) - c.serve_ns)
     return saved
 
 
@@ -162,7 +173,7 @@ def _cost_ns(motif: Motif, executor: str, c: Calibration) -> tuple[float, float]
     if executor == "bpf":
         return c.bpf_run_ns, c.bpf_child_ns
     native = sum(
-        call.share * call.time_ns / max(call.count, 1)
+        call.share * native_ns(call, c)
         for call in motif.calls
         if _by_name(call) and answerable(call, executor)
     )
@@ -218,7 +229,7 @@ def predict(
             saved[executor] = best.saved_ns
     names = {call.syscall for call in motif.calls}
     if names & {"open", "openat"} and names & {"read", "pread64"}:
-        slurp_ns = sum(call.time_ns for call in motif.calls if _is_slurp(call))
+        slurp_ns = sum(call.count * native_ns(call, c) for call in motif.calls if _is_slurp(call))
         saved["module"] = max(saved.get("module", 0), int(slurp_ns * (1 - c.module_slurp_ratio)))
     slow_ns = sum(
         call.time_ns
@@ -242,7 +253,7 @@ def interval(
         changed = {
             f.name: getattr(c, f.name) * max(1 + sign * c.errors.get(f.name, DEFAULT_ERROR), 0.0)
             for f in dataclasses.fields(c)
-            if f.name not in ("errors", "machine", "call_ns", "byte_ns", "stat_ns", "trace_ns")
+            if f.name in _EXECUTOR_COSTS
         }
         ends.append(predict(motif, dataclasses.replace(c, **changed), known_ends, known_ends_ns))
     low, high = ends

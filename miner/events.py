@@ -7,10 +7,10 @@ the piece before that open something or read a directory: what a call means ofte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,10 @@ Bools = NDArray[np.bool_]
 
 NO_RET = np.iinfo(np.int64).min
 """`Events.ret` where the call does not return or its end was not seen."""
+
+CALL_NUMBERS = 1 << 16
+"""Length of a table by call number: `table[nr]` works for whatever a trace holds, numbers below 0
+(they count from the end) included."""
 
 COLUMNS = [
     *("t_ns", "dur_ns", "pid", "tid", "nr", "a0", "a1", "a2", "a3", "a4", "a5", "ret", "path"),
@@ -42,6 +46,9 @@ WAITING_CALLS = frozenset(
 # So it is in these, on what another process fills.
 _WAITING_READS = ("read", "readv", "write", "writev", "splice", "tee")
 _FILLED_BY_OTHERS = ("pipe", "socket", "tty")
+UNUSUAL = 4
+"""Times the median of calls of one number: longer ones waited."""
+_SAMPLE_BITS = 17  # about so many events tell the medians
 KINDS = ("file", "directory", "pipe", "socket", "tty", "device", "other")
 
 
@@ -56,6 +63,12 @@ class Strings:
         """The string of a row, empty for none."""
         code = int(self.codes[row])
         return str(self.array[code].as_py()) if code >= 0 else ""
+
+    def texts(self, rows: Ints) -> list[str]:
+        """The strings of rows, empty for none."""
+        codes = self.codes[rows]
+        found = self.array.take(pa.array(codes, mask=codes < 0))
+        return [text or "" for text in found.to_pylist()]
 
     @cached_property
     def nonempty(self) -> Bools:
@@ -146,13 +159,30 @@ class Events:
     def work_ns(self) -> Ints:
         """Time in each call, 0 for those that wait for someone else."""
         table = syscalls.by_name()
-        waiting = np.zeros(max(syscalls.by_nr()) + 2, dtype=bool)
+        waiting = np.zeros(CALL_NUMBERS, dtype=bool)
         waiting[[table[name].nr for name in WAITING_CALLS if name in table]] = True
-        fed = np.zeros(len(waiting), dtype=bool)
+        fed = np.zeros(CALL_NUMBERS, dtype=bool)
         fed[[table[name].nr for name in _WAITING_READS]] = True
-        nr = np.where((self.nr >= 0) & (self.nr < len(waiting)), self.nr, len(waiting) - 1)
-        by_others = self.objects.are(*_FILLED_BY_OTHERS)[self.object]
-        return np.where(waiting[nr] | (fed[nr] & by_others), 0, self.dur_ns)
+        out = self.dur_ns.copy()
+        out[waiting[self.nr]] = 0
+        rows = np.flatnonzero(fed[self.nr])
+        out[rows[self.objects.are(*_FILLED_BY_OTHERS)[self.object[rows]]]] = 0
+        return out
+
+    @cached_property
+    def usual_ns(self) -> Ints:
+        """`work_ns` without what goes beyond UNUSUAL medians of calls of that number.
+
+        That was waiting: for the disk, or for a processor that another program had. Who answers
+        the call in another way does not save it.
+        """
+        sample = slice(None, None, (len(self) >> _SAMPLE_BITS) + 1)
+        nr, work_ns = self.nr[sample], self.work_ns[sample]
+        limit = np.full(CALL_NUMBERS, np.iinfo(np.int64).max)
+        for number in np.unique(nr).tolist():
+            limit[number] = max(int(UNUSUAL * np.median(work_ns[nr == number])), 1)
+        out: Ints = np.minimum(self.work_ns, limit[self.nr])
+        return out
 
     @cached_property
     def thread(self) -> Ints:
@@ -164,25 +194,36 @@ class Events:
         return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
+def _fill(out: NDArray[Any], chunks: Iterable[pa.Array], missing: int) -> None:
+    """Copy the numbers of `chunks` to `out`, `missing` where there is none."""
+    at = 0
+    for chunk in chunks:
+        part = out[at : at + len(chunk)]
+        at += len(chunk)
+        if not len(chunk):
+            continue
+        values = np.frombuffer(chunk.buffers()[1], dtype=chunk.type.to_pandas_dtype())
+        part[:] = values[chunk.offset : chunk.offset + len(chunk)]
+        if chunk.null_count:
+            part[chunk.is_null().to_numpy(zero_copy_only=False)] = missing
+
+
 def _ints(table: pa.Table, name: str, missing: int) -> Ints:
-    column = table.column(name)
-    if column.null_count:
-        column = pc.fill_null(pc.cast(column, pa.int64()), missing)
-    values: Ints = column.to_numpy().astype(np.int64, copy=False)
-    return values
+    out = np.empty(len(table), dtype=np.int64)
+    _fill(out, table.column(name).chunks, missing)
+    return out
 
 
 def _strings(table: pa.Table, name: str) -> Strings:
     column = table.column(name)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    merged = column.unify_dictionaries().combine_chunks()
-    if isinstance(merged, pa.ChunkedArray):
-        if merged.num_chunks == 0:
-            return Strings(np.zeros(0, np.int64), pa.array([], pa.string()))
-        merged = merged.chunk(0)
-    codes = pc.fill_null(merged.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return Strings(codes, merged.dictionary)
+    if column.num_chunks == 0:
+        return Strings(np.zeros(0, np.int64), pa.array([], pa.string()))
+    chunks = column.unify_dictionaries().chunks
+    codes = np.empty(len(column), dtype=np.int64)
+    _fill(codes, [chunk.indices for chunk in chunks], -1)
+    return Strings(codes, chunks[0].dictionary)
 
 
 def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32]]:
@@ -217,9 +258,11 @@ def processes(table: pa.Table) -> list[Process]:
 
 
 def _appearance(key: Ints) -> Ints:
-    """Numbers from 0 in the order of appearance."""
-    codes: Ints = pa.array(key).dictionary_encode().indices.to_numpy().astype(np.int64)
-    return codes
+    """Numbers from 0 in the order of appearance; of equal ones in a row only one is hashed."""
+    begin = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)[: len(key)]
+    codes = pa.array(key[begin]).dictionary_encode().indices.to_numpy().astype(np.int64)
+    out: Ints = np.repeat(codes, np.diff(begin, append=len(key)))
+    return out
 
 
 def _kinds(column: pa.ChunkedArray) -> Ints:
@@ -243,11 +286,31 @@ def _objects(table: pa.Table, rows: Ints) -> Objects:
     )
 
 
+class Opened(NamedTuple):
+    """The objects that events name."""
+
+    table: pa.Table  # by rising object_id; some may be missing
+    ids: Ints  # all object_ids of the events, rising
+    number: Ints  # by event: index into ids, -1: none
+
+
+def object_numbers(table: pa.Table) -> tuple[Ints, Ints]:
+    """The object_ids of events, rising, and by event the index of its own, -1: none."""
+    id_of = _ints(table, "object_id", -1)
+    highest = int(id_of.max(initial=-1))
+    used = np.zeros(highest + 2, dtype=bool)  # the last one is for none
+    used[id_of] = True
+    ids = np.flatnonzero(used[:-1])
+    number = np.full(len(used), -1, dtype=np.int32)
+    number[ids] = np.arange(len(ids), dtype=np.int32)
+    return ids, number[id_of].astype(np.int64)
+
+
 def from_tables(
     table: pa.Table,
     rows: Ints,
     before: int,
-    objects: pa.Table,
+    objects: Opened,
     images: list[Process],
     moves: list[tuple[int, int, str]],
     meta: Mapping[str, Any],
@@ -255,20 +318,16 @@ def from_tables(
 ) -> Events:
     """Events from the columns COLUMNS of rows `rows` of a dataset.
 
-    objects: those that the events name, by rising object_id; before: rows in front that belong to
-    the piece before.
+    before: rows in front that belong to the piece before.
     """
     start, end, names = _names(table)
     args = np.empty((len(rows), 6), dtype=np.uint64, order="F")  # a column is contiguous
     for i in range(6):
-        args[:, i] = table.column(f"a{i}").to_numpy()
-    object_id = _ints(table, "object_id", -1)
-    used = objects.column("object_id").to_numpy().astype(np.int64)
-    found = _objects(objects, rows)
-    local = np.searchsorted(used, object_id)
-    local = np.where(object_id >= 0, np.minimum(local, len(used) - 1), -1)
-    if len(used):
-        local = np.where(used[local] == object_id, local, -1)
+        _fill(args[:, i], table.column(f"a{i}").chunks, 0)
+    known = objects.table.column("object_id").to_numpy().astype(np.int64)
+    at = np.searchsorted(known, objects.ids)
+    here = np.append(known, -1)[at] == objects.ids
+    local = np.append(np.where(here, at, -1), -1)[objects.number]
     return Events(
         t_ns=_ints(table, "t_ns", 0),
         dur_ns=_ints(table, "dur_ns", 0),
@@ -287,7 +346,7 @@ def from_tables(
         st_mode=_ints(table, "st_mode", -1),
         st_size=_ints(table, "st_size", -1),
         object=local,
-        objects=found,
+        objects=_objects(objects.table, rows),
         processes=images,
         moves=moves,
         before=before,

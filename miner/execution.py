@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing import forkserver
+from typing import Any
 
 from miner.partial import Partial, mine_piece
-from miner.pieces import Piece, Trace
+from miner.pieces import Task
 
 _POOL_ROWS = 1 << 20  # fewer are mined before other processes have started
 CONNECT_S = 10  # to reach a scheduler
-_NEIGHBOURS = 3  # pieces that stay together even if that leaves less to share out
 _RETRIES = 5  # of a piece whose Dask worker died
 
-Task = tuple[Trace, Piece, Piece | None]
-Executor = Callable[[Sequence[Task]], list[Partial]]
-"""Mines tasks; results in their order."""
+Executor = Callable[[Sequence[Task]], Iterator[Partial]]
+"""Mines tasks; results in their order, each as soon as it is there."""
 
 
 class ExecutionError(Exception):
@@ -32,14 +33,34 @@ def mine_task(task: Task) -> Partial:
     return mine_piece(*task)
 
 
-def _pool(workers: int, tasks: Sequence[Task]) -> list[Partial]:
-    # Neighbours go to one process, which then has the piece before at hand.
-    chunk = max(-(-len(tasks) // (workers * 4)), min(-(-len(tasks) // workers), _NEIGHBOURS))
+def _mine_tasks(tasks: Sequence[Task]) -> list[Partial]:
+    return [mine_task(task) for task in tasks]
+
+
+def shares(count: int, workers: int) -> Iterator[slice]:
+    """Parts of `count` tasks for processes to take one after the other: long ones first, as a
+    process has at hand what it read of the piece before, and short ones to end together."""
+    start = 0
+    while start < count:
+        stop = start + -(-(count - start) // (2 * workers))
+        yield slice(start, stop)
+        start = stop
+
+
+def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["miner.partial"])
+    return context
+
+
+def _pool(workers: int, tasks: Sequence[Task]) -> Iterator[Partial]:
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            return list(pool.map(mine_task, tasks, chunksize=chunk))
+        with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
+            waiting = [pool.submit(_mine_tasks, tasks[s]) for s in shares(len(tasks), workers)]
+            # The clusters' library takes a second to import: better now than at the end.
+            import_module("sklearn.cluster")
+            while waiting:
+                yield from waiting.pop(0).result()
     except BrokenProcessPool:
         raise ExecutionError(
             "a mining process was killed, for lack of memory perhaps: try --workers 1"
@@ -47,15 +68,18 @@ def _pool(workers: int, tasks: Sequence[Task]) -> list[Partial]:
 
 
 @contextmanager
-def local(workers: int | None = None) -> Iterator[Executor]:
-    """Mine on this machine with up to `workers` processes; by default one per CPU."""
+def local(rows: int, workers: int | None = None) -> Iterator[Executor]:
+    """Mine traces of `rows` events on this machine with up to `workers` processes; by default one
+    per CPU."""
     limit = workers or len(os.sched_getaffinity(0))
+    pooled = limit > 1 and rows >= _POOL_ROWS
+    if pooled:
+        # It imports what the processes need while the traces are opened.
+        _context()
+        forkserver.ensure_running()
 
-    def run(tasks: Sequence[Task]) -> list[Partial]:
-        used = min(limit, len(tasks))
-        if used < 2 or sum(piece.stop - piece.start for _, piece, _ in tasks) < _POOL_ROWS:
-            return [mine_task(task) for task in tasks]
-        return _pool(used, tasks)
+    def run(tasks: Sequence[Task]) -> Iterator[Partial]:
+        return _pool(min(limit, len(tasks)), tasks) if pooled else map(mine_task, tasks)
 
     yield run
 
@@ -76,10 +100,10 @@ def dask(address: str) -> Iterator[Executor]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ExecutionError(f"no Dask scheduler at {address}: {error}") from None
 
-    def run(tasks: Sequence[Task]) -> list[Partial]:
-        futures = client.map(mine_task, list(tasks), retries=_RETRIES, pure=False)
-        found: list[Partial] = client.gather(futures)  # type: ignore[no-untyped-call]
-        return found
+    def run(tasks: Sequence[Task]) -> Iterator[Partial]:
+        waiting = client.map(mine_task, list(tasks), retries=_RETRIES, pure=False)
+        while waiting:
+            yield waiting.pop(0).result()
 
     with client:
         yield run

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from miner.events import Bools, Events, Ints
+from miner.events import CALL_NUMBERS, Bools, Events, Ints
+from miner.order import starts
 from tracer import syscalls
 
 AT_FDCWD = -100
@@ -28,54 +27,60 @@ def numbers(*names: str) -> Ints:
 
 @cache
 def _table(names: tuple[str, ...]) -> Bools:
-    out = np.zeros(max(syscalls.by_nr()) + 2, dtype=bool)
+    out = np.zeros(CALL_NUMBERS, dtype=bool)
     out[[number(name) for name in names]] = True
     return out
 
 
 def is_one(nr: Ints, *names: str) -> Bools:
     """Which of the call numbers are one of `names`."""
-    return by_number(_table(names), nr)
+    return _table(names)[nr]
 
 
 @cache
 def argument_index(*kinds: syscalls.ArgKind) -> Ints:
     """By call number: position of the first argument of these kinds, -1 where it has none."""
-    table = syscalls.by_nr()
-    out = np.full(max(table) + 2, -1, dtype=np.int64)  # the last one serves unknown numbers
-    for nr, call in table.items():
+    out = np.full(CALL_NUMBERS, -1, dtype=np.int64)
+    for nr, call in syscalls.by_nr().items():
         index = call.index(*kinds)
         out[nr] = -1 if index is None else index
     return out
 
 
-def by_number(table: NDArray[Any], nr: Ints) -> NDArray[Any]:
-    """`table[nr]`, with the table's last element for numbers that it does not have."""
-    last = len(table) - 1
-    if not len(nr) or (int(nr.min()) >= 0 and int(nr.max()) < last):
-        return table[nr]
-    return table[np.where((nr >= 0) & (nr < last), nr, last)]
-
-
-def pick(events: Events, index: Ints) -> Ints:
-    """Argument index[i] of event i as an int; 0 where index is -1."""
-    rows = np.arange(len(events))
-    value = events.args[rows, np.maximum(index, 0)].astype(np.uint32).astype(np.int32)
-    return np.where(index >= 0, value.astype(np.int64), 0)
+def pick(events: Events, rows: Ints, index: Ints) -> Ints:
+    """Of each of the events `rows` the lower 32 bits of argument `index`; 0 where that is -1."""
+    out = np.zeros(len(rows), dtype=np.int64)
+    for i in range(int(index.max(initial=-1)) + 1):
+        at = np.flatnonzero(index == i)
+        out[at] = events.args[rows[at], i].astype(np.uint32)
+    return out
 
 
 def fd_index(nr: Ints) -> Ints:
     """Position of each call's first descriptor argument, -1 where it has none."""
-    return by_number(argument_index(syscalls.ArgKind.FD, syscalls.ArgKind.DIRFD), nr)
+    return argument_index(syscalls.ArgKind.FD, syscalls.ArgKind.DIRFD)[nr]
 
 
 def last_before(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:
     """For each use the index of the last definition with its key and def_time <= use_time, or -1.
 
-    A merge-asof by binary search: there are far fewer definitions than uses.
+    The uses are in the order of time: of a run of uses with one key only those between different
+    answers for its first and its last one are looked up.
     """
     if not len(def_key) or not len(use_key):
         return np.full(len(use_key), -1, dtype=np.int64)
+    begin = np.flatnonzero(starts(use_key))
+    size = np.diff(begin, append=len(use_key))
+    ends = np.concatenate([begin, begin + size - 1])
+    first, last = _search(def_key, def_time, use_key[ends], use_time[ends]).reshape(2, -1)
+    out = np.repeat(first, size)
+    rows = np.flatnonzero(np.repeat(first != last, size))
+    out[rows] = _search(def_key, def_time, use_key[rows], use_time[rows])
+    return out
+
+
+def _search(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:
+    """`last_before` by binary search: there are far fewer definitions than uses."""
     keys = np.unique(def_key)
     code = np.minimum(np.searchsorted(keys, use_key), len(keys) - 1)
     known = keys[code] == use_key

@@ -110,13 +110,16 @@ def tandems(tokens: Ints) -> list[Tandem]:
     1 + r / p bodies. Linear in the stream for each of the 16 periods.
     """
     found: list[Tandem] = []
+    tokens = tokens.astype(np.int32)
     free = np.ones(len(tokens), dtype=bool)
     for period in range(1, _MAX_PERIOD + 1):
         if len(tokens) < _MIN_TANDEM * period:
             break
-        equal = (tokens[:-period] == tokens[period:]) & free[:-period] & free[period:]
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], equal, [False]]).astype(np.int8)))
-        spans = edges.reshape(-1, 2)
+        equal = np.zeros(len(tokens) - period + 2, dtype=bool)  # False at both ends
+        np.equal(tokens[:-period], tokens[period:], out=equal[1:-1])
+        equal[1:-1] &= free[:-period]
+        equal[1:-1] &= free[period:]
+        spans = np.flatnonzero(equal[1:] != equal[:-1]).reshape(-1, 2)
         long = spans[:, 1] - spans[:, 0] >= (_MIN_TANDEM - 1) * period
         last = 0
         for start, end in spans[long].tolist():

@@ -40,12 +40,11 @@ class ContinuationTable:
         """Add one instance per element: it reached n and had so much left."""
         # Bucket b holds directories of 2^(b-1) .. 2^b - 1 entries; bucket 0 empty ones.
         bucket = np.frexp(entries.astype(np.float64))[1].astype(np.int64)
-        for b in np.unique(bucket).tolist():
-            at = bucket == b
-            left = remaining[at]
-            parts = [at.sum(), (left > 0).sum(), left.sum(), children[at].sum(), entries[at].sum()]
-            row = self._rows.setdefault((n, b), np.zeros(len(self._SUMS), dtype=np.int64))
-            row += np.array(parts, dtype=np.int64)
+        # Sums of counts: far below what a double cannot hold exactly.
+        columns = [None, remaining > 0, remaining, children, entries]
+        sums = np.array([np.bincount(bucket, column) for column in columns], dtype=np.int64).T
+        for b in np.flatnonzero(sums[:, 0]).tolist():
+            self._rows[n, b] = self._rows.get((n, b), 0) + sums[b]
 
     def merge(self, other: ContinuationTable) -> None:
         """Add the sums of another table."""
@@ -353,9 +352,10 @@ def add_programs(
 
 def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, firsts: Bools) -> list[str]:
     """The calls of the early iteration that shows most of the body."""
-    iteration = np.cumsum(firsts) - 1
-    early = int(np.searchsorted(iteration, _EXAMPLE_ITERATIONS))
-    pairs = np.unique(iteration[:early] * len(tokens.keys) + tokens.codes[rows[:early]])
+    begin = np.append(np.flatnonzero(firsts), len(rows))
+    early = int(begin[min(_EXAMPLE_ITERATIONS, len(begin) - 1)])
+    iteration = np.cumsum(firsts[:early]) - 1
+    pairs = np.unique(iteration * len(tokens.keys) + tokens.codes[rows[:early]])
     best = int(np.bincount(pairs // len(tokens.keys)).argmax())
-    chosen = rows[iteration == best][:_EXAMPLE_CALLS]
+    chosen = rows[begin[best] : begin[best + 1]][:_EXAMPLE_CALLS]
     return [call_line(annotated.events, int(i)) for i in chosen]

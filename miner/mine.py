@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from miner.loopstats import EntryLoop
 from miner.motifs import Motif, MotifFile, Over, TraceInfo
 from miner.partial import Partial, merged
 from tracer import syscalls
+from tracer.dataset import Dataset
 
 _MIN_SHARE = 0.0005  # of the boundary time: rarer sequences are not worth a line
 
@@ -86,21 +87,30 @@ def _body_motifs(found: list[BodyLoop], boundary_ns: int) -> list[Motif]:
     return out
 
 
+def _add(whole: Partial, part: Partial) -> None:
+    """Add the findings of the next piece: one loop per program and kind, as clusters cost the
+    square of their number."""
+    whole.entry_loops = merged([*whole.entry_loops, *part.entry_loops], _entry_key)
+    whole.body_loops = merged([*whole.body_loops, *part.body_loops], _body_key)
+    whole.sequences = merged([*whole.sequences, *part.sequences], lambda s: s.key())
+    whole.events += part.events
+    whole.work_ns += part.work_ns
+
+
 def rank(
-    traces: list[TraceInfo], partials: Sequence[Partial], calibration: cost.Calibration
+    traces: list[TraceInfo], partials: Iterable[Partial], calibration: cost.Calibration
 ) -> MotifFile:
     """Put the findings of all pieces together; the result does not depend on who mined them."""
     boundary_ns = sum(t.time_ns for t in traces)
-    # The pieces of one program first: there are many of them, and clusters cost their square.
-    entry_loops = (loop for p in partials for loop in p.entry_loops)
-    body_loops = (loop for p in partials for loop in p.body_loops)
-    motifs = _entry_motifs(merged(entry_loops, _entry_key), boundary_ns)
-    motifs += _body_motifs(merged(body_loops, _body_key), boundary_ns)
+    found = Partial()
+    for partial in partials:
+        _add(found, partial)
+    motifs = _entry_motifs(found.entry_loops, boundary_ns)
+    motifs += _body_motifs(found.body_loops, boundary_ns)
     for motif in motifs:
         motif.predicted = cost.predict(motif, calibration)
         motif.interval = cost.interval(motif, calibration)
-    found = (sequence for p in partials for sequence in p.sequences)
-    for sequence in merged(found, lambda s: s.key()):
+    for sequence in found.sequences:
         motif = sequence.to_motif("?", boundary_ns)
         motif.name = cluster.content_name(motif)
         motif.members = [motif.name]
@@ -125,19 +135,18 @@ def mine(
     workers: processes on this machine (by default one per CPU); dask: address of a scheduler to
     use instead. Raises `tracer.target.DatasetError` for what is no trace, and ExecutionError.
     """
-    opened = [pieces.open_trace(path) for path in paths]
-    tasks = [
-        (trace, part, parts[i - 1] if i else None)
-        for trace, parts in opened
-        for i, part in enumerate(parts)
-    ]
-    with execution.dask(dask) if dask else execution.local(workers) as run:
-        partials = run(tasks)
+    rows = sum(len(Dataset(path)) for path in paths)
+    with execution.dask(dask) if dask else execution.local(rows, workers) as run:
+        opened = [pieces.open_trace(path) for path in paths]
+        tasks = [task for trace, parts in opened for task in pieces.tasks(trace, parts)]
+        owners = [number for number, (_, parts) in enumerate(opened) for _ in parts]
+        found, work_ns = Partial(), [0] * len(opened)
+        # While others are mined, what is there is added up.
+        for owner, partial in zip(owners, run(tasks), strict=True):
+            work_ns[owner] += partial.work_ns
+            _add(found, partial)
     traces = []
-    at = 0
-    for path, (trace, parts) in zip(paths, opened, strict=True):
-        found = partials[at : at + len(parts)]
-        at += len(parts)
+    for path, (trace, _), time_ns in zip(paths, opened, work_ns, strict=True):
         traces.append(
             TraceInfo(
                 path=str(path),
@@ -145,9 +154,9 @@ def mine(
                 backend=str(trace.meta["backend"]),
                 events=trace.rows,
                 lost_events=int(trace.meta["lost_events"]),
-                time_ns=sum(p.work_ns for p in found),
+                time_ns=time_ns,
                 wall_ns=int(trace.meta["wall_ns"]),
                 unended=trace.unended,
             )
         )
-    return rank(traces, partials, calibration)
+    return rank(traces, [found], calibration)

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class MotifFileError(Exception):
@@ -140,6 +140,7 @@ class Call:
     types: dict[str, int]  # calls by type of the child (file, dir, link, other, unknown)
     xattrs: list[XattrSeen]
     repeats: dict[str, float] = field(default_factory=dict)  # quantiles behind per_iteration
+    usual_ns: int = 0  # time_ns without what single calls waited; 0: not told
     to_end: float = 0.0  # share of the iterations that have it whose last one returned 0
 
 

@@ -16,6 +16,7 @@ from miner.events import Bools, Ints
 _BITS = 63
 _DIGIT = 16
 _FEW = 1 << 12  # rows that one sort by comparison orders as fast
+_TABLE_ROWS = 2  # a table of so many values per row is faster than hashing
 
 
 def order(*keys: Ints) -> Ints:
@@ -76,11 +77,28 @@ def dense(*keys: Ints) -> tuple[Ints, Ints]:
     key = combine(*keys)
     if not len(key):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    low = int(key.min())
+    span = int(key.max()) - low + 1
+    if span <= _TABLE_ROWS * len(key):
+        return _dense_by_table(key - low, span)
     encoded = pa.array(key).dictionary_encode()
     out = encoded.indices.to_numpy().astype(np.int64)
     first = np.empty(len(encoded.dictionary), dtype=np.int64)
     first[out[::-1]] = np.arange(len(out) - 1, -1, -1)  # of equal ones the last write stays
     return out, first
+
+
+def _dense_by_table(key: Ints, span: int) -> tuple[Ints, Ints]:
+    """`dense` of numbers below `span`: a table tells where each was first. Hashing takes thrice as
+    long."""
+    n = len(key)
+    seen = np.full(span, -1, dtype=np.int32)
+    seen[key[::-1]] = np.arange(n - 1, -1, -1, dtype=np.int32)  # of equal ones the last stays
+    is_first = np.zeros(n, dtype=bool)
+    is_first[seen[seen >= 0]] = True
+    first = np.flatnonzero(is_first)
+    seen[key[first]] = np.arange(len(first), dtype=np.int32)
+    return seen[key].astype(np.int64), first
 
 
 def ranges(start: Ints, size: Ints) -> Ints:

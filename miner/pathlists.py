@@ -16,7 +16,7 @@ import numpy as np
 from miner.annotate import Annotated, Via
 from miner.bodies import ARGV, OTHER, Body, path_identity
 from miner.events import NO_RET, Ints
-from miner.joins import argument_index, by_number, is_one
+from miner.joins import argument_index, is_one
 from miner.motifs import Over
 from miner.order import order, sizes, starts
 from miner.sessions import OPENS, key_codes, runs, word_of_command
@@ -30,7 +30,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR)
 def _candidates(annotated: Annotated) -> Ints:
     """Calls that only ask about a path, by thread and time; opens break a list that is there."""
     events = annotated.events
-    named = by_number(argument_index(syscalls.ArgKind.PATH), events.nr) >= 0
+    named = argument_index(syscalls.ArgKind.PATH)[events.nr] >= 0
     asks = by_class(events.nr, syscalls.SyscallClass.PURE)
     rows = np.flatnonzero(
         events.path.nonempty

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
-from miner.joins import AT_FDCWD, argument_index, by_number, last_before, number, pick
+from miner.joins import AT_FDCWD, argument_index, last_before, number, pick
 from miner.order import dense
 from tracer import syscalls
 
@@ -136,9 +136,10 @@ def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[M
 def arguments(events: Events, folders: Directories) -> Arguments:
     """Take the path argument of every event apart."""
     kinds = syscalls.ArgKind
-    has_path = (events.path.codes >= 0) & (by_number(argument_index(kinds.PATH), events.nr) >= 0)
-    dirfd_index = by_number(argument_index(kinds.DIRFD), events.nr)
-    on_fd = (dirfd_index >= 0) & (pick(events, dirfd_index) != AT_FDCWD)
+    has_path = (events.path.codes >= 0) & (argument_index(kinds.PATH)[events.nr] >= 0)
+    dirfd_index = argument_index(kinds.DIRFD)[events.nr]
+    on_fd = dirfd_index >= 0
+    on_fd[on_fd] = pick(events, np.flatnonzero(on_fd), dirfd_index[on_fd]) != AT_FDCWD & 0xFFFFFFFF
     has = has_path & events.path.nonempty & (events.ret != NO_RET)
     rows = np.flatnonzero(has)
     key, time = np.array([m[:2] for m in events.moves], dtype=np.int64).reshape(-1, 2).T

@@ -8,8 +8,8 @@ counts in both parts. Traces of up to PIECE_ROWS events are one piece.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tracer.target import DatasetError
 
 PIECE_ROWS = 1 << 21
 EXPLAINING_ROWS = 1 << 19  # of the piece before, in which opens and readings are looked for
+_ANY_PID = (-(1 << 31), (1 << 31) - 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Piece:
     stop: int
     groups: tuple[int, ...]
     first: int
+    pids: tuple[int, int]  # lowest and highest in these row groups
 
 
 def _reads_failed(source: str, error: Exception) -> DatasetError:
@@ -68,11 +70,42 @@ def cut(file: pq.ParquetFile, size: int) -> list[Piece]:
         while last < len(sizes) and bounds[last + 1] - bounds[group] <= size:
             last += 1
         groups = tuple(range(group, last))
+        pids = _pids(file.metadata, groups)
         for start in range(bounds[group], bounds[last], max(size, 1)):
             stop = min(start + size, bounds[last])
-            found.append(Piece(len(found), start, stop, groups, bounds[group]))
+            found.append(Piece(len(found), start, stop, groups, bounds[group], pids))
         group = last
-    return found or [Piece(0, 0, 0, (), 0)]
+    return found or [Piece(0, 0, 0, (), 0, _ANY_PID)]
+
+
+def _pids(metadata: pq.FileMetaData, groups: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest and the highest process number in row groups, from their statistics."""
+    column = metadata.schema.names.index("pid")
+    statistics = [metadata.row_group(group).column(column).statistics for group in groups]
+    if not all(s is not None and s.has_min_max for s in statistics):
+        return _ANY_PID
+    return min(s.min for s in statistics), max(s.max for s in statistics)
+
+
+Task = tuple[Trace, Piece, Piece | None]
+"""A piece to be mined and the one before it."""
+
+
+def tasks(trace: Trace, parts: list[Piece]) -> Iterator[Task]:
+    """A task for each piece of a trace, with the processes that its events can be about."""
+    images = np.array([p.pid for p in trace.images], dtype=np.int64)
+    moved = np.array([pid for pid, _, _ in trace.moves], dtype=np.int64)
+    before: Piece | None = None
+    for piece in parts:
+        known = piece.pids if before is None else piece.pids + before.pids
+        low, high = min(known), max(known)
+        part = replace(
+            trace,
+            images=[trace.images[i] for i in np.flatnonzero((images >= low) & (images <= high))],
+            moves=[trace.moves[i] for i in np.flatnonzero((moved >= low) & (moved <= high))],
+        )
+        yield part, piece, before
+        before = piece
 
 
 def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[Piece]]:
@@ -115,11 +148,14 @@ def _directory_changes(dataset: Dataset, source: str) -> tuple[pa.Table, pa.Tabl
         hits = pc.is_in(numbers, wanted)
         if pc.any(hits).as_py():
             rows = file.read_row_group(group, columns=columns).filter(hits)
-            found.append(rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False)))
+            rows = rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False))
+            # The few strings that are left, without the dictionary of all.
+            text = pc.cast(rows.column("path"), pa.string())
+            found.append(rows.set_column(columns.index("path"), "path", text))
     if not found:
         empty = file.schema_arrow.empty_table().select(columns)
         return empty, dataset.objects_file.schema_arrow.empty_table()
-    rows = pa.concat_tables(found).unify_dictionaries()
+    rows = pa.concat_tables(found)
     ids = rows.column("object_id").drop_null().to_numpy().astype(np.int64)
     return rows, _objects(dataset, source, np.unique(ids))
 
@@ -180,12 +216,12 @@ def _explaining(source: str, recording: str, piece: Piece) -> tuple[pa.Table, In
     del recording
     dataset = Dataset(source)
     # Only the row groups that hold its end.
-    metadata, end = dataset.events_file.metadata, piece.stop
+    metadata = dataset.events_file.metadata
     groups, first = list(piece.groups), piece.first
     while len(groups) > 1 and first + metadata.row_group(groups[0]).num_rows <= _front(piece):
         first += metadata.row_group(groups.pop(0)).num_rows
     start = max(piece.start, _front(piece))
-    part = Piece(piece.number, start, end, tuple(groups), first)
+    part = replace(piece, start=start, groups=tuple(groups), first=first)
     return _select(_own_rows(dataset, part), piece)
 
 
@@ -198,10 +234,10 @@ def _select(table: pa.Table, piece: Piece) -> tuple[pa.Table, Ints]:
     calls = syscalls.by_name()
     numbers = [call.nr for call in calls.values() if call.returns_fd]
     numbers += [calls["getdents64"].nr, calls["getdents"].nr]
-    mask = pc.is_in(table.column("nr"), pa.array(numbers, pa.int16()))
-    mask = pc.and_(mask, pc.fill_null(pc.greater_equal(table.column("ret"), 0), False))
-    rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False)) + piece.stop - len(table)
-    return table.filter(mask), rows
+    at = np.flatnonzero(pc.is_in(table.column("nr"), pa.array(numbers, pa.int16())).to_numpy())
+    made = pc.greater_equal(table.column("ret").take(at), 0)
+    at = at[pc.fill_null(made, False).to_numpy()]
+    return table.take(at), at + piece.stop - len(table)
 
 
 _last: dict[str, tuple[Piece, tuple[pa.Table, Ints]]] = {}
@@ -230,8 +266,8 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
         if piece.stop < trace.rows:
             skipped = context + _front(piece) - piece.start
             _last[recording] = piece, _select(table.slice(skipped), piece)
-        ids = np.unique(table.column("object_id").drop_null().to_numpy()).astype(np.int64)
-        objects = _objects(dataset, trace.source, ids[ids >= 0])
+        ids, number = events.object_numbers(table)
+        objects = events.Opened(_objects(dataset, trace.source, ids), ids, number)
         found = events.from_tables(
             table, rows, context, objects, trace.images, trace.moves, trace.meta, trace.source
         )

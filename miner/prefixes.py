@@ -10,6 +10,7 @@ import numpy as np
 
 from miner import motifs
 from miner.events import Bools, Ints
+from miner.histogram import add_counts
 from miner.order import dense, position
 from miner.tokens import BodyKey
 
@@ -17,6 +18,7 @@ LONGEST = 8
 _KEPT = 512  # beginnings kept, the most frequent ones
 _SHOWN = 0.01  # of the iterations that a prefix must have to be in the file
 _ROWS = 64
+_BITS = 62  # of a number that stands for calls
 
 Beginning = tuple[BodyKey | None, ...]
 """The first calls of an iteration, None where it ended before LONGEST."""
@@ -36,22 +38,27 @@ class PrefixTable:
         changes[1:] |= codes[1:] != codes[:-1]
         code, begins = codes[changes], firsts[changes]
         at = position(begins)
-        iteration = np.cumsum(begins) - 1
-        total = int(iteration[-1]) + 1
-        grid = np.full((total, LONGEST), -1, dtype=np.int64)
-        early = at < LONGEST
-        grid[iteration[early], at[early]] = code[early]
-        number = np.zeros(total, dtype=np.int64)
-        for column in grid.T:
-            number, first = dense(number, column)
+        begin = np.flatnonzero(begins)
+        end = np.append(begin[1:], len(code))
+        # A beginning as one number, or as few as its calls fit into.
+        bits = len(keys).bit_length()
+        fit = _BITS // bits
+        parts = []
+        for low in range(0, LONGEST, fit):
+            fits = (at >= low) & (at < min(low + fit, LONGEST))
+            digit = np.where(fits, (code + 1) << np.where(fits, bits * (at - low), 0), 0)
+            parts.append(np.add.reduceat(digit, begin))
+        number, first = dense(*parts)
         counts = np.bincount(number)
         for i in np.argsort(-counts, kind="stable")[:_KEPT].tolist():
-            beginning = tuple(keys[c] if c >= 0 else None for c in grid[first[i]].tolist())
+            start = int(begin[first[i]])
+            calls = code[start : min(start + LONGEST, int(end[first[i]]))].tolist()
+            beginning = (*(keys[c] for c in calls), *[None] * (LONGEST - len(calls)))
             self._counts[beginning] += int(counts[i])
 
     def merge(self, other: PrefixTable) -> None:
         """Add the counts of another table."""
-        self._counts.update(other._counts)
+        add_counts(self._counts, other._counts)
 
     def rows(self, index: Mapping[BodyKey, int]) -> list[motifs.Prefix]:
         """The table in the form of the motif file; `index`: position of each call in the body."""

@@ -71,9 +71,8 @@ def call_line(events: Events, i: int) -> str:
     kinds: Sequence[syscalls.ArgKind] = entry.args if entry else ()
     strings = [s[i] for s in (events.path, events.path2) if s.codes[i] >= 0]
     parts = []
-    for j, kind in enumerate(kinds):
-        value = int(events.args[i, j])
-        fd = int(events.args[i, j].astype("uint32").astype("int32"))
+    for kind, value in zip(kinds, events.args[i].tolist(), strict=False):
+        fd = (value + (1 << 31)) % (1 << 32) - (1 << 31)
         if kind in (_K.PATH, _K.PATH2, _K.NAME, _K.STR):
             parts.append(f'"{strings.pop(0)}"' if strings else "...")
         elif kind in (_K.FD, _K.DIRFD):

@@ -44,13 +44,13 @@ def suffix_array(sequence: Ints) -> tuple[Ints, Ints]:
 
 def _nearest_smaller(value: Ints) -> Ints:
     """Index of the nearest smaller element to the left, -1: none; by pointer jumping."""
-    padded = np.append(value, -1)  # index -1 is the sentinel
-    previous = np.arange(len(value)) - 1
-    while True:
-        behind = np.flatnonzero(padded[previous] >= value)
-        if not len(behind):
-            return previous
+    padded = np.append(value, -1).astype(np.int8)  # up to LONGEST; index -1 is the sentinel
+    previous = np.arange(-1, len(value) - 1, dtype=np.int32)
+    behind = np.flatnonzero(padded[:-1] <= np.append(-1, value[:-1]))
+    while len(behind):
         previous[behind] = previous[previous[behind]]
+        behind = behind[padded[previous[behind]] >= padded[behind]]
+    return previous.astype(np.int64)
 
 
 def maximal_repeats(sequence: Ints, min_length: int = 2, min_count: int = 2) -> list[Repeat]:

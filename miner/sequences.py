@@ -14,7 +14,7 @@ from miner.annotate import Annotated, Via
 from miner.callstats import CallStats, assemble, table_entry
 from miner.events import NO_RET, Bools, Ints
 from miner.histogram import Histogram
-from miner.joins import argument_index, by_number, fd_index, numbers
+from miner.joins import argument_index, fd_index, is_one, numbers
 from miner.loops import tandems
 from miner.loopstats import add_programs
 from miner.motifs import Arg, ArgKind
@@ -112,8 +112,11 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
     of other loops."""
     events, of = annotated.events, annotated.events.object
     found = []
+    reads = np.flatnonzero(is_one(events.nr, *_READS))
+    reads = reads[(of[reads] >= 0) & (events.ret[reads] >= 0) & events.own[reads]]
+    number_of = events.nr[reads]
     for nr in numbers(*_READS).tolist():
-        rows = np.flatnonzero((events.nr == nr) & (of >= 0) & (events.ret >= 0) & events.own)
+        rows = reads[number_of == nr]
         rows = rows[order(of[rows])]
         if not len(rows):
             continue
@@ -143,7 +146,7 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     add_programs(loop.programs, loop.build_ids, events, image)
     first = rows[: int(size[0])]
     loop.example = [call_line(events, int(i)) for i in first[:4]]
-    index = int(by_number(argument_index(_K.SIZE), np.array([nr]))[0])
+    index = int(argument_index(_K.SIZE)[nr])
     if index >= 0 and nr not in numbers("getdents64", "getdents"):
         wanted = events.args[rows, index].astype(np.int64)
         short = (events.ret[rows] > 0) & (events.ret[rows] < wanted)
@@ -309,6 +312,7 @@ def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
         sequence = _sequence(annotated, grid, None)
         for j, stats in enumerate(sequence.calls):
             stats.count = int(folded.count[places[:, j]].sum())
+            stats.usual_ns = stats.usual_ns * stats.count // len(grid)
             stats.time_ns = int(folded.time_ns[places[:, j]].sum())
         image = annotated.image[grid[:, 0]]
         add_programs(sequence.programs, sequence.build_ids, annotated.events, image)

@@ -8,13 +8,11 @@ between, threads and noise do not break an iteration apart.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from miner.annotate import Annotated, Via
 from miner.bodies import ARGV, ENTRY, Body
 from miner.events import NO_RET, Bools, Events, Ints
-from miner.joins import argument_index, by_number, fd_index, is_one
+from miner.joins import argument_index, fd_index, is_one, pick
 from miner.motifs import Over
 from miner.order import dense, order, starts
 from miner.tokens import BodyKey
@@ -31,35 +29,27 @@ _WRITES = ("write", "pwrite64", "sendto")
 def _details(events: Events, rows: Ints) -> Ints:
     """What tells calls of one number apart: how an open opens, which command an ioctl gives."""
     nr = events.nr[rows]
-    flags = by_number(argument_index(_K.OPEN_FLAGS), nr)
-    command = by_number(argument_index(_K.CMD), nr)
-    index = np.where(flags >= 0, flags, command)
-    value = (events.args[rows, np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return np.where(flags >= 0, value & _ACCESS, np.where(command >= 0, value, 0))
+    flags = argument_index(_K.OPEN_FLAGS)[nr]
+    command = argument_index(_K.CMD)[nr]
+    return np.where(flags >= 0, pick(events, rows, flags) & _ACCESS, pick(events, rows, command))
 
 
 def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey]]:
     """Body calls of the events `rows`: codes, and what each code means."""
-    packed = (_details(events, rows) << 16) | (events.nr[rows] << 3) | via
-    codes, first = dense(packed)
-    keys = [
-        BodyKey(int(u >> 3) & 0x1FFF, int(u) & 7, "", int(u >> 16)) for u in packed[first].tolist()
-    ]
-    return codes, keys
+    nr, detail = events.nr[rows], _details(events, rows)
+    # The details as small numbers: what is left to number then has few bits.
+    with_detail = np.flatnonzero(detail)
+    kind = np.zeros(len(rows), dtype=np.int64)
+    kind[with_detail] = dense(detail[with_detail])[0] + 1
+    codes, first = dense(kind, nr, via)
+    columns = (nr[first].tolist(), via[first].tolist(), detail[first].tolist())
+    return codes, [BodyKey(n, v, "", d) for n, v, d in zip(*columns, strict=True)]
 
 
 def word_of_command(annotated: Annotated, rows: Ints) -> Bools:
     """Which of the events name a path that is a word of their program's command line."""
-    events = annotated.events
-    words = [(i, word) for i, p in enumerate(events.processes) for word in p.argv[1:]]
-    if not words:
-        return np.zeros(len(rows), dtype=bool)
-    texts = pa.array([word for _, word in words], pa.string()).dictionary_encode()
-    code = pc.index_in(events.path.array, value_set=texts.dictionary)
-    word_of = np.append(pc.fill_null(code, -1).to_numpy().astype(np.int64), -1)
-    word = word_of[events.path.codes[rows]]
-    images = np.array([i for i, _ in words], dtype=np.int64)
-    pairs = (images << 32) | texts.indices.to_numpy().astype(np.int64)
+    word_of, pairs = annotated.command_words
+    word = word_of[annotated.events.path.codes[rows]]
     hits = np.flatnonzero((word >= 0) & (annotated.image[rows] >= 0))
     out = np.zeros(len(rows), dtype=bool)
     out[hits] = np.isin((annotated.image[rows[hits]] << 32) | word[hits], pairs)

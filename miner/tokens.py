@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from miner.annotate import Annotated
-from miner.events import NO_RET, Bools, Events, Ints
-from miner.joins import argument_index, by_number, fd_index
+from miner.events import CALL_NUMBERS, NO_RET, Bools, Events, Ints
+from miner.joins import argument_index, fd_index, pick
 from miner.order import dense
 from tracer import syscalls
 
@@ -34,11 +35,15 @@ class BodyTokens:
 
 def by_class(nr: Ints, *classes: syscalls.SyscallClass) -> Bools:
     """Which of the call numbers belong to one of the classes."""
-    table = syscalls.by_nr()
-    flags = np.zeros(max(table) + 2, dtype=np.int64)
-    for number, call in table.items():
-        flags[number] = call.cls in classes
-    return by_number(flags, nr) > 0
+    return _of_class(classes)[nr]
+
+
+@cache
+def _of_class(classes: tuple[syscalls.SyscallClass, ...]) -> Bools:
+    table = np.zeros(CALL_NUMBERS, dtype=bool)
+    for number, call in syscalls.by_nr().items():
+        table[number] = call.cls in classes
+    return table
 
 
 def xattr_codes(events: Events, rows: Ints) -> Ints:
@@ -48,8 +53,8 @@ def xattr_codes(events: Events, rows: Ints) -> Ints:
     attribute's name (fgetxattr) has it as its first.
     """
     kinds = syscalls.ArgKind
-    has_name = by_number(argument_index(kinds.NAME), events.nr[rows]) >= 0
-    has_path = by_number(argument_index(kinds.PATH), events.nr[rows]) >= 0
+    has_name = argument_index(kinds.NAME)[events.nr[rows]] >= 0
+    has_path = argument_index(kinds.PATH)[events.nr[rows]] >= 0
     return np.where(has_name & has_path, events.path2.codes[rows], -1)
 
 
@@ -71,24 +76,20 @@ def body_tokens(annotated: Annotated) -> BodyTokens:
 
 def outcome(events: Events, rows: Ints) -> Ints:
     """Class of each outcome: 0 success, 1 zero where a count was possible, else errno + 1."""
-    counts = np.zeros(max(syscalls.by_nr()) + 2, dtype=np.int64)
-    for number, call in syscalls.by_nr().items():
-        kinds = syscalls.ArgKind
-        counts[number] = call.index(kinds.BUF_OUT, kinds.IOV_OUT, kinds.DIRENTS_OUT) is not None
+    kinds = syscalls.ArgKind
+    counts = argument_index(kinds.BUF_OUT, kinds.IOV_OUT, kinds.DIRENTS_OUT) >= 0
     ret = events.ret[rows]
     failed = (ret < 0) & (ret >= -4095)
-    empty = (ret == 0) & (by_number(counts, events.nr[rows]) > 0)
+    empty = (ret == 0) & counts[events.nr[rows]]
     return np.where(failed, 1 - ret, np.where(empty, 1, 0))
 
 
 def flag_values(events: Events, rows: Ints) -> Ints:
     """The flags argument of each call (32 bits), 0 where it has none."""
     kinds = syscalls.ArgKind
-    index = by_number(
-        argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD), events.nr[rows]
-    )
-    value = events.args[rows, np.maximum(index, 0)] & np.uint64(0xFFFFFFFF)
-    return np.where(index >= 0, value.astype(np.int64), 0)
+    flags = argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD)
+    index = flags[events.nr[rows]]
+    return pick(events, rows, index)
 
 
 def stream_tokens(annotated: Annotated, rows: Ints) -> Ints:
@@ -100,9 +101,6 @@ def stream_tokens(annotated: Annotated, rows: Ints) -> Ints:
     events, root = annotated.events, annotated.root[rows]
     maker = np.where(root >= 0, events.nr[np.maximum(root, 0)] + 2, 1)
     maker = np.where(fd_index(events.nr[rows]) >= 0, maker, 0)
-    flags = flag_values(events, rows)
-    columns = [events.nr[rows] + 1, maker, annotated.via[rows] + 1, flags, outcome(events, rows)]
-    token = np.zeros(len(rows), dtype=np.int64)
-    for column in columns:
-        token, _ = dense(token, column)
+    flags, _ = dense(flag_values(events, rows))
+    token, _ = dense(events.nr[rows], maker, annotated.via[rows], flags, outcome(events, rows))
     return token

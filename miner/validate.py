@@ -52,7 +52,7 @@ def _launcher() -> str:
     return found
 
 
-def _cpu_ns(command: Sequence[str]) -> int:
+def cpu_ns(command: Sequence[str]) -> int:
     """CPU time of a run, its children's included: on a busy machine the wall time says little."""
     try:
         # A reader, as some programs do nothing at all for /dev/null.
@@ -73,11 +73,11 @@ def _cpu_ns(command: Sequence[str]) -> int:
 def _compare(trace: TraceInfo, predicted: tuple[int, int, int], runs: int) -> Comparison:
     launcher = [_launcher(), "--executor", _EXECUTOR]
     for prefix in ([], launcher):
-        _cpu_ns([*prefix, *trace.command])
+        cpu_ns([*prefix, *trace.command])
     native, saved = [], []
     for i in range(runs):
         turns = [[], launcher] if i % 2 else [launcher, []]
-        times = {len(prefix): _cpu_ns([*prefix, *trace.command]) for prefix in turns}
+        times = {len(prefix): cpu_ns([*prefix, *trace.command]) for prefix in turns}
         native.append(times[0])
         saved.append(times[0] - times[len(launcher)])
     low, middle, high = statistics.quantiles(saved, n=4)
@@ -111,7 +111,8 @@ def validate(found: MotifFile, runs: int) -> list[Comparison]:
             sums = [
                 s + v for s, v in zip(sums, (motif.predicted[_EXECUTOR], low, high), strict=True)
             ]
-    done = [_compare(trace, (sums[0], sums[1], sums[2]), runs)]
+    start_ns = int(cost.calibration_from(found.calibration, "motif file").start_ns)
+    done = [_compare(trace, (sums[0] - start_ns, sums[1] - start_ns, sums[2] - start_ns), runs)]
     _keep(done)
     return done
 

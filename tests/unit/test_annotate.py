@@ -55,7 +55,7 @@ def test_last_before_is_a_merge_asof() -> None:
     rng = np.random.default_rng(7)
     for _ in range(50):
         key, time = rng.integers(0, 4, 12), rng.integers(0, 20, 12)
-        use_key, use_time = rng.integers(0, 5, 30), rng.integers(0, 20, 30)
+        use_key, use_time = rng.integers(0, 5, 30), np.sort(rng.integers(0, 20, 30))
         found = joins.last_before(key, time, use_key, use_time)
         for i in range(30):
             good = [

@@ -72,7 +72,7 @@ def _kill_one(cluster: Any, killed: list[int]) -> None:
             time.sleep(0.01)
 
 
-def test_a_killed_worker_loses_nothing(expected: motifs.MotifFile, cluster: Any) -> None:
+def test_a_killed_worker_loses_nothing(cluster: Any) -> None:
     killed: list[int] = []
     # Often enough that the worker dies in the middle.
     many = traces() * 4
@@ -81,9 +81,7 @@ def test_a_killed_worker_loses_nothing(expected: motifs.MotifFile, cluster: Any)
     found = mine.mine(many, cost.Calibration(), dask=cluster.scheduler_address)
     killer.join()
     assert killed
-    by_name = {m.name: m for m in found.motifs}
-    slurp = next(m for m in expected.motifs if m.name == "slurp")
-    assert by_name["slurp"].crossings == 4 * slurp.crossings
+    assert found == mine.mine(many, cost.Calibration(), workers=1)
 
 
 def test_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +112,31 @@ def test_small_pieces_find_what_one_piece_finds(tmp_path: Path) -> None:
 
 
 def execution_of(trace: pieces.Trace, parts: list[pieces.Piece]) -> list[Any]:
-    with execution.local(1) as run:
-        return run([(trace, p, parts[i - 1] if i else None) for i, p in enumerate(parts)])
+    with execution.local(trace.rows, 1) as run:
+        return list(run(list(pieces.tasks(trace, parts))))
+
+
+def test_a_piece_is_sent_with_its_own_processes_only(tmp_path: Path) -> None:
+    """What is sent does not grow with the trace, and the result does not change."""
+    builder = TraceBuilder()
+    for i in range(8):
+        program = builder.program(f"/usr/bin/app{i}")
+        run(*(slurp(program, f"/{i}/{j}", 5) for j in range(20)))
+    trace, parts = pieces.open_trace(builder.write(tmp_path / "t.cosytrace", row_group=50))
+    assert len(parts) == 1
+    trace, parts = pieces.open_trace(tmp_path / "t.cosytrace", 50)
+    tasks = list(pieces.tasks(trace, parts))
+    assert max(len(part.images) for part, _, _ in tasks) < len(trace.images)
+    whole = [(trace, piece, before) for _, piece, before in tasks]
+    with execution.local(trace.rows, 1) as mined:
+        one, other = (mine.rank([], mined(each), cost.Calibration()) for each in (tasks, whole))
+    assert one == other
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 2), (5, 2), (48, 2), (48, 7), (0, 3)])
+def test_shares_hold_every_task_once(count: int, workers: int) -> None:
+    found = [i for part in execution.shares(count, workers) for i in range(count)[part]]
+    assert found == list(range(count))
 
 
 def test_a_trace_that_was_recorded_again_is_read_again(tmp_path: Path) -> None:

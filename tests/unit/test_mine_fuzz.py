@@ -78,8 +78,8 @@ def test_nonsense_is_mined(seed: int, count: int) -> None:
         assert all(len(line) <= 80 for line in lines(found, 5))
         assert page(found, 5).endswith("</html>\n")
         trace, parts = pieces.open_trace(path, 64)
-        with execution.local(1) as run:
-            partials = run([(trace, p, parts[i - 1] if i else None) for i, p in enumerate(parts)])
+        with execution.local(trace.rows, 1) as run:
+            partials = run(list(pieces.tasks(trace, parts)))
         assert sum(p.work_ns for p in partials) == total
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from tracer import syscalls
-from tracer.dataset import EVENTS, OBJECTS, PROCESSES, Writer
+from tracer.dataset import EVENTS, OBJECTS, PROCESSES, ROW_GROUP, Writer
 from tracer.syscalls import ArgKind
 
 AT_FDCWD = 2**64 - 100
@@ -292,8 +292,8 @@ class TraceBuilder:
         self.rows.append(row | more)
         self.now_ns += dur_ns + 100
 
-    def write(self, path: Path) -> Path:
-        """Write the dataset, return its path."""
+    def write(self, path: Path, row_group: int = ROW_GROUP) -> Path:
+        """Write the dataset with so many events in a row group, return its path."""
         path.parent.mkdir(exist_ok=True)
         known = [
             {"object_id": i, "dev": None, "ino": None, **o} for i, o in enumerate(self.objects)
@@ -312,7 +312,8 @@ class TraceBuilder:
             "tool_version": "0",
         }
         with Writer(path) as writer:
-            writer.write_events(events)
+            for start in range(0, len(events), row_group):
+                writer.write_events(events.slice(start, row_group))
             writer.finish(processes, objects, meta)
         return path
 
