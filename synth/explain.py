@@ -49,8 +49,6 @@ def _compound(compound: Compound) -> Iterator[str]:
     where = "for each entry e of D" if compound.loop else "once"
     where = "for each path p of its list" if compound.paths else where
     yield f"- then asks ahead, {where}: {body}."
-    if compound.depth:
-        yield f"- takes up to {compound.depth} levels of subdirectories along while there is room."
     if compound.serves:
         yield (
             f"- answers with the results, each once and within the same epoch: "

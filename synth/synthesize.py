@@ -46,10 +46,6 @@ LEAST_GAIN: Final = 0.05
 LEAST_SHARE: Final = 0.02
 # Limits leave room for directories larger than those traced.
 HEADROOM: Final = 8
-# Subdirectories ride along if most that were met were entered as well; the image's format holds
-# no more levels.
-LEAST_DESCENDS: Final = 0.5
-MOST_DEPTH: Final = 8
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
@@ -320,7 +316,6 @@ def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
         leaf=True,
         nth=trigger.nth,
         min_entries=trigger.min_entries,
-        depth=_depth(scan.motifs),
         limits=_limits(scan, costs),
         evidence=_evidence(scan, trigger),
     )
@@ -334,16 +329,6 @@ def _times(scan: _Scan) -> int:
     """
     asked = [call.repeats.get("p99", 1.0) for call, _ in scan.calls if call.syscall in STAT_CALLS]
     return min(max(round(max(asked, default=1.0)), 1), MOST_TIMES)
-
-
-def _depth(motifs: Sequence[Motif]) -> int:
-    """Levels of subdirectories that ride along: as deep as the traced walks go, if they do."""
-    depths = [motif.loop.depth for motif in motifs if motif.loop and motif.loop.depth]
-    directories = sum(sum(depth.histogram) for depth in depths)
-    entered = sum(depth.descends * sum(depth.histogram) for depth in depths)
-    if entered < LEAST_DESCENDS * directories:
-        return 0
-    return min(max((depth.max for depth in depths), default=0), MOST_DEPTH)
 
 
 def _nofollow() -> Argument:

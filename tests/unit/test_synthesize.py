@@ -13,7 +13,6 @@ from miner.motifs import (
     ArgKind,
     Call,
     Continuation,
-    Depth,
     Kind,
     Loop,
     Motif,
@@ -249,17 +248,6 @@ def test_evidence_is_one_printable_line_whatever_the_command() -> None:
     file.traces[0].command = ["du", "a\nserve fork", "\udcff"]
     profile, _ = synthesize([file])
     assert parse(print_profile(profile)) == profile
-
-
-def test_subdirectories_ride_along_where_they_are_entered() -> None:
-    walk = motif([STATS], continuation())
-    assert walk.loop is not None
-    entered = Depth(descends=0.9, interleaved=0.0, histogram=[1, 10, 89], max=2)
-    passed_by = dataclasses.replace(entered, descends=0.1)
-    for depth, levels in ((entered, 2), (passed_by, 0), (None, 0)):
-        loop = dataclasses.replace(walk.loop, depth=depth)
-        profile, _ = synthesize([motif_file(dataclasses.replace(walk, loop=loop))])
-        assert profile.compounds[0].depth == levels
 
 
 @pytest.mark.parametrize(("asked", "calls"), [(1.0, 1), (2.0, 2), (3.0, 3), (700.0, 3)])
