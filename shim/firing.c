@@ -60,6 +60,7 @@ struct firing {
 	struct account *account;
 	u32 ci;
 	struct dir_slot *dir;
+	bool confident; // before it began
 	int fd;
 	struct run_start start;
 };
@@ -117,8 +118,9 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 }
 
 /*
- * A program may ask while it is still reading the directory's names: as many
- * again may follow, or thousands. The latter only if nearly all is asked for.
+ * A large directory, of which perhaps one entry is asked for: so far as its loss can be borne. A
+ * program may ask while it is still reading the names, too: as many again may follow, or thousands.
+ * All of them only if nearly all was asked for elsewhere.
  */
 static bool goes_on(const struct firing *f, u32 records)
 {
@@ -127,7 +129,7 @@ static bool goes_on(const struct firing *f, u32 records)
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	return records < 2 * d->entries || account_confident(f->account);
+	return f->confident || (records < 2 * d->entries && account_affords(f->account));
 }
 
 // The whole directory, as far as that and the limits reach.
@@ -153,6 +155,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 		.account = account,
 		.ci = ci,
 		.dir = d,
+		.confident = account_confident(account),
 	};
 	bool ours, now;
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""A profile that fires at the first call everywhere, and programs for which that is a waste.
+
+Counts of results, not times: a record costs a quarter of what an answer saves or more, so the bound
+on the loss (half a millisecond, shim/account.c) is one on records that nobody asks for.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.never_slower import adversary
+from tests.conftest import DEADLINE_S, Compiler, built, plain_environment
+
+# What half a millisecond is enough for, at 75 ns a record, and some rests afterwards.
+MOST_WASTED = 8000
+TURNS = 12
+SHAPES = {"small": (500, 12), "large": (40, 400), "huge": (2, 20_000)}  # directories, files in each
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """For each shape its directories; one entry in 20 is a directory."""
+    found = {}
+    for shape, (count, files) in SHAPES.items():
+        top = tmp_path_factory.mktemp(shape)
+        found[shape] = [top / f"d{d}" for d in range(count)]
+        for folder in found[shape]:
+            folder.mkdir()
+            for k in range(files):
+                (folder / f"f{k}").touch()
+            for k in range(files // 20):
+                (folder / f"s{k}").mkdir()
+    return found
+
+
+class Adversary:
+    """Runs tests/native/programs/adversary.c natively and under the eager profile."""
+
+    def __init__(self, program: Path, home: Path) -> None:
+        self.program = program
+        self.auto = built("build", "shim/launcher/cosy-auto")
+        self.image = adversary(home)
+        self.env = {**plain_environment(), "HOME": str(home)}
+
+    def __call__(self, how: str, folders: list[Path]) -> tuple[int, int]:
+        """Results and answers; the output is checked on the way."""
+        command = [str(self.program), how, str(TURNS), *map(str, folders)]
+        native = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)
+        done = subprocess.run(
+            [self.auto, "--stats", "--profile", self.image, *command],
+            env=self.env,
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=True,
+        )
+        assert done.stdout == native.stdout
+        row = re.search(rb"^  dirscan-stat +[\d,]+ +([\d,]+) +([\d,]+)$", done.stderr, re.M)
+        assert row is not None, done.stderr
+        results, served = (int(number.replace(b",", b"")) for number in row.groups())
+        return results, served
+
+
+@pytest.fixture
+def run(compiled: Compiler, executor: Path, tmp_path: Path) -> Adversary:
+    assert executor.exists()
+    return Adversary(compiled("adversary.c"), tmp_path)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("how", ["one", "epochs", "directories", "subset"])
+def test_what_wastes_is_left_alone(
+    run: Adversary, trees: dict[str, list[Path]], how: str, shape: str
+) -> None:
+    results, served = run(how, trees[shape])
+    assert results - served <= MOST_WASTED
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_more_is_wasted_than_was_gained(
+    run: Adversary, trees: dict[str, list[Path]], shape: str
+) -> None:
+    """The program asks about everything once, and from then on about one entry of each."""
+    results, served = run("turncoat", trees[shape])
+    assert served
+    assert results - served <= served + MOST_WASTED
+
+
+@pytest.mark.parametrize("shape", ["small", "large"])
+@pytest.mark.parametrize(("how", "share"), [("all", 0.8), ("penitent", 0.25)])
+def test_what_gains_goes_on_or_comes_back(
+    run: Adversary, trees: dict[str, list[Path]], how: str, share: float, shape: str
+) -> None:
+    """Penitent: about one entry of each directory at first, then about all of them."""
+    count, files = SHAPES[shape]
+    _, served = run(how, trees[shape])
+    assert served >= share * count * files * TURNS
+
+
+def test_old_news_ends_an_epoch(run: Adversary, trees: dict[str, list[Path]]) -> None:
+    """--stats tells how many epochs ended: here as often as news came while results were held."""
+    command = [str(run.program), "epochs", "1", *map(str, trees["small"])]
+    done = subprocess.run(
+        [run.auto, "--stats", "--profile", run.image, *command],
+        env=run.env,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    found = re.search(rb"([\d,]+) epochs ended", done.stderr)
+    assert found is not None
+    assert int(found[1].replace(b",", b"")) > 0
