@@ -47,9 +47,9 @@ class Adversary:
         self.image = adversary(home)
         self.env = {**plain_environment(), "HOME": str(home)}
 
-    def __call__(self, how: str, folders: list[Path]) -> tuple[int, int]:
-        """Results and answers; the output is checked on the way."""
-        command = [str(self.program), how, str(TURNS), *map(str, folders)]
+    def report(self, how: str, folders: list[Path], turns: int = TURNS) -> str:
+        """What --stats says; the output is checked on the way."""
+        command = [str(self.program), how, str(turns), *map(str, folders)]
         native = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)
         done = subprocess.run(
             [self.auto, "--stats", "--profile", self.image, *command],
@@ -59,10 +59,18 @@ class Adversary:
             check=True,
         )
         assert done.stdout == native.stdout
-        row = re.search(rb"^  dirscan-stat +[\d,]+ +([\d,]+) +([\d,]+)$", done.stderr, re.M)
-        assert row is not None, done.stderr
-        results, served = (int(number.replace(b",", b"")) for number in row.groups())
+        return done.stderr.decode()
+
+    def __call__(self, how: str, folders: list[Path]) -> tuple[int, int]:
+        """Results and answers."""
+        ((_, results, served),) = rows(self.report(how, folders), "dirscan-stat")
         return results, served
+
+
+def rows(report: str, name: str) -> list[tuple[int, ...]]:
+    """The numbers of the lines that begin with this."""
+    found = re.findall(rf"^  {name} +([\d,]+) +([\d,]+) +([\d,]+)$", report, re.M)
+    return [tuple(int(number.replace(",", "")) for number in row) for row in found]
 
 
 @pytest.fixture
@@ -102,15 +110,17 @@ def test_what_gains_goes_on_or_comes_back(
 
 
 def test_old_news_ends_an_epoch(run: Adversary, trees: dict[str, list[Path]]) -> None:
-    """--stats tells how many epochs ended: here as often as news came while results were held."""
-    command = [str(run.program), "epochs", "1", *map(str, trees["small"])]
-    done = subprocess.run(
-        [run.auto, "--stats", "--profile", run.image, *command],
-        env=run.env,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=True,
-    )
-    found = re.search(rb"([\d,]+) epochs ended", done.stderr)
+    found = re.search(r"([\d,]+) epochs ended", run.report("epochs", trees["small"], turns=1))
     assert found is not None
-    assert int(found[1].replace(b",", b"")) > 0
+    assert int(found[1].replace(",", "")) > 0
+
+
+@pytest.mark.parametrize("how", ["all", "one", "turncoat"])
+def test_call_sites_are_told_apart(run: Adversary, trees: dict[str, list[Path]], how: str) -> None:
+    """The program has one call site that asks: all that is gained and wasted is gained there."""
+    report = run.report(how, trees["large"])
+    ((fired, results, served),) = rows(report, "dirscan-stat")
+    ((at_fired, at_wasted, at_served),) = rows(report, r"[\w.]+\+0x[0-9a-f]+")
+    assert (at_fired, at_served) == (fired, served)
+    # The compound's body asks twice: a result may answer two calls, and be wasted only once.
+    assert results - served <= at_wasted <= results - served // 2
