@@ -25,14 +25,12 @@ from typing import Any
 
 import click
 
-from bench.harness import ROOT, save, script, spread
-from miner.cost import Calibration
-from miner.mine import mine
+from bench.harness import save, script, spread
 from miner.motifs import MotifFile
 from synth.compile import compile_profile
+from synth.shipped import DATASETS, mined
 from synth.synthesize import synthesize
 
-DATASETS = ROOT / "datasets"
 DEADLINE_S = 300
 # Natively, too, no two outputs are the same: times, orders, random content.
 UNSTABLE = frozenset({"redis", "sqlite-select", "xz-threads"})
@@ -132,10 +130,7 @@ def main(runs: int, only: str) -> None:
     record.WORK.mkdir(exist_ok=True)
     if not (record.WORK / "corpus").is_dir():
         record.prepare("corpus", table["corpus"]["setup"], record.environment())
-    found = {
-        path.name.removesuffix(".cosytrace"): mine([path], Calibration())
-        for path in sorted(DATASETS.glob("*.cosytrace"))
-    }
+    found = mined()
     rows = []
     print(f"{'left out':20} {'native':>9} {'ratio':>6} {'±':>5} {'answered':>18}  output")
     for name, program in programs.items():

@@ -10,12 +10,14 @@ both. A motif that gives no compound is rejected with a reason that a person und
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Final
 
 from miner.cost import MOST_TIMES, Calibration, calibration_from, saved_per_child_ns
-from miner.motifs import ArgKind, Call, Motif, MotifFile, Over
+from miner.motifs import ArgKind, Call, Motif, MotifFile, Over, TraceInfo
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
 from synth.language import (
@@ -42,10 +44,14 @@ SAFETY: Final = 0.01
 DOUBT: Final = 0.1
 # Below this share of a loop's own time a compound is not worth its risk.
 LEAST_GAIN: Final = 0.05
+# Where several programs were traced the compound is for all there are: one that polls a file is to
+# see its change at the third question, whatever others do.
+MOST_TIMES_OF_ALL: Final = 2
 # A call that fewer iterations have is no part of the body: asking for it ahead is a guess.
 LEAST_SHARE: Final = 0.02
 # Limits leave room for directories larger than those traced.
 HEADROOM: Final = 8
+EVIDENCE_WIDTH: Final = 96
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
@@ -87,6 +93,7 @@ class _Scan:
 
     motifs: list[Motif] = field(default_factory=list)
     calls: list[tuple[Call, float]] = field(default_factory=list)  # with the share answered
+    sources: dict[str, int] = field(default_factory=dict)  # calls of that kind, by trace
     traced_ns: int = 0  # time in calls, of the traces that the motifs come from
 
 
@@ -138,6 +145,9 @@ def synthesize(
             else:
                 scan.motifs.append(motif)
                 scan.calls += answered
+                source = _source(file)
+                count = sum(call.count for call, _ in answered)
+                scan.sources[source] = scan.sources.get(source, 0) + count
     compounds: tuple[Compound, ...] = ()
     if scan.motifs:
         decision = _decide(scan, costs)
@@ -147,12 +157,22 @@ def synthesize(
     return Profile(compounds, comments=_provenance(files)), decisions
 
 
+def _source(file: MotifFile) -> str:
+    """The trace that its motifs come from; of several that were mined together, all of them."""
+    return ", ".join(_trace_name(trace) for trace in file.traces)
+
+
+def _trace_name(trace: TraceInfo) -> str:
+    return PurePath(trace.path).name.removesuffix(".cosytrace")
+
+
 def _provenance(files: Iterable[MotifFile]) -> tuple[str, ...]:
     lines = ["Synthesized from traces of:"]
     for file in files:
         for trace in file.traces:
             lost = f", {trace.lost_events:,} lost" if trace.lost_events else ""
-            lines.append(f"  {' '.join(trace.command)} ({trace.events:,} calls{lost})")
+            command = " ".join(trace.command)
+            lines.append(f"  {_trace_name(trace)}: {command} ({trace.events:,} calls{lost})")
     return tuple(_plain(line) for line in lines)
 
 
@@ -328,7 +348,9 @@ def _times(scan: _Scan) -> int:
     of them does not.
     """
     asked = [call.repeats.get("p99", 1.0) for call, _ in scan.calls if call.syscall in STAT_CALLS]
-    return min(max(round(max(asked, default=1.0)), 1), MOST_TIMES)
+    programs = {exe for motif in scan.motifs for exe in motif.instances_by_program}
+    most = MOST_TIMES if len(programs) == 1 else MOST_TIMES_OF_ALL
+    return min(max(round(max(asked, default=1.0)), 1), most)
 
 
 def _nofollow() -> Argument:
@@ -364,8 +386,10 @@ def _evidence(scan: _Scan, trigger: Trigger) -> tuple[str, ...]:
     seen = ", ".join(dict.fromkeys(call.syscall for call, _ in scan.calls))
     scanned = sum(motif.loop.scanned for motif in scan.motifs if motif.loop)
     waste = trigger.wasted_ns / trigger.cost_ns if trigger.cost_ns else 0.0
+    sources = "; ".join(f"{name} {calls:,}" for name, calls in scan.sources.items())
     return (
         _plain(f"evidence: {', '.join(sorted(programs))}; {count:,} calls ({seen}){share}"),
+        *textwrap.wrap(_plain(f"from traces (calls of this kind): {sources}"), EVIDENCE_WIDTH),
         f"would have fired in {trigger.fired:,} of {scanned:,} directories, "
         f"answering {trigger.served:,.0f} calls",
         f"expected: saves {ms(trigger.saved_ns)}, costs {ms(trigger.cost_ns)}, "

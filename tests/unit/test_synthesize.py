@@ -258,3 +258,15 @@ def test_the_body_holds_a_call_as_often_as_programs_ask(asked: float, calls: int
     assert [c.name for c in body] == ["newfstatat"] * calls
     assert [c.optional for c in body] == [False] + [True] * (calls - 1)
     assert parse(print_profile(profile)) == profile
+
+
+def test_a_compound_for_all_programs_answers_twice_at_most() -> None:
+    """docs/consistency.md, rule 2: one program's habits are not everybody's."""
+    often = dataclasses.replace(STATS, repeats={"p50": 3.0, "p99": 3.0, "max": 3.0})
+    one = motif([often], continuation())
+    other = dataclasses.replace(
+        motif([STATS], continuation()), instances_by_program={"/usr/bin/ls": DIRECTORIES}
+    )
+    for motifs, times in (([one], 3), ([one, other], 2)):
+        profile, _ = synthesize([motif_file(*motifs)])
+        assert len(profile.compounds[0].body) == times
