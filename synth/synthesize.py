@@ -10,16 +10,22 @@ both. A motif that gives no compound is rejected with a reason that a person und
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Final
 
-from miner.cost import MOST_TIMES, Calibration, calibration_from, saved_per_child_ns
+from miner.cost import (
+    MOST_TIMES,
+    Calibration,
+    CalibrationError,
+    calibration_from,
+    saved_per_child_ns,
+)
 from miner.motifs import ArgKind, Call, Motif, MotifFile, Over, TraceInfo
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
+from synth.errors import SynthError
 from synth.language import (
     Argument,
     Compound,
@@ -51,7 +57,6 @@ MOST_TIMES_OF_ALL: Final = 2
 LEAST_SHARE: Final = 0.02
 # Limits leave room for directories larger than those traced.
 HEADROOM: Final = 8
-EVIDENCE_WIDTH: Final = 96
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
@@ -128,11 +133,11 @@ def synthesize(
 ) -> tuple[Profile, list[Decision]]:
     """The profile that the motif files justify, and the decision on each motif.
 
-    `costs`: by default those that the first file was mined with. Raises
-    miner.cost.CalibrationError when that file's are none.
+    `costs`: by default those that the first file was mined with. Raises SynthError when that file's
+    are none.
     """
     if costs is None:
-        costs = calibration_from(files[0].calibration, "motif file") if files else Calibration()
+        costs = _costs_of(files)
     decisions: list[Decision] = []
     scan = _Scan()
     for file in files:
@@ -155,6 +160,13 @@ def synthesize(
         if decision.compound:
             compounds = (decision.compound,)
     return Profile(compounds, comments=_provenance(files)), decisions
+
+
+def _costs_of(files: Sequence[MotifFile]) -> Calibration:
+    try:
+        return calibration_from(files[0].calibration, "motif file") if files else Calibration()
+    except CalibrationError as error:
+        raise SynthError(f"{error}: mine again (cosy-mine)") from None
 
 
 def _source(file: MotifFile) -> str:
@@ -221,7 +233,6 @@ _SHAPES: Final = {
     Over.FILES: "one file opened after the other",
     Over.PATHS: "a list of paths asked for by name",
     Over.REQUESTS: "the requests of a server",
-    Over.TANDEM: "the same calls back to back",
 }
 
 
@@ -229,11 +240,15 @@ def _rejection(motif: Motif, answered: list[tuple[Call, float]]) -> str | None:
     """Why a motif gives no compound whatever it costs; None: it may."""
     if motif.loop is None:
         return "a sequence without a loop: no executor here runs it in fewer crossings"
+    if motif.loop.over is Over.TANDEM:
+        return "the same calls back to back, over nothing: no executor runs them in fewer crossings"
     if motif.loop.over is not Over.ENTRIES:
-        return f"{_SHAPES[motif.loop.over]}: no fast executor runs that yet (--executor reference)"
+        return f"{_SHAPES[motif.loop.over]}: no fast executor runs that yet"
     if not answered:
         calls = ", ".join(dict.fromkeys(call.syscall for call in motif.calls))
-        return f"no call in it asks for an entry's attributes ({calls}): a scan answers nothing"
+        return (
+            f"no call in it asks for an entry's attributes by name ({calls}): a scan answers none"
+        )
     if not any(call.syscall in STAT_CALLS for call, _ in answered):
         return "it asks for extended attributes only: a scan for these alone is not worth it"
     known = sum(n for call, _ in answered for kind, n in call.types.items() if kind != "unknown")
@@ -389,7 +404,7 @@ def _evidence(scan: _Scan, trigger: Trigger) -> tuple[str, ...]:
     sources = "; ".join(f"{name} {calls:,}" for name, calls in scan.sources.items())
     return (
         _plain(f"evidence: {', '.join(sorted(programs))}; {count:,} calls ({seen}){share}"),
-        *textwrap.wrap(_plain(f"from traces (calls of this kind): {sources}"), EVIDENCE_WIDTH),
+        _plain(f"from traces (calls of this kind): {sources}"),
         f"would have fired in {trigger.fired:,} of {scanned:,} directories, "
         f"answering {trigger.served:,.0f} calls",
         f"expected: saves {ms(trigger.saved_ns)}, costs {ms(trigger.cost_ns)}, "
