@@ -330,7 +330,16 @@ def test_no_executor_is_no_trouble(auto: Auto, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--nosuch"], ["--max-age"], ["--max-age", "x", "true"], ["--executor", "gpu", "true"]],
+    [
+        [],
+        ["--nosuch"],
+        ["--max-age"],
+        ["--max-age", "x", "true"],
+        ["--executor", "gpu", "true"],
+        ["--executor=", "true"],
+        ["--profile=", "true"],
+        ["--profile", "", "true"],
+    ],
 )
 def test_wrong_usage_is_2(auto: Auto, words: list[str]) -> None:
     done = auto(*words)
