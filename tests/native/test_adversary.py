@@ -13,29 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from bench.never_slower import adversary
+from bench.never_slower import SHAPES, adversary, tree
 from tests.conftest import DEADLINE_S, Compiler, built, plain_environment
 
 # What half a millisecond is enough for, at 75 ns a record, and some rests afterwards.
 MOST_WASTED = 8000
 TURNS = 12
-SHAPES = {"small": (500, 12), "large": (40, 400), "huge": (2, 20_000)}  # directories, files in each
 
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
-    """For each shape its directories; one entry in 20 is a directory."""
-    found = {}
-    for shape, (count, files) in SHAPES.items():
-        top = tmp_path_factory.mktemp(shape)
-        found[shape] = [top / f"d{d}" for d in range(count)]
-        for folder in found[shape]:
-            folder.mkdir()
-            for k in range(files):
-                (folder / f"f{k}").touch()
-            for k in range(files // 20):
-                (folder / f"s{k}").mkdir()
-    return found
+    """For each shape its directories."""
+    return {name: tree(tmp_path_factory.mktemp(name), shape) for name, shape in SHAPES.items()}
 
 
 class Adversary:
