@@ -152,8 +152,3 @@ bool account_loses(const struct account *a)
 {
 	return a->balance <= LOSS_LIMIT;
 }
-
-bool account_affords(const struct account *a)
-{
-	return a->balance - a->unpaid > LOSS_LIMIT;
-}

@@ -48,7 +48,5 @@ HIDDEN bool account_expects(const struct account *a, s64 entries, s64 left);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);
-/* If what the last firings have cost is all in vain, the loss stays within its bound. */
-HIDDEN bool account_affords(const struct account *a);
 
 #endif

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A profile that fires at the first call everywhere, and programs for which that is a waste.
 
-Counts of results, not times: a record costs a quarter of what an answer saves or more, so the bound
-on the loss (half a millisecond, shim/account.c) is one on records that nobody asks for.
+Counts of results, not times. A directory at hand may be wasted, up to 8,192 entries of it
+(shim/firing.c), another after a rest, and what half a millisecond is enough for (shim/account.c).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import pytest
 from bench.never_slower import SHAPES, adversary, tree
 from tests.conftest import DEADLINE_S, Compiler, built, plain_environment
 
-# What half a millisecond is enough for, at 75 ns a record, and some rests afterwards.
-MOST_WASTED = 8000
+MOST_WASTED = 20_000
 TURNS = 12
 
 
@@ -84,7 +83,8 @@ def test_no_more_is_wasted_than_was_gained(
     """The program asks about everything once, and from then on about one entry of each."""
     results, served = run("turncoat", trees[shape])
     assert served
-    assert results - served <= served + MOST_WASTED
+    # A record costs half of what an answer saves, or less.
+    assert results - served <= 2 * served + MOST_WASTED
 
 
 @pytest.mark.parametrize("shape", ["small", "large"])
