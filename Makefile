@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 SOURCES := $(shell find tracer miner synth shim kmod -not -path 'kmod/vm/*' -not -name '*.pyc' -not -name '__pycache__' 2>/dev/null)
 
-.PHONY: setup demo test test-vm soak bench bench-vm lint format clean
+.PHONY: setup demo profile test test-vm soak bench bench-vm lint format clean
 .DELETE_ON_ERROR:
 
 setup: $(STAMPS)/install
@@ -41,6 +41,10 @@ $(STAMPS)/fence: $(STAMPS)/install
 
 demo: setup
 	$(BIN)/python -m bench.demo
+
+# The shipped profile, anew from datasets/ (datasets/record.py records those).
+profile: setup
+	$(BIN)/python -m synth.shipped
 
 test: setup $(STAMPS)/fence
 	$(BIN)/python -m pytest

@@ -30,6 +30,15 @@ LEAST_S = 0.05  # shorter programs run several times in a row
 SHORT_S = 0.2  # below this the start of cosy-auto is most of 2 % by itself
 START_MS = 2.5
 STORED = 1000
+# Directories, and files in each, for tests/native/programs/adversary.c; and what it does there.
+SHAPES = {"small": (500, 12), "large": (40, 400), "huge": (2, 20_000)}
+ADVERSARIES = (
+    ("one", "huge"),
+    ("epochs", "large"),
+    ("directories", "large"),
+    ("subset", "large"),
+    ("turncoat", "small"),
+)
 
 PYTHON = """
 import os, sys
@@ -77,11 +86,32 @@ def jobs(work: Path) -> list[Job]:
         Job(("sqlite3", ":memory:", "select count(*) from pragma_function_list")),
         Job(("dpkg", "-l")),
         Job(("rsync", "-an", "/usr/include/linux", str(work / "sync"))),
+        *(
+            Job((str(work / "adversary"), how, "6", *map(str, sorted((work / shape).iterdir()))))
+            for how, shape in ADVERSARIES
+        ),
     ]
 
 
+def tree(top: Path, shape: tuple[int, int]) -> list[Path]:
+    """So many directories of so many files; one entry in 20 is a directory."""
+    count, files = shape
+    folders = [top / f"d{d}" for d in range(count)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for k in range(files):
+            (folder / f"f{k}").touch()
+        for k in range(files // 20):
+            (folder / f"s{k}").mkdir()
+    return folders
+
+
 def prepare(work: Path) -> None:
-    """Files to work on."""
+    """Files to work on, and the programs that waste on purpose."""
+    source = ROOT / "tests" / "native" / "programs" / "adversary.c"
+    subprocess.run(["cc", "-O2", "-o", work / "adversary", source], check=True)
+    for name, shape in SHAPES.items():
+        tree(work / name, shape)
     lines = (f"{k} the quick brown fox jumps over the lazy dog\n" for k in range(120_000))
     (work / "text").write_text("".join(lines))
     rules = "\n".join(f"t{k}:\n\t@true" for k in range(40))

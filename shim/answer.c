@@ -110,6 +110,7 @@ bool attr_call_take(const struct regs *r, struct attr_call *to)
 	const struct layout *l = &layouts[layout_of[r->nr] - 1];
 	long len;
 
+	to->regs = r;
 	to->nr = (u32)r->nr;
 	to->dirfd = (int)argument(r, l->dirfd, (u64)AT_FDCWD);
 	to->path = (const char *)argument(r, l->path, 0);

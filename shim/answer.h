@@ -8,6 +8,7 @@
 #include "sys.h"
 
 struct attr_call {
+	const struct regs *regs; /* as it came */
 	u32 nr;
 	int dirfd; /* AT_FDCWD if the call has none */
 	const char *path;

@@ -17,7 +17,7 @@
 #include "firing.h"
 #include "leaf.h"
 #include "reference.h"
-#include "stats.h"
+#include "sites.h"
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
@@ -189,6 +189,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	const struct serve *how;
 	enum cosy_decline why;
 	struct record rec;
+	bool first;
 
 	if (!results_of(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
@@ -217,14 +218,18 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	if (rec.results->start.epoch != epoch_now())
 		return false;
 	fruitless = 0;
-	if (!(*rec.served & SERVED_ALL)) {
+	first = !(*rec.served & SERVED_ALL);
+	if (first) {
 		child->dir->asked++;
 		results_asked(rec.results);
 	}
 	use(&rec, how->kind);
 	account_answer(&works[rec.results->compound].account);
 	leaf_answered();
-	stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
+	if (unlikely(cosy_stats)) {
+		stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
+		sites_served(call->regs, rec.results->site, first);
+	}
 	return true;
 }
 
@@ -385,9 +390,21 @@ static long watch(struct regs *r)
 	return ret;
 }
 
+// For --stats: where the call came from that made a compound fire.
+static void count_firing(const struct attr_call *call, const struct dir_slot *d)
+{
+	struct results *r = results_of(d->results);
+	u16 site = sites_fired(call->regs, r ? r->records : 0);
+
+	if (r)
+		r->site = site;
+}
+
 // True: *ret is the answer. Else the kernel must be asked, about *child if *ci >= 0.
 static bool answered(const struct attr_call *call, struct child *child, int *ci, long *ret)
 {
+	u32 runs;
+
 	if (!dir_child(call->dirfd, call->path, call->len, child))
 		return false;
 	if (serve(call, child, ret))
@@ -395,7 +412,10 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	*ci = triggered(call);
 	if (*ci < 0 || !due((u32)*ci, child->dir))
 		return false;
+	runs = child->dir->runs;
 	fire((u32)*ci, &works[*ci].account, child);
+	if (unlikely(cosy_stats) && child->dir->runs != runs)
+		count_firing(call, child->dir);
 	return serve(call, child, ret);
 }
 

@@ -15,6 +15,7 @@
 #define COSY_FENCE_H
 
 #include "shim.h"
+#include "stats.h"
 
 /* Fences by name, so that a test build can leave one out (`nofence`). */
 enum cosy_fence {
@@ -80,8 +81,10 @@ static inline u64 epoch_now(void)
 
 static inline void epoch_end(enum cosy_fence fence)
 {
-	if (fence_on(fence))
+	if (fence_on(fence)) {
 		__atomic_fetch_add(&cosy_epoch, 1, __ATOMIC_ACQ_REL);
+		stats_add(epochs, 1);
+	}
 }
 
 static inline void touch(enum touch kind)

@@ -10,6 +10,7 @@
 #include "fence.h"
 #include "stats.h"
 
+#define MOST_UNTRIED 8192 // records of one directory before nearly all of others was asked for
 #define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
@@ -60,6 +61,7 @@ struct firing {
 	struct account *account;
 	u32 ci;
 	struct dir_slot *dir;
+	bool confident; // before it began
 	int fd;
 	struct run_start start;
 };
@@ -117,8 +119,9 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 }
 
 /*
- * A program may ask while it is still reading the directory's names: as many
- * again may follow, or thousands. The latter only if nearly all is asked for.
+ * Of a very large directory perhaps one entry is asked for. A program may ask while it is still
+ * reading the names, too: as many again may follow, or thousands. All of them only if nearly all
+ * was asked for elsewhere.
  */
 static bool goes_on(const struct firing *f, u32 records)
 {
@@ -127,7 +130,7 @@ static bool goes_on(const struct firing *f, u32 records)
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	return records < 2 * d->entries || account_confident(f->account);
+	return f->confident || (records < 2 * d->entries && records < MOST_UNTRIED);
 }
 
 // The whole directory, as far as that and the limits reach.
@@ -153,6 +156,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 		.account = account,
 		.ci = ci,
 		.dir = d,
+		.confident = account_confident(account),
 	};
 	bool ours, now;
 

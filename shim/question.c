@@ -55,7 +55,7 @@ bool question_take(const struct regs *r, struct question *to)
 {
 	const struct cosy_syscall *s = &cosy_syscalls[r->nr < COSY_NR_MAX ? r->nr : 0];
 
-	*to = (struct question){ .nr = (u32)r->nr, .fd = -1, .dirfd = AT_FDCWD };
+	*to = (struct question){ .regs = r, .nr = (u32)r->nr, .fd = -1, .dirfd = AT_FDCWD };
 	if (r->nr >= COSY_NR_MAX || !want_of(to->nr, &to->want))
 		return false;
 	for (u32 i = 0; i < s->n_args; i++) {

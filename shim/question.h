@@ -23,6 +23,7 @@ enum want {
 };
 
 struct question {
+	const struct regs *regs; /* as it came */
 	u32 nr;
 	enum want want;
 	bool about_fd; /* about the open file `fd`, not about a path */

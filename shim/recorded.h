@@ -31,6 +31,7 @@ struct inode {
 struct recorded_run {
 	struct run_start start;
 	u32 compound;
+	u16 site; /* --stats: number of the call site that made it run */
 	bool by_fd, by_path; /* ABOUT_CHILD: the answers hold for calls that go this way */
 };
 

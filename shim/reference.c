@@ -10,7 +10,7 @@
 #include "firing.h"
 #include "leaf.h"
 #include "mem.h"
-#include "stats.h"
+#include "sites.h"
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
@@ -165,14 +165,19 @@ static bool serve_about(const struct subject *about, const struct question *q, b
 {
 	for (struct answer *a = NULL; (a = recorded_find(about, q, a));) {
 		const struct recorded_run *run = recorded_run(a->run);
+		bool first;
 
 		if (about->kind == ABOUT_CHILD && !(by_fd ? run->by_fd : run->by_path))
 			continue;
+		first = !a->used && a->next == a->offset;
 		if (!still_true(a, q) || !give(a, q, ret))
 			continue;
 		fares[run->compound].served++;
 		leaf_answered();
-		stats_add(compound[run->compound % COSY_STATS_COMPOUNDS].served, 1);
+		if (unlikely(cosy_stats)) {
+			stats_add(compound[run->compound % COSY_STATS_COMPOUNDS].served, 1);
+			sites_served(q->regs, run->site, first);
+		}
 		return true;
 	}
 	return false;
@@ -376,6 +381,8 @@ static void run(u32 ci, const struct regs *r, const struct question *q, const st
 	stats_add(records, answers);
 	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
 	stats_add(compound[ci % COSY_STATS_COMPOUNDS].records, answers);
+	if (unlikely(cosy_stats))
+		recorded->site = sites_fired(r, answers);
 }
 
 // --- calls -------------------------------------------------------------------------

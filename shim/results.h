@@ -27,6 +27,7 @@ struct run_start {
 struct results {
 	u32 generation;
 	u16 compound; /* that this came from */
+	u16 site; /* --stats: number of the call site that made it run */
 	struct run_start start;
 	u32 dev, blksize, mnt_id, sb_flags; /* of the directory, see struct cosy_bpf_run */
 	u32 *index; /* by hash: record offset / 8 + 1, bits of hash, 8 bits `served` */

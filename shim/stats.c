@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "shim.h"
+#include "sites.h"
 
 struct cosy_stats *cosy_stats;
 
@@ -29,5 +30,7 @@ void stats_open(void)
 			cosy_stats = s;
 	}
 	sys(__NR_close, fd);
+	if (cosy_stats)
+		sites_start();
 	stats_add(processes, 1);
 }

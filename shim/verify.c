@@ -5,7 +5,6 @@
 
 #include "syscall_table.h"
 
-#define MAX_DEPTH 8
 #define MAX_NTH 1024
 #define MAX_ENTRIES (1u << 20)
 #define MAX_LIMIT_OPS (1u << 20)
@@ -546,10 +545,10 @@ static bool numbers_valid(const struct cosy_compound *c)
 {
 	if (c->flags != COSY_SPECULATIVE && c->flags != COSY_EXPLICIT)
 		return false;
-	if (c->guards & ~GUARDS || c->loop > COSY_LOOP_PATHS || c->depth > MAX_DEPTH || !c->nth ||
+	if (c->guards & ~GUARDS || c->loop > COSY_LOOP_PATHS || c->reserved || !c->nth ||
 	    c->nth > MAX_NTH || c->min_entries > MAX_ENTRIES)
 		return false;
-	if (c->loop == COSY_LOOP_ENTRIES ? (c->guards & IN_SCAN) != IN_SCAN : c->depth != 0)
+	if (c->loop == COSY_LOOP_ENTRIES && (c->guards & IN_SCAN) != IN_SCAN)
 		return false;
 	return c->limit_ops && c->limit_ops <= MAX_LIMIT_OPS && c->limit_bytes &&
 	       c->limit_bytes <= MAX_LIMIT_BYTES && c->limit_time_ns &&

@@ -144,8 +144,10 @@ def _print_decisions(decisions: list[Decision]) -> None:
         by_reason.setdefault((made, decision.reason), []).extend(decision.motifs)
     for (made, reason), motifs in by_reason.items():
         names = list(dict.fromkeys(motifs))
+        names_of = ", ".join(names[:NAMES])
         more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-        line = f"{made}: {', '.join(names[:NAMES])}{more}: {reason}"
+        of = "" if made == f"compound {names[0]}" and len(names) == 1 else f"{names_of}{more}: "
+        line = f"{made}: {of}{reason}"
         click.echo(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
@@ -292,13 +294,51 @@ def verify(profile: Path) -> None:
 @main.command()
 @_PROFILE
 def explain(profile: Path) -> None:
-    """Say in words what each compound of a profile does, and when."""
+    """Say in words what each compound of a profile does, and when; or of each motif what becomes
+    of it, and why: of a motif file (NAME.json), or of a program that was learnt without any gain.
+    """
     import textwrap
 
+    from synth.errors import SynthError
     from synth.explain import paragraphs
 
-    for paragraph in paragraphs(_load_profile(profile)):
-        click.echo(textwrap.fill(paragraph, WIDTH, subsequent_indent="  "))
+    try:
+        files = _motifs_behind(profile)
+        if files:
+            _explain_motifs(files)
+            return
+        for paragraph in paragraphs(_load_profile(profile)):
+            click.echo(
+                textwrap.fill(paragraph, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            )
+    except SynthError as error:
+        raise _Failure(f"{profile}: {error}") from None
+
+
+def _motifs_behind(what: Path) -> list[MotifFile]:
+    """Motifs that are asked about: of a file, or of a program that has no profile."""
+    from synth import store
+    from synth.errors import SynthError
+
+    if what.suffix == ".json":
+        return [_load_motifs(what)]
+    if what.exists() or what.suffix in (".cosy", ".img"):
+        return []
+    try:
+        return [run for each in store.lookup(str(what)) for run in store.runs(each.build_id)]
+    except SynthError:
+        return []
+
+
+def _explain_motifs(files: list[MotifFile]) -> None:
+    from synth.synthesize import synthesize as decide
+    from synth.synthesize import synthesize_reference
+
+    fast, shapes = decide(files)[1], synthesize_reference(files)[1]
+    click.echo("For the executors that gain:")
+    _print_decisions(fast)
+    click.echo("\nFor the reference executor (--executor reference):")
+    _print_decisions(shapes)
 
 
 if __name__ == "__main__":

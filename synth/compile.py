@@ -40,6 +40,8 @@ def load_profile(path: Path) -> Profile:
         data = path.read_bytes()
     except OSError as error:
         raise SynthError(f"cannot read {path}: {error.strerror}") from None
+    if not data.strip():
+        raise SynthError(f"{path} is empty: no profile's text, and no image")
     if data[: len(image.MAGIC)] == image.MAGIC:
         try:
             lowered = image.read(data)

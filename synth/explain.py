@@ -5,24 +5,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from synth.image import Executor
 from synth.language import Compound, Profile, print_call, print_size, print_time
+from synth.lowering import lower
 
 
 def paragraphs(profile: Profile) -> Iterator[str]:
-    """What a profile does, a paragraph per fact."""
+    """What a profile does, a paragraph per fact. Raises SynthError for one that makes no sense."""
     if profile.build_id:
         yield f"For the program with build-id {profile.build_id}."
     else:
         yield "For every program that has no profile of its own."
-    for compound in profile.compounds:
-        yield from _compound(compound)
+    for compound, lowered in zip(profile.compounds, lower(profile).compounds, strict=True):
+        yield from _compound(compound, Executor(lowered.executors))
 
 
 def _calls(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def _compound(compound: Compound) -> Iterator[str]:
+def _ordinal(n: int) -> str:
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}" if n > 1 else "first"
+
+
+def _body(compound: Compound) -> Iterator[str]:
+    """The calls of the body; those that it holds several times once."""
+    times: dict[str, int] = {}
+    for call in compound.body:
+        text = print_call(call, loop=compound.loop)
+        text += ", again and again until its end" if call.until else ""
+        times[text] = times.get(text, 0) + 1
+    for text, count in times.items():
+        yield text if count == 1 else f"{text}, for {count} questions"
+
+
+def _executors(executors: Executor) -> str:
+    names = [(executor.name or "").lower() for executor in Executor if executor in executors]
+    if names == ["reference"]:
+        return "- runs on the reference executor only, without gain (--executor reference)."
+    return f"- runs on: {', '.join(names)}."
+
+
+def _compound(compound: Compound, executors: Executor) -> Iterator[str]:
     yield ""
     yield compound.name
     if compound.explicit:
@@ -30,33 +55,34 @@ def _compound(compound: Compound) -> Iterator[str]:
     if compound.triggers:
         yield f"- watches {_calls(p.call for p in compound.triggers)}."
     if compound.scanned and compound.child:
+        entries = f" and there are at least {compound.min_entries}" * (compound.min_entries > 1)
         yield (
-            f"- fires at call number {compound.nth} on children of one directory D, if the program "
-            f"has read D's entries and there are at least {compound.min_entries}."
+            f"- fires at the {_ordinal(compound.nth)} such call on children of one directory D, if "
+            f"the program has read D's entries{entries}."
         )
     elif compound.listed:
         yield f"- fires when one of the {len(compound.paths)} paths of its list is asked for."
     elif compound.regular:
-        yield f"- fires at call number {compound.nth} in a row on an open regular file."
+        yield f"- fires at the {_ordinal(compound.nth)} such call in a row on an open regular file."
     elif compound.triggers:
-        yield f"- fires at every call number {compound.nth}."
+        which = "every such call" if compound.nth == 1 else f"one such call in {compound.nth}"
+        yield f"- fires at {which}."
     if compound.leaf:
         yield (
             "- but only once such calls have met something else than directories: a program that "
             "asks about directories only walks a tree and has nothing to gain."
         )
-    body = "; ".join(print_call(call, loop=compound.loop) for call in compound.body)
+    body = "; ".join(_body(compound))
     where = "for each entry e of D" if compound.loop else "once"
     where = "for each path p of its list" if compound.paths else where
     yield f"- then asks ahead, {where}: {body}."
-    if compound.depth:
-        yield f"- takes up to {compound.depth} levels of subdirectories along while there is room."
     if compound.serves:
         yield (
             f"- answers with the results, each once and within the same epoch: "
             f"{_calls(p.call for p in compound.serves)}"
             + _attributes(p.attribute for p in compound.serves if p.attribute)
         )
+    yield _executors(executors)
     limits = compound.limits
     yield (
         f"- stops at {limits.ops:,} calls, {print_size(limits.bytes)} of results or "

@@ -16,7 +16,7 @@ from typing import Final
 
 from synth.errors import SynthError
 
-MAGIC: Final = b"COSYIMG\x02"
+MAGIC: Final = b"COSYIMG\x03"
 MAX_SIZE: Final = 1 << 20
 MAX_ARGS: Final = 6
 MAX_COMPOUNDS: Final = 256
@@ -166,7 +166,6 @@ class ImageCompound:
     flags: int
     guards: int
     loop: int
-    depth: int
     nth: int
     min_entries: int
     executors: int
@@ -222,7 +221,6 @@ class _Tables:
             compound.flags,
             compound.guards,
             compound.loop,
-            compound.depth,
             compound.nth,
             compound.min_entries,
             compound.executors,
@@ -234,6 +232,7 @@ class _Tables:
             len(compound.serves),
             len(self.paths) // PATH.size,
             len(compound.paths),
+            0,
             compound.limit_ops,
             compound.limit_bytes,
             compound.limit_time_ns,
@@ -409,9 +408,11 @@ class _Reader:
 
     def compound(self, index: int) -> ImageCompound:
         fields = COMPOUND.unpack_from(self.data, self.compounds + index * COMPOUND.size)
-        name, flags, guards, loop, depth, nth, min_entries, executors = fields[:8]
-        first_op, n_ops, first_trigger, n_triggers, first_serve, n_serve = fields[8:14]
-        first_path, n_paths = fields[14:16]
+        name, flags, guards, loop, nth, min_entries, executors = fields[:7]
+        first_op, n_ops, first_trigger, n_triggers, first_serve, n_serve = fields[7:13]
+        first_path, n_paths, reserved = fields[13:16]
+        if reserved:
+            raise ImageError("a reserved field of a compound is set")
         if n_paths > MAX_PATHS or first_path + n_paths > self.n_paths:
             raise ImageError("a compound's paths lie outside their table")
         if n_ops > MAX_OPS or first_op + n_ops > self.n_ops:
@@ -426,7 +427,6 @@ class _Reader:
             flags,
             guards,
             loop,
-            depth,
             nth,
             min_entries,
             executors,

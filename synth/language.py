@@ -160,8 +160,7 @@ class Compound:
     `leaf`: only once calls of this kind have met something else than directories; `regular`: the
     call's descriptor is a regular file's; `listed`: its path is one of `paths`. `nth`: fires at
     the nth matching call (with `child`: within one directory); `min_entries`: and only where D has
-    at least so many; `depth`: levels of subdirectories that may ride along; `executors` None: all
-    that can.
+    at least so many; `executors` None: all that can.
     """
 
     name: str
@@ -170,7 +169,6 @@ class Compound:
     serves: tuple[Pattern, ...]
     loop: bool = True
     paths: tuple[str, ...] = ()
-    depth: int = 0
     scanned: bool = True
     child: bool = True
     leaf: bool = False
@@ -317,10 +315,9 @@ def _compound(compound: Compound) -> list[str]:
     if guards:
         lines.append(_clause("where", " and ".join(guards)))
     lines.append(_clause("when", f"nth {compound.nth}, entries {compound.min_entries}"))
-    depth = f", depth {compound.depth}" if compound.depth else ""
     lines += [_clause("path", quote(path)) for path in compound.paths]
     once = "  each p in paths" if compound.paths else "  once"
-    lines.append(f"  each e in entries(D){depth}" if compound.loop else once)
+    lines.append("  each e in entries(D)" if compound.loop else once)
     for call in compound.body:
         keyword = ("maybe until" if call.until else "maybe") if call.optional else ""
         keyword = keyword or ("until" if call.until else "call")

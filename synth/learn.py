@@ -31,9 +31,10 @@ LEFT_BEHIND_S: Final = 24 * 3600  # folders of learners that were killed
 def learn(folder: Path) -> list[Path]:
     """Store profiles from the raw trace in `folder`; returns the images written.
 
-    Raises SynthError when nothing can be learnt from it.
+    Costs are those that `cosy-doctor --calibrate` measured here, if it did. Raises SynthError when
+    nothing can be learnt from it.
     """
-    from miner.cost import Calibration
+    from miner.cost import CalibrationError, here
     from miner.mine import mine
     from miner.motifs import Motif, MotifFile
     from synth import store
@@ -48,9 +49,10 @@ def learn(folder: Path) -> list[Path]:
             f"{MOST_RAW_BYTES >> 20}: use cosy-trace and cosy-mine"
         )
     try:
+        costs = here()
         _convert(folder, dataset)
-        found = mine([dataset], Calibration())
-    except (DatasetError, RawError, OSError) as error:
+        found = mine([dataset], costs)
+    except (CalibrationError, DatasetError, RawError, OSError) as error:
         raise SynthError(f"cannot learn from {folder}: {error}") from None
 
     def programs(motif: Motif) -> Iterator[tuple[str, str]]:

@@ -56,7 +56,6 @@ class _Draft:
         self.evidence: list[str] = []
         self.loop: str | None = None  # e, p or "": over entries, over paths, once
         self.paths: list[str] = []
-        self.depth = 0
         self.guards: set[str] = set()
         self.nth, self.min_entries = 1, 0
         self.limits = Limits()
@@ -81,7 +80,6 @@ class _Draft:
             serves=tuple(self.serves),
             loop=self.loop == "e",
             paths=tuple(self.paths),
-            depth=self.depth,
             scanned="scanned" in self.guards,
             child="child" in self.guards,
             leaf="leaf" in self.guards,
@@ -216,9 +214,6 @@ def _each(line: Line, draft: _Draft) -> None:
         return
     for word in ("e", "in", "entries", "(", "D", ")"):
         line.expect(word)
-    if line.accept(","):
-        line.expect("depth")
-        draft.depth = line.integer("depth", _U32)
     draft.loop = "e"
 
 

@@ -35,7 +35,7 @@ from synth.language import (
 )
 from synth.language import Call as BodyCall
 from tracer.syscalls import ArgKind as CallArg
-from tracer.syscalls import Syscall, by_name
+from tracer.syscalls import Syscall, SyscallClass, by_name
 
 # A call that fewer iterations have is no part of the body.
 LEAST_SHARE: Final = 0.05
@@ -100,7 +100,7 @@ def compound_of(motif: Motif) -> Compound:
     """
     loop = motif.loop
     if loop is None or loop.over is Over.TANDEM:
-        raise UnsuitableError("a sequence that is about nothing in common: there is no trigger")
+        raise UnsuitableError(_no_trigger(motif))
     if loop.over is Over.UNTIL_EOF:
         return _until_eof(motif)
     if loop.over is Over.PATHS and loop.known < LEAST_KNOWN:
@@ -110,14 +110,18 @@ def compound_of(motif: Motif) -> Compound:
     over = loop.over
     body = _body(motif, over)
     if not body.calls:
-        names = ", ".join(dict.fromkeys(call.syscall for call in motif.calls))
-        raise UnsuitableError(f"nothing in it can be computed ahead ({names})")
+        raise UnsuitableError(f"nothing in it can be made ahead ({_names(motif.calls)})")
     serves = _serves(body)
     if not serves:
-        raise UnsuitableError("nothing in it could be answered: it only opens and closes")
+        raise UnsuitableError(_only_opens(motif, body))
     triggers = _triggers(body)
     if not triggers:
-        raise UnsuitableError("no call says what the rest is about")
+        raise UnsuitableError(
+            "what it opens cannot be opened ahead (a directory, or for writing), and no other call "
+            "says what the rest is about"
+            if over in (Over.FILES, Over.REQUESTS)
+            else "no call that could be made ahead names what the rest is about"
+        )
     draft = Compound(
         name=motif.name,
         triggers=triggers,
@@ -138,11 +142,35 @@ def compound_of(motif: Motif) -> Compound:
     return draft
 
 
+def _names(calls: Iterable[Call]) -> str:
+    return ", ".join(dict.fromkeys(call.syscall for call in calls))
+
+
+def _no_trigger(motif: Motif) -> str:
+    """Why calls that are about no entries, files or paths give nothing."""
+    pure = [call for call in motif.calls if call.sclass == SyscallClass.PURE]
+    if not pure:
+        return f"{_names(motif.calls)}: only the program itself can make these"
+    return (
+        f"calls one after the other ({_names(motif.calls)}): none says what the next is about, so "
+        "nothing can be asked ahead"
+    )
+
+
+def _only_opens(motif: Motif, body: _Body) -> str:
+    made = {call.syscall for call in body.source}
+    rest = [call for call in motif.calls if call.syscall not in made]
+    reason = f"only an open can be made ahead ({_names(body.source)}), and that answers nothing"
+    return f"{reason}; not so {_names(rest)}" if rest else reason
+
+
 def _until_eof(motif: Motif) -> Compound:
     (first, *_) = motif.calls
     if len(motif.calls) > 1 or first.syscall != "read":
-        names = ", ".join(call.syscall for call in motif.calls)
-        raise UnsuitableError(f"a loop of {names}: only reads of a regular file go ahead of it")
+        raise UnsuitableError(
+            f"{_names(motif.calls)} until the end: only read, alone and of a regular file, can be "
+            "made ahead"
+        )
     pattern = Pattern("read", ("F",))
     return Compound(
         name=motif.name,
@@ -165,11 +193,9 @@ def _until_eof(motif: Motif) -> Compound:
 
 def _body(motif: Motif, over: Over) -> _Body:
     body = _Body(over)
-    order = sorted(range(len(motif.calls)), key=lambda k: (_rank(motif.calls[k]), k))
-    for k in order:
+    fitting = [k for k, call in enumerate(motif.calls) if _may_be_made(call)]
+    for k in sorted(fitting, key=lambda k: (_rank(motif.calls[k]), k)):
         call = motif.calls[k]
-        if call.share < LEAST_SHARE or call.syscall not in REFERENCE_CALLS:
-            continue
         made = _call(call, body)
         if made is None or (made in body.calls and made.name not in _READS):
             continue
@@ -181,6 +207,11 @@ def _body(motif: Motif, over: Over) -> _Body:
         if made.name in _OPENS and (Result(k),) not in closed:
             body.calls.append(BodyCall("close", (Result(k),)))
     return body
+
+
+def _may_be_made(call: Call) -> bool:
+    known = call.syscall in REFERENCE_CALLS and call.share >= LEAST_SHARE
+    return known and len(call.args) >= len(by_name()[call.syscall].args)
 
 
 def _rank(call: Call) -> int:
@@ -399,7 +430,9 @@ def _position(motif: Motif) -> tuple[int, int]:
         going_on = sum(row.continued for row in these) / max(reached, 1)
         if going_on >= LEAST_GOING_ON and children >= LEAST_GOING_ON * entries / 2:
             return max(n, 2), 4
-    raise UnsuitableError("whoever made n calls was about to stop, for every n: it would waste")
+    raise UnsuitableError(
+        "wherever it could fire, programs were about to stop: most would be asked for nothing"
+    )
 
 
 def _names_entry(call: Call) -> bool:

@@ -134,6 +134,17 @@ def learn(build_id: str, program: str, run: MotifFile) -> tuple[Entry, list[Deci
         return now, decisions
 
 
+def runs(build_id: str) -> list[MotifFile]:
+    """The motifs of a program's last runs, as far as they can be read; newest first."""
+    from miner.motifs import MotifFileError, load
+
+    found: list[MotifFile] = []
+    for path in sorted(image_path(build_id).with_suffix(".runs").glob("*.motifs.json")):
+        with contextlib.suppress(MotifFileError, OSError):
+            found.insert(0, load(path))
+    return found
+
+
 def _runs(folder: Path) -> list[MotifFile]:
     """The motifs of the last runs; older ones, and what cannot be read any more, goes."""
     from miner.motifs import MotifFileError, load

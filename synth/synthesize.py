@@ -12,12 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Final
 
-from miner.cost import MOST_TIMES, Calibration, calibration_from, saved_per_child_ns
-from miner.motifs import ArgKind, Call, Motif, MotifFile, Over
+from miner.cost import (
+    MOST_TIMES,
+    Calibration,
+    CalibrationError,
+    calibration_from,
+    saved_per_child_ns,
+)
+from miner.motifs import ArgKind, Call, Motif, MotifFile, Over, TraceInfo
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
+from synth.errors import SynthError
 from synth.language import (
     Argument,
     Compound,
@@ -42,14 +50,13 @@ SAFETY: Final = 0.01
 DOUBT: Final = 0.1
 # Below this share of a loop's own time a compound is not worth its risk.
 LEAST_GAIN: Final = 0.05
+# Where several programs were traced the compound is for all there are: one that polls a file is to
+# see its change at the third question, whatever others do.
+MOST_TIMES_OF_ALL: Final = 2
 # A call that fewer iterations have is no part of the body: asking for it ahead is a guess.
 LEAST_SHARE: Final = 0.02
 # Limits leave room for directories larger than those traced.
 HEADROOM: Final = 8
-# Subdirectories ride along if most that were met were entered as well; the image's format holds
-# no more levels.
-LEAST_DESCENDS: Final = 0.5
-MOST_DEPTH: Final = 8
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
@@ -91,6 +98,7 @@ class _Scan:
 
     motifs: list[Motif] = field(default_factory=list)
     calls: list[tuple[Call, float]] = field(default_factory=list)  # with the share answered
+    sources: dict[str, int] = field(default_factory=dict)  # calls of that kind, by trace
     traced_ns: int = 0  # time in calls, of the traces that the motifs come from
 
 
@@ -125,11 +133,11 @@ def synthesize(
 ) -> tuple[Profile, list[Decision]]:
     """The profile that the motif files justify, and the decision on each motif.
 
-    `costs`: by default those that the first file was mined with. Raises
-    miner.cost.CalibrationError when that file's are none.
+    `costs`: by default those that the first file was mined with. Raises SynthError when that file's
+    are none.
     """
     if costs is None:
-        costs = calibration_from(files[0].calibration, "motif file") if files else Calibration()
+        costs = _costs_of(files)
     decisions: list[Decision] = []
     scan = _Scan()
     for file in files:
@@ -142,6 +150,9 @@ def synthesize(
             else:
                 scan.motifs.append(motif)
                 scan.calls += answered
+                source = _source(file)
+                count = sum(call.count for call, _ in answered)
+                scan.sources[source] = scan.sources.get(source, 0) + count
     compounds: tuple[Compound, ...] = ()
     if scan.motifs:
         decision = _decide(scan, costs)
@@ -151,12 +162,29 @@ def synthesize(
     return Profile(compounds, comments=_provenance(files)), decisions
 
 
+def _costs_of(files: Sequence[MotifFile]) -> Calibration:
+    try:
+        return calibration_from(files[0].calibration, "motif file") if files else Calibration()
+    except CalibrationError as error:
+        raise SynthError(f"{error}: mine again (cosy-mine)") from None
+
+
+def _source(file: MotifFile) -> str:
+    """The trace that its motifs come from; of several that were mined together, all of them."""
+    return ", ".join(_trace_name(trace) for trace in file.traces)
+
+
+def _trace_name(trace: TraceInfo) -> str:
+    return PurePath(trace.path).name.removesuffix(".cosytrace")
+
+
 def _provenance(files: Iterable[MotifFile]) -> tuple[str, ...]:
     lines = ["Synthesized from traces of:"]
     for file in files:
         for trace in file.traces:
             lost = f", {trace.lost_events:,} lost" if trace.lost_events else ""
-            lines.append(f"  {' '.join(trace.command)} ({trace.events:,} calls{lost})")
+            command = " ".join(trace.command)
+            lines.append(f"  {_trace_name(trace)}: {command} ({trace.events:,} calls{lost})")
     return tuple(_plain(line) for line in lines)
 
 
@@ -205,7 +233,6 @@ _SHAPES: Final = {
     Over.FILES: "one file opened after the other",
     Over.PATHS: "a list of paths asked for by name",
     Over.REQUESTS: "the requests of a server",
-    Over.TANDEM: "the same calls back to back",
 }
 
 
@@ -213,11 +240,15 @@ def _rejection(motif: Motif, answered: list[tuple[Call, float]]) -> str | None:
     """Why a motif gives no compound whatever it costs; None: it may."""
     if motif.loop is None:
         return "a sequence without a loop: no executor here runs it in fewer crossings"
+    if motif.loop.over is Over.TANDEM:
+        return "the same calls back to back, over nothing: no executor runs them in fewer crossings"
     if motif.loop.over is not Over.ENTRIES:
-        return f"{_SHAPES[motif.loop.over]}: no fast executor runs that yet (--executor reference)"
+        return f"{_SHAPES[motif.loop.over]}: no fast executor runs that yet"
     if not answered:
         calls = ", ".join(dict.fromkeys(call.syscall for call in motif.calls))
-        return f"no call in it asks for an entry's attributes ({calls}): a scan answers nothing"
+        return (
+            f"no call in it asks for an entry's attributes by name ({calls}): a scan answers none"
+        )
     if not any(call.syscall in STAT_CALLS for call, _ in answered):
         return "it asks for extended attributes only: a scan for these alone is not worth it"
     known = sum(n for call, _ in answered for kind, n in call.types.items() if kind != "unknown")
@@ -320,7 +351,6 @@ def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
         leaf=True,
         nth=trigger.nth,
         min_entries=trigger.min_entries,
-        depth=_depth(scan.motifs),
         limits=_limits(scan, costs),
         evidence=_evidence(scan, trigger),
     )
@@ -333,17 +363,9 @@ def _times(scan: _Scan) -> int:
     of them does not.
     """
     asked = [call.repeats.get("p99", 1.0) for call, _ in scan.calls if call.syscall in STAT_CALLS]
-    return min(max(round(max(asked, default=1.0)), 1), MOST_TIMES)
-
-
-def _depth(motifs: Sequence[Motif]) -> int:
-    """Levels of subdirectories that ride along: as deep as the traced walks go, if they do."""
-    depths = [motif.loop.depth for motif in motifs if motif.loop and motif.loop.depth]
-    directories = sum(sum(depth.histogram) for depth in depths)
-    entered = sum(depth.descends * sum(depth.histogram) for depth in depths)
-    if entered < LEAST_DESCENDS * directories:
-        return 0
-    return min(max((depth.max for depth in depths), default=0), MOST_DEPTH)
+    programs = {exe for motif in scan.motifs for exe in motif.instances_by_program}
+    most = MOST_TIMES if len(programs) == 1 else MOST_TIMES_OF_ALL
+    return min(max(round(max(asked, default=1.0)), 1), most)
 
 
 def _nofollow() -> Argument:
@@ -379,8 +401,10 @@ def _evidence(scan: _Scan, trigger: Trigger) -> tuple[str, ...]:
     seen = ", ".join(dict.fromkeys(call.syscall for call, _ in scan.calls))
     scanned = sum(motif.loop.scanned for motif in scan.motifs if motif.loop)
     waste = trigger.wasted_ns / trigger.cost_ns if trigger.cost_ns else 0.0
+    sources = "; ".join(f"{name} {calls:,}" for name, calls in scan.sources.items())
     return (
         _plain(f"evidence: {', '.join(sorted(programs))}; {count:,} calls ({seen}){share}"),
+        _plain(f"from traces (calls of this kind): {sources}"),
         f"would have fired in {trigger.fired:,} of {scanned:,} directories, "
         f"answering {trigger.served:,.0f} calls",
         f"expected: saves {ms(trigger.saved_ns)}, costs {ms(trigger.cost_ns)}, "

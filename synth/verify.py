@@ -38,7 +38,6 @@ from synth.image import (
 from tracer.syscalls import ArgKind as CallArg
 from tracer.syscalls import Syscall, SyscallClass, by_nr
 
-MAX_DEPTH: Final = 8
 MAX_NTH: Final = 1024
 MAX_ENTRIES: Final = 1 << 20
 MAX_LIMIT_OPS: Final = 1 << 20
@@ -107,9 +106,6 @@ def _compound(compound: ImageCompound) -> Iterator[str]:
     yield from _paths(compound)
     if compound.loop == Loop.ENTRIES and compound.guards & _IN_SCAN != _IN_SCAN:
         yield "a loop over entries(D) needs scanned(D) and child(D, name)"
-    yield from _between("depth", compound.depth, 0, MAX_DEPTH)
-    if compound.depth and compound.loop != Loop.ENTRIES:
-        yield "depth without a loop over entries(D)"
     yield from _between("nth", compound.nth, 1, MAX_NTH)
     yield from _between("entries", compound.min_entries, 0, MAX_ENTRIES)
     yield from _between("limit ops", compound.limit_ops, 1, MAX_LIMIT_OPS)

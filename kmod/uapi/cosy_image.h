@@ -17,7 +17,7 @@
 
 #include <linux/types.h>
 
-#define COSY_IMAGE_MAGIC "COSYIMG\x02"
+#define COSY_IMAGE_MAGIC "COSYIMG\x03"
 #define COSY_IMAGE_MAX_SIZE (1u << 20)
 #define COSY_MAX_ARGS 6
 #define COSY_MAX_COMPOUNDS 256
@@ -75,7 +75,6 @@ struct cosy_compound {
 	__u32 flags;
 	__u32 guards;
 	__u32 loop; /* enum cosy_loop */
-	__u32 depth; /* levels of subdirectories of D that may ride along: 0..8 */
 	__u32 nth; /* fires at the nth matching call (CHILD: within one directory): 1..1024 */
 	__u32 min_entries; /* ... and only if D has at least so many entries */
 	__u32 executors; /* those that can run it, by their capability */
@@ -83,6 +82,7 @@ struct cosy_compound {
 	__u32 first_trigger, n_triggers; /* patterns */
 	__u32 first_serve, n_serve; /* patterns */
 	__u32 first_path, n_paths; /* COSY_LOOP_PATHS */
+	__u32 reserved; /* 0 */
 	__u64 limit_ops; /* calls answered by one run */
 	__u64 limit_bytes; /* of results held */
 	__u64 limit_time_ns; /* inside the executor */

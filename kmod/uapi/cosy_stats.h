@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
 /*
  * Counters that the shim keeps in a shared file when it was given one
- * (`cosy-auto --stats`). All processes of one run add to the same page with
+ * (`cosy-auto --stats`). All processes of one run add to the same pages with
  * atomic operations. shim/launcher/report.c prints them.
  */
 #ifndef COSY_STATS_H
@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define COSY_STATS_MAGIC "COSYSTA\x01"
+#define COSY_STATS_MAGIC "COSYSTA\x02"
 
 /* Why something ran without us; bits of no meaning outside --stats. */
 enum cosy_native_reason {
@@ -44,6 +44,18 @@ enum cosy_decline {
 };
 
 #define COSY_STATS_COMPOUNDS 32
+#define COSY_STATS_SITES 64
+
+/* A system call instruction, whichever process came by it. */
+struct cosy_site {
+	__u64 key; /* 0: free */
+	__u64 offset; /* of the address behind it, within the module */
+	__u64 fired; /* compounds, at a call from here */
+	__u64 results; /* of these */
+	__u64 used; /* results of these that answered something, anywhere */
+	__u64 served; /* calls from here that were answered */
+	__u8 module[80]; /* path; empty: too long, or the process died */
+};
 
 struct cosy_stats {
 	__u8 magic[8];
@@ -60,6 +72,7 @@ struct cosy_stats {
 		__u64 served;
 		__u64 records;
 	} compound[COSY_STATS_COMPOUNDS]; /* by position in the image */
+	struct cosy_site site[COSY_STATS_SITES]; /* 0: all that found no place */
 };
 
 #endif

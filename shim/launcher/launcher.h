@@ -101,6 +101,10 @@ void stats_print(const struct cosy_stats *stats, const struct profile *profile, 
 void explain(const struct program *program, const struct places *places,
 	     const struct profile *profile, const char *native, const char *executor);
 
+/* symbol.c */
+/* "function+0x2e" of an address within a library; false: its file does not say. */
+bool symbol_name(const char *path, uint64_t offset, char *to, size_t size);
+
 /* learn.c */
 const char *learn_prepare(const struct places *places, char dir[PATH_MAX]);
 const char *learn_start(const struct places *places, const char *dir);

@@ -97,16 +97,14 @@ static unsigned int parse_age(const char *text)
 static const char *value_of(const char *name, char ***at)
 {
 	size_t len = strlen(name);
+	const char *value;
 
-	if (strncmp(**at, name, len))
+	if (strncmp(**at, name, len) || ((**at)[len] && (**at)[len] != '='))
 		return NULL;
-	if ((**at)[len] == '=')
-		return **at + len + 1;
-	if ((**at)[len])
-		return NULL;
-	if (!(*at)[1])
+	value = (**at)[len] ? **at + len + 1 : *++*at;
+	if (!value || !*value)
 		usage("option without a value", name, "see cosy-auto --help");
-	return *++*at;
+	return value;
 }
 
 void options_parse(struct options *to, int argc, char **argv)

@@ -26,7 +26,7 @@ static uint32_t crc32(const unsigned char *data, size_t size)
 	return ~crc;
 }
 
-static const char no_image[] = "it is no profile image of this version";
+static const char no_image[] = "it is no profile image: give NAME.img, as cosy-synth wrote it";
 static const char other_version[] = "another version wrote it";
 
 static const char *check(const struct cosy_image *im, size_t size)

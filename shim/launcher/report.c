@@ -12,7 +12,8 @@
 
 #include "cosy_bpf.h"
 
-#define STATS_SIZE 4096
+#define STATS_SIZE 16384
+#define SITE_WIDTH 28
 
 static const char *const natives[] = {
 	[COSY_NATIVE_STATIC] = "statically linked",
@@ -60,7 +61,7 @@ static const char *const statuses[] = {
 	[COSY_BPF_NOT_RUN] = "not loaded",
 };
 
-/* A page for the shim to count in; NULL: no folder can be written. */
+/* A file for the shim to count in; NULL: no folder can be written. */
 struct cosy_stats *stats_create(char path[PATH_MAX])
 {
 	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
@@ -107,6 +108,52 @@ static void print_counts(const char *label, const char *const *texts, size_t n,
 		fputc('\n', stderr);
 }
 
+static void site_name(const struct cosy_site *s, char to[PATH_MAX])
+{
+	char path[sizeof(s->module) + 1] = "";
+	const char *base;
+
+	memcpy(path, s->module, sizeof(s->module));
+	if (path[0] && symbol_name(path, s->offset, to, PATH_MAX))
+		return;
+	base = strrchr(path, '/');
+	if (base)
+		snprintf(to, PATH_MAX, "%s+0x%" PRIx64, base + 1, (uint64_t)s->offset);
+	else
+		strcpy(to, "(elsewhere)");
+}
+
+/* By call site, most answers first. */
+static int more_served(const void *a, const void *b)
+{
+	const struct cosy_site *x = *(const struct cosy_site *const *)a,
+			       *y = *(const struct cosy_site *const *)b;
+
+	return (x->served < y->served) - (x->served > y->served);
+}
+
+static void print_sites(const struct cosy_stats *s)
+{
+	const struct cosy_site *sites[COSY_STATS_SITES];
+	char name[PATH_MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; i < COSY_STATS_SITES; i++)
+		if (s->site[i].fired || s->site[i].served)
+			sites[n++] = &s->site[i];
+	if (!n)
+		return;
+	qsort(sites, n, sizeof(sites[0]), more_served);
+	fprintf(stderr, "  %-*s%12s%15s%15s\n", SITE_WIDTH, "call site", "fired", "wasted",
+		"served");
+	for (size_t i = 0; i < n; i++) {
+		site_name(sites[i], name);
+		fprintf(stderr, "  %-*.*s%'12" PRIu64 "%'15" PRIu64 "%'15" PRIu64 "\n", SITE_WIDTH,
+			SITE_WIDTH - 1, name, (uint64_t)sites[i]->fired,
+			(uint64_t)(sites[i]->results - sites[i]->used), (uint64_t)sites[i]->served);
+	}
+}
+
 void stats_print(const struct cosy_stats *s, const struct profile *profile, char **command)
 {
 	fprintf(stderr, "cosy-auto: %s: profile %s\n", command[0], profile->path);
@@ -128,6 +175,7 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 			profile_string(profile, c->name), (uint64_t)s->compound[i].fired,
 			(uint64_t)s->compound[i].records, (uint64_t)s->compound[i].served);
 	}
+	print_sites(s);
 }
 
 void explain(const struct program *program, const struct places *places,

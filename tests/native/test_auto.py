@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.cost import Calibration, save_calibration
 from synth.compile import compile_profile, load_profile
 from synth.store import save
 from tests.conftest import ROOT, built, plain_environment, run
@@ -328,7 +330,16 @@ def test_no_executor_is_no_trouble(auto: Auto, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--nosuch"], ["--max-age"], ["--max-age", "x", "true"], ["--executor", "gpu", "true"]],
+    [
+        [],
+        ["--nosuch"],
+        ["--max-age"],
+        ["--max-age", "x", "true"],
+        ["--executor", "gpu", "true"],
+        ["--executor=", "true"],
+        ["--profile=", "true"],
+        ["--profile", "", "true"],
+    ],
 )
 def test_wrong_usage_is_2(auto: Auto, words: list[str]) -> None:
     done = auto(*words)
@@ -373,6 +384,8 @@ def test_learning_stores_a_profile(auto: Auto) -> None:
     pytest.importorskip("pyarrow", reason="reading traces needs pyarrow")
     # A build tree has no Python of its own: the learner is the first python3 in PATH.
     env = {"PATH": f"{Path(sys.executable).parent}:{auto.env['PATH']}"}
+    costs = Calibration(serve_ns=151.5, machine="as cosy-doctor measured it")
+    save_calibration(costs, auto.home / ".local" / "share" / "cosy" / "calibration.json")
     native = auto.native("du", "-s", "/usr/share")
     done = auto("--learn", "du", "-s", "/usr/share", env=env)
     assert (done.returncode, done.stdout) == (0, native.stdout)
@@ -384,4 +397,6 @@ def test_learning_stores_a_profile(auto: Auto) -> None:
             break
         time.sleep(0.1)
     assert stored.exists(), log.read_text() if log.exists() else "no log"
+    (motifs,) = stored.with_suffix(".runs").glob("*.motifs.json")
+    assert json.loads(motifs.read_bytes())["calibration"] == costs.to_json()
     assert str(stored).encode() in auto("--explain", "du").stdout

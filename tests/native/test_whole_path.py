@@ -175,7 +175,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def served(stderr: bytes) -> int:
     """Answers of all compounds, from what --stats prints."""
-    table = stderr.replace(b",", b"").partition(b"served\n")[2]
+    table = stderr.replace(b",", b"").partition(b"served\n")[2].partition(b"  call site")[0]
     return sum(int(line.split()[-1]) for line in table.splitlines())
 
 

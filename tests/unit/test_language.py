@@ -207,7 +207,6 @@ def compounds(draw: st.DrawFn) -> lang.Compound:
         serves=tuple(draw(st.lists(patterns, min_size=1, max_size=3))),
         loop=loop,
         paths=paths,
-        depth=draw(st.integers(0, 0xFFFFFFFF)) if loop else 0,
         scanned=draw(st.booleans()),
         child=draw(st.booleans()),
         leaf=draw(st.booleans()),

@@ -94,7 +94,7 @@ def test_the_order_of_dependence_and_what_is_answered() -> None:
 
 
 def test_what_writes_is_left_out() -> None:
-    with pytest.raises(UnsuitableError, match="nothing in it can be computed ahead"):
+    with pytest.raises(UnsuitableError, match="nothing in it can be made ahead"):
         compound_of(motif(Over.FILES, open_of(ITEM, flags=0o1101), CLOSE))
 
 
@@ -110,7 +110,7 @@ def test_a_loop_over_entries_needs_more_to_follow_than_not() -> None:
     made = verified(compound_of(loop))
     assert (made.loop, made.nth, made.min_entries) == (True, 2, 4)
     loop.continuation = [Continuation(1, 8, 15, 10, 1, 1, 1, 100)]
-    with pytest.raises(UnsuitableError, match="was about to stop"):
+    with pytest.raises(UnsuitableError, match="were about to stop"):
         compound_of(loop)
 
 
@@ -139,14 +139,24 @@ def test_reads_until_the_end_are_of_regular_files() -> None:
     made = verified(compound_of(motif(Over.UNTIL_EOF, read)))
     assert made.regular
     assert made.body[0].until
-    with pytest.raises(UnsuitableError, match="only reads of a regular file"):
+    with pytest.raises(UnsuitableError, match="only read, alone and of a regular file"):
         compound_of(motif(Over.UNTIL_EOF, call("getdents64", Arg(ArgKind.FILE), OUT)))
 
 
 def test_sequences_have_no_trigger() -> None:
     for over in (None, Over.TANDEM):
-        with pytest.raises(UnsuitableError, match="nothing in common"):
+        with pytest.raises(UnsuitableError, match="brk: only the program itself can make these"):
             compound_of(motif(over, call("brk", Arg(ArgKind.UNKNOWN))))
+        with pytest.raises(UnsuitableError, match=r"\(stat, brk\): none says what the next"):
+            compound_of(
+                motif(over, call("stat", Arg(ArgKind.PATH), OUT), call("brk", Arg(ArgKind.UNKNOWN)))
+            )
+
+
+def test_what_opening_alone_answers() -> None:
+    """Programs open files themselves: a directory, or one of which nothing else is asked."""
+    with pytest.raises(UnsuitableError, match=r"only an open can be made ahead \(openat, close\)"):
+        compound_of(motif(Over.FILES, open_of(ITEM), call("ioctl", RESULT), call("close", RESULT)))
 
 
 def test_variants_are_put_together() -> None:

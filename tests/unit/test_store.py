@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from miner.motifs import save as save_motifs
 from synth import image, store, verify
 from synth.cli import main
 from synth.compile import load_profile, write_whole
@@ -156,6 +158,67 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
     assert "cannot read" in text
 
 
+def motifs_at(path: Path, **changes: object) -> Path:
+    save_motifs(dataclasses.replace(motif_file(motif([STATS], continuation())), **changes), path)  # type: ignore[arg-type]
+    return path
+
+
+def test_explain_says_what_becomes_of_each_motif(tmp_path: Path) -> None:
+    """Of a motif file, and of a program that was learnt and has no profile."""
+    code, text = run("explain", motifs_at(tmp_path / "x.motifs.json"))
+    assert code == 0
+    fast, _, reference = text.partition("For the reference executor")
+    assert "compound dirscan-stat: saves " in fast
+    # The motifs of these tests say nothing of the last arguments.
+    assert "no compound: dirscan-stat: nothing in it can be made ahead" in reference
+    assert not learn(goes_on=0.0)
+    code, text = run("explain", "du")
+    assert code == 0
+    assert "no compound: dirscan-stat: it would save" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+BAD = {
+    "nosuch.motifs.json": None,
+    "empty.motifs.json": b"",
+    "other.motifs.json": b'{"schema": 99}',
+    "array.motifs.json": b"[1]",
+    "binary.motifs.json": bytes(range(256)),
+    "folder.motifs.json": "folder",
+    "empty.cosy": b"",
+    "other.cosy": b"compound x\n  on fork()\n",
+    "binary.cosy": bytes(range(256)),
+    "empty.img": b"",
+    "old.img": b"COSYIMG\x02" + bytes(200),
+    "folder.img": "folder",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("command", ["", "show", "verify", "explain"])
+def test_bad_input_is_one_line(tmp_path: Path, name: str, command: str) -> None:
+    path, content = tmp_path / name, BAD[name]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        path.mkdir()
+    words = [command, path] if command else [path, "-o", tmp_path / "out"]
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert done.output.count("\n") == 1, done.output
+    assert done.output.startswith("cosy-synth: ")
+    assert str(path) in done.output
+
+
+def test_costs_of_a_motif_file_that_are_none_are_one_line(tmp_path: Path) -> None:
+    path = motifs_at(tmp_path / "x.motifs.json", calibration={"serve_ns": -1})
+    for words in (("explain", path), (path, "-o", tmp_path / "out")):
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output
+        assert "serve_ns" in done.output
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out.img").write_text("mine")
     code, text = run(tmp_path / "nosuch.motifs.json", "-o", tmp_path / "out")
@@ -194,6 +257,19 @@ def test_what_no_longer_helps_goes() -> None:
     assert [learn(goes_on=0.0) for _ in range(store.RUNS_KEPT)][-1] is False
     assert not store.image_path(BUILD_ID).exists()
     assert store.stored() == []
+
+
+def test_costs_that_cannot_be_read_are_one_line(data_home: Path) -> None:
+    (data_home / "data" / "cosy").mkdir(parents=True)
+    (data_home / "data" / "cosy" / "calibration.json").write_text("{")
+    run = data_home / "learn" / "run"
+    run.mkdir(parents=True)
+    command = [sys.executable, "-m", "synth.learn", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "calibration.json" in line
+    assert not run.exists()
 
 
 def test_a_new_version_of_a_program_takes_the_place_of_the_old() -> None:
@@ -236,7 +312,7 @@ def test_list_show_and_remove() -> None:
         assert shown.exit_code == 0
         assert f"program {BUILD_ID}" in shown.output
         assert "evidence: du" in shown.output
-    assert "fires at call" in runner.invoke(main, ["explain", "du"]).output
+    assert "fires at the first such call" in runner.invoke(main, ["explain", "du"]).output
     assert runner.invoke(main, ["remove", "du"]).exit_code == 0
     assert [e.build_id for e in store.entries()] == ["11" * 20]
     gone = runner.invoke(main, ["remove", "du"])

@@ -147,7 +147,6 @@ def test_rules_of_the_larger_language(found: str, message: str) -> None:
         ({"guards": 0x20 | 3}, "unknown guards"),
         ({"guards": 1}, "needs scanned(D) and child(D, name)"),
         ({"loop": 3}, "unknown loop"),
-        ({"depth": 9}, "depth 9: must be 0 to 8"),
         ({"nth": 0}, "nth 0: must be 1 to 1024"),
         ({"nth": 1025}, "nth 1025"),
         ({"min_entries": 1 << 21}, "entries"),
