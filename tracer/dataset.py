@@ -122,11 +122,13 @@ class Writer:
     """Writes a dataset: into `PATH.tmp-PID/`, which finish() renames.
 
     As a context manager it removes what is unfinished. An existing dataset is only
-    replaced with `force`, anything else that is in the way never.
+    replaced with `force`, anything else that is in the way never. `row_group`: events in each of
+    the file's row groups.
     """
 
-    def __init__(self, path: Path, force: bool = False) -> None:
+    def __init__(self, path: Path, force: bool = False, row_group: int = ROW_GROUP) -> None:
         check_target(path, force)
+        self._row_group = row_group
         self.path = path
         self._tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         try:
@@ -166,16 +168,16 @@ class Writer:
         """Append events, sorted by t_ns and none earlier than those before."""
         self._tables.append(events)
         self.n_events += events.num_rows
-        if sum(table.num_rows for table in self._tables) >= ROW_GROUP:
+        if sum(table.num_rows for table in self._tables) >= self._row_group:
             every = pa.concat_tables(self._tables)
-            whole = every.num_rows // ROW_GROUP * ROW_GROUP
+            whole = every.num_rows // self._row_group * self._row_group
             self._write(every.slice(0, whole))
             self._tables = [every.slice(whole)]
 
     def _write(self, events: pa.Table) -> None:
         self._wait()
         self._written = self._behind.submit(
-            lambda: self._events.write_table(_unified(events), row_group_size=ROW_GROUP)
+            lambda: self._events.write_table(_unified(events), row_group_size=self._row_group)
         )
 
     def _wait(self) -> None:

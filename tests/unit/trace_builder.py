@@ -311,9 +311,8 @@ class TraceBuilder:
             "wall_ns": self.now_ns - START_NS,
             "tool_version": "0",
         }
-        with Writer(path) as writer:
-            for start in range(0, len(events), row_group):
-                writer.write_events(events.slice(start, row_group))
+        with Writer(path, row_group=row_group) as writer:
+            writer.write_events(events)
             writer.finish(processes, objects, meta)
         return path
 
