@@ -193,7 +193,7 @@ class Writer:
         sites: pa.Table | None = None,
     ) -> None:
         """Write the rest and put the dataset in its place."""
-        if self._tables:
+        if any(table.num_rows for table in self._tables):
             self._write(pa.concat_tables(self._tables))
         self._wait()
         self._events.close()
