@@ -9,6 +9,7 @@
 #define USUAL_TICKS 3000
 #define USUAL_RUN_COST 2000
 #define USUAL_RECORD_COST 500
+#define USUAL_LOOK 250 // at a call that the kernel answers after all
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 // Much more than usual: something else had the processor.
@@ -72,6 +73,11 @@ void account_call(struct account *a, bool repeat)
 		a->calls /= 2;
 		a->repeats /= 2;
 	}
+}
+
+void account_look(struct account *a)
+{
+	a->balance -= USUAL_LOOK;
 }
 
 void account_answer(struct account *a)

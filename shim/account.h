@@ -27,6 +27,8 @@ HIDDEN void account_reopen(struct account *a);
 HIDDEN void account_native(u64 ticks);
 /* The kernel answered a triggering call; `repeat`: about the same child as the one before. */
 HIDDEN void account_call(struct account *a, bool repeat);
+/* A call that the compound could answer went to the kernel: it was looked at for nothing. */
+HIDDEN void account_look(struct account *a);
 /* A call was answered. */
 HIDDEN void account_answer(struct account *a);
 /* It was asked again, and the kernel does now what it was spared before: nothing was saved. */

@@ -21,8 +21,12 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
+// A run stopped early; all of it, once so many calls, and one for so many entries, found nothing.
+#define PARTIAL_MISSES 256
+#define PARTIAL_SHARE 16
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
+#define FRUITLESS_AGAIN 64 // and after a rest
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 // What a record has answered: two bits count the first kind, the others are one bit each.
@@ -168,6 +172,13 @@ static bool has_results(const struct child *child)
 	       results_fresh(r) == COSY_DECLINES;
 }
 
+static bool is_told(const struct child *child)
+{
+	struct record rec;
+
+	return results_find(child->dir->results, child->name, child->len, &rec) == COSY_DECLINES;
+}
+
 static bool used_up(const struct record *rec, int kind)
 {
 	if (kind)
@@ -270,6 +281,7 @@ static void rest(void)
 		account_reopen(&works[i].account);
 }
 
+// Then it is not asked for a while.
 static bool losing(const struct account *a)
 {
 	if (!account_loses(a))
@@ -294,11 +306,16 @@ static s64 left(const struct dir_slot *d)
 	return (s64)d->entries - DOTS - d->asked;
 }
 
-static bool due(u32 ci, const struct dir_slot *d)
+static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
+	struct dir_slot *d = child->dir;
 	u32 doublings = d->runs < MOST_DOUBLINGS ? d->runs : MOST_DOUBLINGS;
 
+	d->partial = d->partial && has_results(child);
+	if (d->partial)
+		return d->matched >= PARTIAL_MISSES && left(d) > PARTIAL_MISSES &&
+		       d->matched >= d->entries / PARTIAL_SHARE;
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
@@ -333,7 +350,7 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		last_key = key;
 	}
 	// What results could not answer, another run could not either.
-	if (!has_results(child))
+	if (!has_results(child) || (child->dir->partial && !is_told(child)))
 		child->dir->matched++;
 	child->dir->asked++;
 	if (!call->xattr)
@@ -349,17 +366,22 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 {
 	u64 tsc = rdtsc(), ticks;
 	long ret = sys_regs(r);
+	bool told;
 
 	ticks = rdtsc() - tsc;
 	if (++fruitless > FRUITLESS)
 		rest();
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
-	// A child that was looked at already is warm: its price says nothing of the others'.
-	if (!has_results(child))
-		account_native(ticks);
+	told = has_results(child);
 	if (child->dir->generation == generation)
 		count(r, call, child, (u32)ci);
+	// A child that was looked at already is warm: its price says nothing of the others'.
+	if (!told) {
+		account_native(ticks);
+		account_look(&works[ci].account);
+		losing(&works[ci].account);
+	}
 	ground_unlock();
 	return ret;
 }
@@ -376,7 +398,8 @@ static long watch(struct regs *r)
 	struct child child;
 	int ci;
 
-	if (++fruitless > FRUITLESS_EARLY && dirs_known())
+	if (++fruitless > (next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN) &&
+	    dirs_known())
 		rest();
 	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)) || !attr_call_take(r, &call) ||
 	    call.xattr || !ground_trylock())
@@ -410,7 +433,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	if (serve(call, child, ret))
 		return true;
 	*ci = triggered(call);
-	if (*ci < 0 || !due((u32)*ci, child->dir))
+	if (*ci < 0 || !due((u32)*ci, child))
 		return false;
 	runs = child->dir->runs;
 	fire((u32)*ci, &works[*ci].account, child);

@@ -98,6 +98,7 @@ static struct dir_slot *slot_new(void)
 	oldest->results = (struct results_ref){ 0 };
 	oldest->by_fd = false;
 	oldest->by_path = false;
+	oldest->partial = false;
 	oldest->scanned = false;
 	oldest->refused = false;
 	return oldest;

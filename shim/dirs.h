@@ -26,6 +26,7 @@ struct dir_slot {
 	u64 open_tsc;
 	struct results_ref results; /* of the executor, if any */
 	bool by_fd, by_path; /* results hold for calls that go this way */
+	bool partial; /* the last run stopped before the end, see firing.c */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */
 	char path[DIR_PATH_MAX]; /* as it was opened by; may be empty */

@@ -148,7 +148,7 @@ static void watch_attributes(bool watch)
 static void watch_descriptors(bool watch)
 {
 	static const u16 calls[] = { __NR_open, __NR_openat, __NR_close, __NR_close_range,
-				     __NR_dup,	__NR_dup2,   __NR_dup3 };
+				     __NR_dup,	__NR_dup2,   __NR_dup3,	 __NR_fcntl };
 
 	if (!watch)
 		fd_forget(0, ~0ul);

@@ -10,7 +10,7 @@
 #include "fence.h"
 #include "stats.h"
 
-#define MOST_UNTRIED 8192 // records of one directory before nearly all of others was asked for
+#define MOST_UNTRIED 2048 // records of one directory before nearly all of others was asked for
 #define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
@@ -61,7 +61,7 @@ struct firing {
 	struct account *account;
 	u32 ci;
 	struct dir_slot *dir;
-	bool confident; // before it began
+	bool confident; // before it began: all of it, however large
 	int fd;
 	struct run_start start;
 };
@@ -121,16 +121,17 @@ static bool run_once(const struct firing *f, u32 skip, struct results **to)
 /*
  * Of a very large directory perhaps one entry is asked for. A program may ask while it is still
  * reading the names, too: as many again may follow, or thousands. All of them only if nearly all
- * was asked for elsewhere.
+ * was asked for elsewhere, or enough of what the first run left out.
  */
 static bool goes_on(const struct firing *f, u32 records)
 {
-	const struct dir_slot *d = f->dir;
+	struct dir_slot *d = f->dir;
 
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	return f->confident || (records < 2 * d->entries && records < MOST_UNTRIED);
+	d->partial = !f->confident && (records >= 2 * d->entries || records >= MOST_UNTRIED);
+	return !d->partial;
 }
 
 // The whole directory, as far as that and the limits reach.
@@ -156,7 +157,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 		.account = account,
 		.ci = ci,
 		.dir = d,
-		.confident = account_confident(account),
+		.confident = d->partial || account_confident(account),
 	};
 	bool ours, now;
 
@@ -170,9 +171,12 @@ void fire(u32 ci, struct account *account, const struct child *child)
 	}
 	now = opened_now(d, f.start.epoch, f.start.tsc);
 	results_give_up(d->results);
-	account_settle(f.account, results_waiting());
+	// The rest of a large directory pays for its beginning, too.
+	if (!d->partial)
+		account_settle(f.account, results_waiting());
 	d->results = (struct results_ref){ 0 };
 	d->matched = 0;
+	d->partial = false;
 	d->runs++;
 	d->by_fd = child->dirfd != AT_FDCWD || now;
 	d->by_path = child->dirfd == AT_FDCWD || now;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * What a compound's account says of a depth-first walk: a large directory's
- * run is not paid for yet when the walk enters its first subdirectory.
+ * run is not paid for yet when the walk enters its first subdirectory. And of looks.
  */
 #include "../../../shim/account.c"
 
@@ -23,10 +23,27 @@ static s64 balance_after(u32 asked, u32 waiting)
 	return a.balance;
 }
 
+// So many calls, of which each nth is answered from what one run told.
+static bool loses_after(u32 calls, u32 nth)
+{
+	struct account a;
+
+	account_open(&a);
+	for (u32 i = 0; i < calls; i++)
+		if (i % nth == nth - 1)
+			account_answer(&a);
+		else
+			account_look(&a);
+	return account_loses(&a);
+}
+
 int main(void)
 {
 	printf("half asked, half to come: %d\n", balance_after(LARGE / 2, LARGE / 2) > LOSS_LIMIT);
 	printf("half asked, nothing to come: %d\n", balance_after(LARGE / 2, 0) > LOSS_LIMIT);
 	printf("one asked, the rest never: %d\n", balance_after(1, LARGE - 1) > LOSS_LIMIT);
+	printf("one look in vain: %d\n", loses_after(1, 2));
+	printf("nothing but looks: %d\n", loses_after(100000, 200000));
+	printf("each fourth answered: %d\n", loses_after(100000, 4));
 	return 0;
 }
