@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "account.h"
 
-// The bounds, in ticks: about 0.5 ms of loss, and credit for no more than 2 ms.
-#define LOSS_LIMIT (-1500 * 1000)
-#define CREDIT_LIMIT (6 * 1000 * 1000)
+// The bounds, in ticks: about 0.2 ms of loss (walks that gain were never 0.02 ms behind), and
+// credit for no more than 1 ms.
+#define LOSS_LIMIT (-500 * 1000)
+#define CREDIT_LIMIT (2500 * 1000)
 // Before any was timed: ticks of a call and of a run, records of a run. On the hopeful side,
 // since what the first runs really cost is seen at once, and what they may lose is bounded.
 #define USUAL_TICKS 3000

@@ -88,6 +88,7 @@ static struct dir_slot *slot_new(void)
 			at = i;
 	path_keys[at] = 0;
 	oldest = &slots[at];
+	results_give_up(oldest->results); // nothing finds them any more
 	oldest->generation++;
 	oldest->entries = 0;
 	oldest->cut = false;
