@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "account.h"
 
-// The bounds, in ticks: about 0.2 ms of loss (walks that gain were never 0.02 ms behind), and
+// The bounds, in ticks: about 0.3 ms of loss (walks that gain were never 0.02 ms behind), and
 // credit for no more than 1 ms.
-#define LOSS_LIMIT (-500 * 1000)
+#define LOSS_LIMIT (-750 * 1000)
 #define CREDIT_LIMIT (2500 * 1000)
 // Before any was timed: ticks of a call and of a run, records of a run. On the hopeful side,
 // since what the first runs really cost is seen at once, and what they may lose is bounded.
@@ -14,7 +14,7 @@
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 // Much more than usual: something else had the processor.
-#define MOST_TIMES_USUAL 4
+#define MOST_TIMES_USUAL 2
 #define MOST_TICKS (16 * USUAL_TICKS)
 // When so many have come, the older count half.
 #define LATE_RECORDS 16384

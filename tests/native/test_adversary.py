@@ -2,7 +2,7 @@
 """A profile that fires at the first call everywhere, and programs for which that is a waste.
 
 Counts of results, not times. A directory at hand may be wasted, some 2,048 entries of it
-(shim/firing.c), others after rests, and what 0.2 ms are enough for (shim/account.c).
+(shim/firing.c), others after rests, and what 0.3 ms are enough for (shim/account.c).
 """
 
 from __future__ import annotations

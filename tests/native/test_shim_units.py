@@ -25,8 +25,8 @@ def lines_of(compiled: Compiler, program: str) -> list[str]:
 def test_what_is_lost(compiled: Compiler) -> None:
     """A depth-first walk leaves a large directory for a small one, and comes back. Looks cost."""
     assert lines_of(compiled, "account.c") == [
-        "half asked, half to come: 1",
-        "half asked, nothing to come: 0",
+        "a third asked, the rest to come: 1",
+        "a third asked, nothing to come: 0",
         "one asked, the rest never: 0",
         "one look in vain: 0",
         "nothing but looks: 1",
