@@ -10,10 +10,7 @@
 #include "shim.h"
 #include "syscall_table.h"
 
-#define MAX_PATH_LEN 4096
-#define MAX_XATTR_NAME 255
 #define TEMPLATES 8
-#define LAYOUTS 16 // more than there are calls that ask for attributes
 #define MANY_CALLS 64
 #define ENODATA 61
 
@@ -41,7 +38,7 @@ bool names_xattr(u32 nr)
 static struct layout {
 	u8 dirfd, path, flags, mask, out, size, xattr;
 	bool nofollow;
-} layouts[LAYOUTS] AT_START;
+} layouts[ATTR_LAYOUTS] AT_START;
 static u8 layout_of[COSY_NR_MAX] AT_START, n_layouts AT_START; // index, plus 1
 
 bool attr_call_expected(u32 nr)
@@ -66,7 +63,7 @@ bool attr_call_expect(u32 nr)
 
 	if (attr_call_expected(nr))
 		return true;
-	if (n_layouts == LAYOUTS)
+	if (n_layouts == ATTR_LAYOUTS)
 		return false;
 	layout_of[nr] = ++n_layouts;
 	l->nofollow = nr == __NR_lstat || nr == __NR_lgetxattr;
@@ -105,12 +102,17 @@ static u64 argument(const struct regs *r, u8 place, u64 otherwise)
 	return place ? r->a[place - 1] : otherwise;
 }
 
-bool attr_call_take(const struct regs *r, struct attr_call *to)
+u8 attr_call_layout(u32 nr)
 {
-	const struct layout *l = &layouts[layout_of[r->nr] - 1];
-	long len;
+	return layout_of[nr] - 1;
+}
+
+void attr_call_take(const struct regs *r, struct attr_call *to)
+{
+	const struct layout *l = &layouts[attr_call_layout((u32)r->nr)];
 
 	to->regs = r;
+	to->layout = (u8)(l - layouts);
 	to->nr = (u32)r->nr;
 	to->dirfd = (int)argument(r, l->dirfd, (u64)AT_FDCWD);
 	to->path = (const char *)argument(r, l->path, 0);
@@ -123,18 +125,6 @@ bool attr_call_take(const struct regs *r, struct attr_call *to)
 	xattr_asked |= to->xattr != NULL;
 	statx_asked |= to->nr == __NR_statx;
 	n_calls += n_calls < MANY_CALLS;
-	len = mem_strlen(to->path, MAX_PATH_LEN - 1);
-	if (len <= 0)
-		return false;
-	to->len = (size_t)len;
-	to->xattr_len = 0;
-	if (to->xattr) {
-		len = mem_strlen(to->xattr, MAX_XATTR_NAME);
-		if (len <= 0)
-			return false;
-		to->xattr_len = (u32)len;
-	}
-	return true;
 }
 
 void pattern_name_take(struct pattern_name *to, const char *name)
@@ -145,20 +135,22 @@ void pattern_name_take(struct pattern_name *to, const char *name)
 	to->security = str_starts(name, "security.");
 }
 
+static bool names(const char *xattr, const struct pattern_name *name)
+{
+	if (!xattr || !name->len)
+		return !xattr && !name->len;
+	// Not beyond its page, if it is shorter than ours.
+	if (((u64)xattr & (PAGE_SIZE - 1)) + name->len >= PAGE_SIZE)
+		return mem_strlen(xattr, name->len) == name->len &&
+		       same_bytes(xattr, name->at, name->len);
+	return mem_page_readable(xattr) && same_bytes(xattr, name->at, name->len + 1);
+}
+
 bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
 		       const struct pattern_name *name)
 {
 	return p->nr == call->nr && !(call->has_flags && call->flags & ~p->flags_allowed) &&
-	       !(call->mask & ~p->mask_within) && call->xattr_len == name->len &&
-	       !memcmp(call->xattr, name->at, name->len);
-}
-
-// st_dev and st_rdev as the kernel writes them (new_encode_dev).
-static u64 dev_encode(u32 dev)
-{
-	u32 major = dev >> 20, minor = dev & 0xfffff;
-
-	return (minor & 0xff) | major << 8 | (u64)(minor & ~0xffu) << 12;
+	       !(call->mask & ~p->mask_within) && names(call->xattr, name);
 }
 
 static enum cosy_decline answer_stat(const struct attr_call *call, const struct record *rec)
@@ -168,20 +160,23 @@ static enum cosy_decline answer_stat(const struct attr_call *call, const struct 
 
 	if (!mem_writable(st, sizeof(*st)))
 		return COSY_DECLINE_RECORD;
-	memset(st, 0, sizeof(*st));
-	st->st_dev = dev_encode(rec->results->dev);
+	// Each byte once: to clear it all first takes as long as the rest of the answer.
+	st->st_dev = rec->results->st_dev;
 	st->st_ino = c->ino;
 	st->st_nlink = c->nlink;
 	st->st_mode = c->mode;
 	st->st_uid = c->uid;
 	st->st_gid = c->gid;
-	st->st_rdev = dev_encode(c->rdev);
+	st->st_rdev = c->rdev ? st_dev(c->rdev) : 0;
 	st->st_size = (s64)c->size;
 	st->st_blksize = rec->results->blksize;
 	st->st_blocks = (s64)c->blocks;
 	st->st_atim = (struct timespec){ c->atime_sec, c->atime_nsec };
 	st->st_mtim = (struct timespec){ c->mtime_sec, c->mtime_nsec };
 	st->st_ctim = (struct timespec){ c->ctime_sec, c->ctime_nsec };
+	st->__pad0 = 0;
+	for (u32 i = 0; i < ARRAY_SIZE(st->__glibc_reserved); i++)
+		st->__glibc_reserved[i] = 0;
 	return COSY_DECLINES;
 }
 
@@ -212,14 +207,16 @@ static enum cosy_decline answer_statx(const struct attr_call *call, const struct
 
 	if (!t || !(c->flags & COSY_BPF_ATTR_PLAIN) || !mem_writable(st, sizeof(*st)))
 		return COSY_DECLINE_RECORD;
-	memset(st, 0, sizeof(*st));
 	st->stx_mask = t->mask;
 	st->stx_blksize = t->blksize;
+	st->stx_attributes = 0;
+	st->stx_btime = stamp(0, 0);
 	st->stx_attributes_mask = t->attributes_mask;
 	st->stx_nlink = c->nlink;
 	st->stx_uid = c->uid;
 	st->stx_gid = c->gid;
 	st->stx_mode = c->mode;
+	st->__spare0[0] = 0;
 	st->stx_ino = c->ino;
 	st->stx_size = c->size;
 	st->stx_blocks = c->blocks;
@@ -231,6 +228,7 @@ static enum cosy_decline answer_statx(const struct attr_call *call, const struct
 	st->stx_dev_major = t->dev_major;
 	st->stx_dev_minor = t->dev_minor;
 	st->stx_mnt_id = t->mnt_id;
+	memset(&st->stx_mnt_id + 1, 0, sizeof(*st) - offsetof(struct statx, stx_mnt_id) - 8);
 	return COSY_DECLINES;
 }
 
@@ -264,7 +262,7 @@ static bool atime_moved(const struct record *rec)
 	if (S_ISLNK(c->mode))
 		return true;
 	return touched(kind) != rec->results->start.touches[kind] ||
-	       (kind == TOUCH_FILE && was_read(dev_encode(rec->results->dev), c->ino));
+	       (kind == TOUCH_FILE && was_read(rec->results->st_dev, c->ino));
 }
 
 enum cosy_decline answer(const struct attr_call *call, const struct pattern_name *name,
@@ -276,7 +274,7 @@ enum cosy_decline answer(const struct attr_call *call, const struct pattern_name
 	if (c->flags & COSY_BPF_DECLINE ||
 	    (S_ISLNK(c->mode) && !(call->flags & AT_SYMLINK_NOFOLLOW)))
 		return COSY_DECLINE_RECORD;
-	if (written(dev_encode(rec->results->dev), c->ino))
+	if (written(rec->results->st_dev, c->ino))
 		return COSY_DECLINE_WRITTEN;
 	if (call->xattr)
 		return answer_xattr(name, rec, ret);

@@ -7,19 +7,20 @@
 #include "results.h"
 #include "sys.h"
 
+#define ATTR_LAYOUTS 16 /* more than there are calls that ask for attributes */
+
 struct attr_call {
 	const struct regs *regs; /* as it came */
 	u32 nr;
 	int dirfd; /* AT_FDCWD if the call has none */
 	const char *path;
-	size_t len; /* of the path */
 	u32 flags; /* AT_*, as said or as the call implies */
 	u32 mask; /* statx */
 	void *out;
 	u64 size; /* xattr: of the buffer */
 	const char *xattr; /* NULL: the call names none */
-	u32 xattr_len;
 	bool has_flags;
+	u8 layout; /* of its arguments: below ATTR_LAYOUTS */
 };
 
 /* The attribute that a pattern names, looked at once. */
@@ -33,8 +34,10 @@ HIDDEN bool names_xattr(u32 nr);
 /* Calls of this number will be taken. False: too many numbers. */
 HIDDEN bool attr_call_expect(u32 nr);
 HIDDEN bool attr_call_expected(u32 nr);
-/* Of an expected number. False: arguments that cannot be read. */
-HIDDEN bool attr_call_take(const struct regs *r, struct attr_call *to);
+/* Of an expected number. */
+HIDDEN u8 attr_call_layout(u32 nr);
+/* Of an expected number. No string is looked at yet. */
+HIDDEN void attr_call_take(const struct regs *r, struct attr_call *to);
 HIDDEN void pattern_name_take(struct pattern_name *to, const char *name);
 /*
  * Does this program ask for extended attributes, or by statx? Most do neither, and what an

@@ -451,9 +451,9 @@ u32 body_run(const struct body_run *run)
 		break;
 	default:
 		// The trigger's name is part of a longer string.
-		if (run->child && run->child->len < sizeof(name)) {
-			memcpy(name, run->child->name, run->child->len);
-			name[run->child->len] = 0;
+		if (run->child) {
+			memcpy(name, run->child->name.words, run->child->name.len);
+			name[run->child->name.len] = 0;
 		}
 		iterate(&it, name, deadline_ns);
 	}

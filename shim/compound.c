@@ -48,6 +48,8 @@ static struct work {
 		u8 kind;
 	} serves[COSY_MAX_PATTERNS];
 	struct pattern_name triggers[COSY_MAX_PATTERNS];
+	// By the call's layout: which of them may match, a bit each.
+	u32 serving[ATTR_LAYOUTS], triggering[ATTR_LAYOUTS];
 } works[COSY_MAX_COMPOUNDS];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
@@ -66,7 +68,7 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 		u8 kind = p->string ? next : 0;
 
 		pattern_name_take(&works[ci].serves[i].name, profile.strings + p->string);
-
+		works[ci].serving[attr_call_layout(p->nr)] |= 1u << i;
 		for (u32 k = 0; p->string && k < i; k++) {
 			const struct cosy_pattern *q = &profile.patterns[c->first_serve + k];
 
@@ -81,6 +83,16 @@ static bool serve_kinds(u32 ci, const struct cosy_compound *c)
 		works[ci].serves[i].kind = kind;
 	}
 	return true;
+}
+
+static void take_triggers(u32 ci, const struct cosy_compound *c)
+{
+	for (u32 i = 0; i < c->n_triggers; i++) {
+		const struct cosy_pattern *p = &profile.patterns[c->first_trigger + i];
+
+		pattern_name_take(&works[ci].triggers[i], profile.strings + p->string);
+		works[ci].triggering[attr_call_layout(p->nr)] |= 1u << i;
+	}
 }
 
 /*
@@ -124,16 +136,12 @@ u32 compounds_start(void)
 		const struct cosy_compound *c = &profile.compounds[i];
 
 		if (!(cosy_config.executors & (COSY_EXECUTOR_BPF | COSY_EXECUTOR_MODULE)) ||
-		    !bpf_can_run(&profile, c) || !serve_kinds(i, c) ||
-		    !expect(c->first_trigger, c->n_triggers) ||
-		    !expect(c->first_serve, c->n_serve)) {
+		    !bpf_can_run(&profile, c) || !expect(c->first_trigger, c->n_triggers) ||
+		    !expect(c->first_serve, c->n_serve) || !serve_kinds(i, c)) {
 			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
 		}
-		for (u32 k = 0; k < c->n_triggers; k++)
-			pattern_name_take(&works[i].triggers[k],
-					  profile.strings +
-						  profile.patterns[c->first_trigger + k].string);
+		take_triggers(i, c);
 		account_open(&works[i].account);
 		works[i].times = (u8)times_asked(c);
 		n++;
@@ -155,10 +163,13 @@ static const struct serve *serve_of(u32 ci, const struct attr_call *call)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
 
-	for (u32 i = 0; i < c->n_serve; i++)
+	for (u32 left = works[ci].serving[call->layout]; left; left &= left - 1) {
+		u32 i = (u32)__builtin_ctz(left);
+
 		if (attr_call_matches(call, &profile.patterns[c->first_serve + i],
 				      &works[ci].serves[i].name))
 			return &works[ci].serves[i];
+	}
 	return NULL;
 }
 
@@ -176,7 +187,7 @@ static bool is_told(const struct child *child)
 {
 	struct record rec;
 
-	return results_find(child->dir->results, child->name, child->len, &rec) == COSY_DECLINES;
+	return results_find(child->dir->results, &child->name, &rec) == COSY_DECLINES;
 }
 
 static bool used_up(const struct record *rec, int kind)
@@ -204,7 +215,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 
 	if (!results_of(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
-	why = results_find(d->results, child->name, child->len, &rec);
+	why = results_find(d->results, &child->name, &rec);
 	if (why != COSY_DECLINES) {
 		stats_decline(why);
 		// The end of a large directory, read slowly: no sign that nothing helps here.
@@ -250,10 +261,13 @@ static bool triggers(u32 ci, const struct attr_call *call)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
 
-	for (u32 i = 0; i < c->n_triggers; i++)
+	for (u32 left = works[ci].triggering[call->layout]; left; left &= left - 1) {
+		u32 i = (u32)__builtin_ctz(left);
+
 		if (attr_call_matches(call, &profile.patterns[c->first_trigger + i],
 				      &works[ci].triggers[i]))
 			return true;
+	}
 	return false;
 }
 
@@ -325,14 +339,10 @@ static bool due(u32 ci, const struct child *child)
 
 // --- calls -----------------------------------------------------------------
 
-// FNV-1a of the name, and the directory.
+// Two children may share one, rarely.
 static u64 child_key(const struct child *child)
 {
-	u64 key = 0xcbf29ce484222325ul ^ (u64)child->dir;
-
-	for (u32 i = 0; i < child->len; i++)
-		key = (key ^ (u8)child->name[i]) * 0x100000001b3ul;
-	return key;
+	return (u64)child->dir << 32 ^ (u64)child->dir >> 32 ^ child->name.hash;
 }
 
 // The kernel answered a triggering call about a child that is not answered otherwise.
@@ -401,10 +411,12 @@ static long watch(struct regs *r)
 	if (++fruitless > (next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN) &&
 	    dirs_known())
 		rest();
-	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)) || !attr_call_take(r, &call) ||
-	    call.xattr || !ground_trylock())
+	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)))
 		return ret;
-	if (dir_child(call.dirfd, call.path, call.len, &child)) {
+	attr_call_take(r, &call);
+	if (call.xattr || !ground_trylock())
+		return ret;
+	if (dir_child(call.dirfd, call.path, &child)) {
 		ci = triggered(&call);
 		if (ci >= 0)
 			count(r, &call, &child, (u32)ci);
@@ -428,7 +440,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 {
 	u32 runs;
 
-	if (!dir_child(call->dirfd, call->path, call->len, child))
+	if (!dir_child(call->dirfd, call->path, child))
 		return false;
 	if (serve(call, child, ret))
 		return true;
@@ -454,8 +466,7 @@ long compound_call(struct regs *r)
 	stats_add(calls, 1);
 	if (!primed)
 		return watch(r);
-	if (!attr_call_take(r, &call))
-		return sys_regs(r);
+	attr_call_take(r, &call);
 	if (!ground_trylock()) {
 		stats_decline(COSY_DECLINE_BUSY);
 		return sys_regs(r);
@@ -481,8 +492,8 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 			epoch_end(FENCE_OPEN_FILE);
 		return;
 	}
-	if (armed && dir_child(dirfd, path, len, &child) && has_results(&child) &&
-	    results_find(child.dir->results, child.name, child.len, &rec) == COSY_DECLINES) {
+	if (armed && dir_child(dirfd, path, &child) && has_results(&child) &&
+	    results_find(child.dir->results, &child.name, &rec) == COSY_DECLINES) {
 		if (S_ISDIR(rec.child->mode))
 			directory = true;
 		else {

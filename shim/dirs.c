@@ -6,11 +6,13 @@
 #include <sys/stat.h>
 
 #include "fence.h"
+#include "mem.h"
 #include "recorded.h"
 
 #define SLOTS 64
 #define FDS 1024 // descriptors above are not followed: their reads are fences
 #define CLOSED 0
+#define MAX_PATH_LEN 4095
 
 static struct dir_slot slots[SLOTS];
 // What every search looks at, close together: when a slot was used last (larger is
@@ -121,32 +123,9 @@ static struct dir_slot *slot_by_path(const char *path, size_t len)
 	u64 key = path_key(path, len);
 
 	for (u32 i = 0; i < SLOTS; i++, last = (last + 1) % SLOTS)
-		if (path_keys[last] == key && !memcmp(slots[last].path, path, len))
+		if (path_keys[last] == key && same_bytes(slots[last].path, path, len))
 			return &slots[last];
 	return NULL;
-}
-
-static bool has_slash(const char *name, size_t len)
-{
-	for (; len >= 8; len -= 8, name += 8)
-		if (has_byte(load_word(name), '/'))
-			return true;
-	for (; len; len--, name++)
-		if (*name == '/')
-			return true;
-	return false;
-}
-
-// Is the path a name in the directory of the call before? Where the name begins; 0: not that.
-static size_t name_in_last(const char *path, size_t len)
-{
-	size_t dir_len = (u16)path_keys[last];
-
-	return dir_len && dir_len + 1 < len && path[dir_len] == '/' &&
-			       !memcmp(slots[last].path, path, dir_len) &&
-			       !has_slash(path + dir_len + 1, len - dir_len - 1) ?
-		       dir_len + 1 :
-		       0;
 }
 
 struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch, u64 tsc)
@@ -205,42 +184,52 @@ bool dirs_known(void)
 	return clock != 0;
 }
 
-static bool is_name(const char *s, size_t len)
+// Is the path one of the directory of the call before, and its name behind this place? 0: no.
+static size_t name_in_last(const char *path)
 {
-	return len && !(s[0] == '.' && (len == 1 || (len == 2 && s[1] == '.')));
+	size_t len = (u16)path_keys[last];
+
+	// Not beyond the path's page, which can be read.
+	return len && ((u64)path & (PAGE_SIZE - 1)) + len < PAGE_SIZE && path[len] == '/' &&
+			       same_bytes(slots[last].path, path, len) ?
+		       len + 1 :
+		       0;
 }
 
-// The directory of a path, and where the name in it begins; NULL: none that we know.
-static struct dir_slot *dir_of_path(const char *path, size_t len, size_t *name)
+// The directory of a path, and the name in it; NULL: none that we know.
+static struct dir_slot *dir_of_path(const char *path, struct name *name)
 {
-	size_t dir_len = len;
+	size_t at = name_in_last(path);
+	long len;
 
-	*name = name_in_last(path, len);
-	if (*name)
+	if (at && name_take(name, path + at))
 		return &slots[last];
-	while (dir_len && path[dir_len - 1] != '/')
-		dir_len--;
-	*name = dir_len;
-	while (dir_len > 1 && path[dir_len - 1] == '/')
-		dir_len--;
-	return dir_len ? slot_by_path(path, dir_len) : slot_by_path(".", 1);
+	len = mem_strlen(path, MAX_PATH_LEN);
+	for (at = len < 0 ? 0 : (size_t)len; at && path[at - 1] != '/';)
+		at--;
+	if (len < 0 || !name_take(name, path + at))
+		return NULL;
+	while (at > 1 && path[at - 1] == '/')
+		at--;
+	return at ? slot_by_path(path, at) : slot_by_path(".", 1);
 }
 
-bool dir_child(int dirfd, const char *path, size_t len, struct child *to)
+bool dir_child(int dirfd, const char *path, struct child *to)
 {
 	struct dir_slot *d;
-	size_t name = 0;
 
+	if (!mem_page_readable(path))
+		return false;
 	if (dirfd == AT_FDCWD || path[0] == '/') {
 		to->dirfd = AT_FDCWD;
-		d = dir_of_path(path, len, &name);
+		d = dir_of_path(path, &to->name);
 	} else {
 		to->dirfd = dirfd;
-		d = has_slash(path, len) ? NULL : dir_of_fd((u32)dirfd);
+		d = dir_of_fd((u32)dirfd);
+		if (d && !name_take(&to->name, path))
+			d = NULL;
 	}
-	to->name = path + name;
-	to->len = (u32)(len - name);
-	if (!d || !is_name(to->name, to->len))
+	if (!d)
 		return false;
 	used[d - slots] = ++clock;
 	to->dir = d;

@@ -35,8 +35,7 @@ struct dir_slot {
 /* The child that a call names. */
 struct child {
 	struct dir_slot *dir;
-	const char *name;
-	u32 len;
+	struct name name;
 	int dirfd; /* descriptor that the call went by; AT_FDCWD: by path */
 };
 
@@ -58,8 +57,8 @@ HIDDEN void dir_duplicated(u64 from, u64 to);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
 /* Which slot it is. */
 HIDDEN u32 dir_number(const struct dir_slot *d);
-/* What (dirfd, path) names, if it is a child of a known directory. */
-HIDDEN bool dir_child(int dirfd, const char *path, size_t len, struct child *to);
+/* What (dirfd, path) names, if it can be read and is a child of a known directory. */
+HIDDEN bool dir_child(int dirfd, const char *path, struct child *to);
 /* Lock-free: the working directory or the root changed: paths mean something else. */
 HIDDEN void dirs_moved(void);
 

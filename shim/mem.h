@@ -13,9 +13,48 @@
 
 /* Forget what is known: after munmap, mremap, mprotect, mmap, brk. */
 HIDDEN void mem_forget(void);
-/* [at, at + len) can be read / written. Writable memory may be probed by writing. */
-HIDDEN bool mem_readable(const void *at, size_t len);
-HIDDEN bool mem_writable(void *at, size_t len);
+/* Page number + 1 of pages known to be good, by page number; races only lose. */
+#define MEM_WAYS 512
+extern HIDDEN u64 mem_good_read[MEM_WAYS], mem_good_write[MEM_WAYS];
+/* Of pages that are not known. `at`: where in the page may be written. */
+HIDDEN COLD bool mem_probe_read(u64 page);
+HIDDEN COLD bool mem_probe_write(u64 page, u64 at);
+
+/* The page of `at` can be read. */
+static inline bool mem_page_readable(const void *at)
+{
+	u64 page = (u64)at / PAGE_SIZE;
+
+	return likely(__atomic_load_n(&mem_good_read[page % MEM_WAYS], __ATOMIC_RELAXED) ==
+		      page + 1) ||
+	       mem_probe_read(page);
+}
+
+/* [at, at + len) can be read; written, which may be probed by writing. At least a byte, eight. */
+static inline bool mem_readable(const void *at, size_t len)
+{
+	for (u64 p = PAGE_DOWN(at); p < (u64)at + len; p += PAGE_SIZE)
+		if (!mem_page_readable((const void *)p))
+			return false;
+	return true;
+}
+
+static inline bool mem_page_writable(u64 page, u64 at)
+{
+	return likely(__atomic_load_n(&mem_good_write[page % MEM_WAYS], __ATOMIC_RELAXED) ==
+		      page + 1) ||
+	       mem_probe_write(page, at);
+}
+
+/* The probe of each page stays inside the buffer: at its start, at its end. No more than two. */
+static inline bool mem_writable(void *at, size_t len)
+{
+	u64 first = (u64)at / PAGE_SIZE, last = ((u64)at + len - 1) / PAGE_SIZE;
+
+	return mem_page_writable(first, (u64)at) &&
+	       (likely(first == last) || mem_page_writable(last, (u64)at + len - 8));
+}
+
 /* Length of the string at s, at most max; -1: not readable, or longer. */
 HIDDEN long mem_strlen(const char *s, size_t max);
 

@@ -198,13 +198,13 @@ static void find_about(const struct question *q, struct about *to)
 		to->is_other = to->other.id != 0;
 		return;
 	}
-	if (dir_child(q->dirfd, q->path, q->path_len, &to->dir)) {
+	if (dir_child(q->dirfd, q->path, &to->dir)) {
 		to->is_child = true;
 		to->child = (struct subject){ .kind = ABOUT_CHILD,
 					      .id = dir_number(to->dir.dir),
 					      .generation = to->dir.dir->generation,
-					      .text = to->dir.name,
-					      .len = to->dir.len };
+					      .text = (const char *)to->dir.name.words,
+					      .len = to->dir.name.len };
 	}
 	to->is_other = q->dirfd == AT_FDCWD || q->path[0] == '/';
 	to->other = (struct subject){ .kind = ABOUT_PATH, .text = q->path, .len = q->path_len };

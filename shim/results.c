@@ -132,54 +132,30 @@ static void drop_used_up(void)
 	}
 }
 
-// The last bytes of a name: as many as a word holds, or all of them.
-static u64 last_word(const char *name, u32 len)
+static const u64 *words_of(const struct cosy_bpf_child *child)
 {
-	u64 word = 0;
-
-	if (len >= 8)
-		return load_word(name + len - 8);
-	for (; len; len--)
-		word = word << 8 | (u8)name[len - 1];
-	return word;
+	return (const u64 *)(child + 1);
 }
 
-static u32 hash_name(const char *name, u32 len)
+static const struct cosy_bpf_child *child_at(const struct results *r, u32 entry)
 {
-	u64 h = len ^ last_word(name, len);
-
-	for (; len > 8; len -= 8, name += 8)
-		h = ((h << 5 | h >> 59) ^ load_word(name)) * 0x9e3779b97f4a7c15ul;
-	return (u32)(h * 0x9e3779b97f4a7c15ul >> 32);
+	return (const void *)(r->data + ((entry & OFFSET) - 1) * 8);
 }
 
-static const char *name_of(const struct cosy_bpf_child *child)
+static bool same_name(const struct cosy_bpf_child *child, const u64 *words, u32 len)
 {
-	return (const char *)(child + 1);
-}
-
-static bool same_name(const struct cosy_bpf_child *child, const char *name, u32 len)
-{
-	const char *ours = name_of(child);
-
-	if (child->namelen != len || last_word(ours, len) != last_word(name, len))
-		return false;
-	for (; len > 8; len -= 8, ours += 8, name += 8)
-		if (load_word(ours) != load_word(name))
-			return false;
-	return true;
+	return child->namelen == len && name_equal(words_of(child), words, len);
 }
 
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct results *r, const char *name, u32 len, u32 hash)
+static u32 *place(const struct results *r, const u64 *words, u32 len, u32 hash)
 {
 	for (u32 i = hash;; i++) {
 		u32 *at = &r->index[i & r->mask];
 
 		if (!*at)
 			return at;
-		if ((*at & TAG) == (hash & TAG) &&
-		    same_name((const void *)(r->data + ((*at & OFFSET) - 1) * 8), name, len))
+		if ((*at & TAG) == (hash & TAG) && same_name(child_at(r, *at), words, len))
 			return at;
 	}
 }
@@ -232,8 +208,8 @@ static bool index_page(struct results *r, u32 at, u32 end)
 		if (size > end - at)
 			return false;
 		r->records++;
-		hash = hash_name(name_of(child), child->namelen);
-		free = place(r, name_of(child), child->namelen, hash);
+		hash = name_hash(words_of(child), child->namelen);
+		free = place(r, words_of(child), child->namelen, hash);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
 			*free = (at / 8 + 1) | (hash & TAG);
@@ -246,6 +222,7 @@ bool results_add(struct results *r)
 	const struct cosy_bpf_run *run = &staging->run;
 
 	r->dev = run->dev;
+	r->st_dev = st_dev(run->dev);
 	r->blksize = run->blksize;
 	r->mnt_id = run->mnt_id;
 	r->sb_flags = run->sb_flags;
@@ -309,7 +286,7 @@ u32 results_waiting(void)
 	return waiting;
 }
 
-enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len, struct record *to)
+enum cosy_decline results_find(struct results_ref ref, const struct name *name, struct record *to)
 {
 	struct results *r = results_of(ref);
 	enum cosy_decline why = r ? results_fresh(r) : COSY_DECLINE_ABSENT;
@@ -317,11 +294,11 @@ enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len
 
 	if (why != COSY_DECLINES)
 		return why;
-	at = place(r, name, len, hash_name(name, len));
+	at = place(r, name->words, name->len, name->hash);
 	if (!*at)
 		return COSY_DECLINE_ABSENT;
 	to->results = r;
-	to->child = (const void *)(r->data + ((*at & OFFSET) - 1) * 8);
+	to->child = child_at(r, *at);
 	to->served = at;
 	return COSY_DECLINES;
 }

@@ -9,6 +9,7 @@
 
 #include "cosy_stats.h"
 #include "executor.h"
+#include "name.h"
 #include "sys.h"
 
 /* Results, while they last. */
@@ -30,6 +31,7 @@ struct results {
 	u16 site; /* --stats: number of the call site that made it run */
 	struct run_start start;
 	u32 dev, blksize, mnt_id, sb_flags; /* of the directory, see struct cosy_bpf_run */
+	u64 st_dev; /* as stat tells it */
 	u32 *index; /* by hash: record offset / 8 + 1, bits of hash, 8 bits `served` */
 	u32 mask; /* places of the index, minus 1 */
 	u8 *data; /* behind the index */
@@ -44,6 +46,14 @@ struct record {
 	const struct cosy_bpf_child *child;
 	u32 *served; /* bits 24..31: kinds of call answered */
 };
+
+/* st_dev and st_rdev as the kernel writes them (new_encode_dev). */
+static inline u64 st_dev(u32 dev)
+{
+	u32 major = dev >> 20, minor = dev & 0xfffff;
+
+	return (minor & 0xff) | major << 8 | (u64)(minor & ~0xffu) << 12;
+}
 
 HIDDEN bool results_start(void);
 HIDDEN void results_begin(struct run_start *start);
@@ -67,7 +77,7 @@ HIDDEN u32 results_waiting(void);
 /* NULL: they made room for others. */
 HIDDEN struct results *results_of(struct results_ref ref);
 /* COSY_DECLINES: found. */
-HIDDEN enum cosy_decline results_find(struct results_ref ref, const char *name, u32 len,
+HIDDEN enum cosy_decline results_find(struct results_ref ref, const struct name *name,
 				      struct record *to);
 /* Is it still of this epoch and young enough? COSY_DECLINES: yes. */
 HIDDEN enum cosy_decline results_fresh(const struct results *r);

@@ -21,6 +21,7 @@ typedef __s32 s32;
 typedef __s64 s64;
 
 #define HIDDEN __attribute__((visibility("hidden")))
+#define COLD __attribute__((cold, noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -110,6 +111,23 @@ static inline u64 zero_bytes(u64 word)
 static inline bool has_byte(u64 word, u8 byte)
 {
 	return zero_bytes(word ^ byte * 0x0101010101010101ul);
+}
+
+/* For the few bytes of names and paths: no call, and whole words, the last of which may overlap. */
+static inline bool same_bytes(const void *a, const void *b, size_t n)
+{
+	const u8 *x = a, *y = b;
+
+	if (n >= 8) {
+		for (size_t i = 0; i + 8 < n; i += 8)
+			if (load_word(x + i) != load_word(y + i))
+				return false;
+		return load_word(x + n - 8) == load_word(y + n - 8);
+	}
+	for (size_t i = 0; i < n; i++)
+		if (x[i] != y[i])
+			return false;
+	return true;
 }
 
 HIDDEN void *memcpy(void *restrict to, const void *restrict from, size_t n);

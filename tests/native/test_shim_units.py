@@ -45,3 +45,13 @@ def test_results_are_their_own_directorys(compiled: Compiler) -> None:
         "in its place: 10, alone",
         "in another epoch: 0",
     ]
+
+
+def test_names_are_read_as_far_as_memory_goes(compiled: Compiler) -> None:
+    assert lines_of(compiled, "name.c") == [
+        "within a page: 255, up to its end: 255, across: 4845",
+        "one byte too long: 0",
+        "no names: 9, names: 8",
+        "cut by memory that cannot be read: 19",
+        "nowhere: 0",
+    ]

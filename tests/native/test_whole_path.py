@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench.harness import script
-from tests.conftest import DEADLINE_S, plain_environment
+from tests.conftest import DEADLINE_S, Compiler, plain_environment
 
 FILES = 400
 
@@ -111,6 +112,23 @@ def test_compounds_answer_most_questions(env: dict[str, str], tree: Path, profil
     assert b"served" in done.stderr
     numbers = [int(word) for word in done.stderr.replace(b",", b"").split() if word.isdigit()]
     assert max(numbers) >= FILES
+
+
+@pytest.mark.usefixtures("executor")
+def test_pointers_that_lead_nowhere(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path
+) -> None:
+    """The kernel says EFAULT; the shim, which looks first, must not fall over them."""
+    for i in range(FILES):
+        (tmp_path / f"a-name-of-some-length-{i}").touch()
+    program = compiled("pointers.c")
+    native = subprocess.run([program, tmp_path], env=env, capture_output=True, check=True)
+    assert native.stdout.count(b"EFAULT") == 28
+    under = call(env, "cosy-auto", "--stats", program, tmp_path)
+    assert (under.stdout, under.returncode) == (native.stdout, 0)
+    served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)
+    assert served is not None
+    assert int(served[1]) > FILES // 4
 
 
 REST = """

@@ -3,6 +3,8 @@
  * Results of several directories side by side (shim/results.c), filled by hand: what each name
  * leads to must be that directory's own, also where the index or the room ran out on the way.
  */
+#include "../../../shim/mem.c"
+#include "../../../shim/name.c"
 #include "../../../shim/results.c"
 
 #include <stdio.h>
@@ -51,11 +53,12 @@ static int found(struct results_ref ref, u32 dir, u32 first, u32 n)
 	int ours = 0;
 
 	for (u32 i = first; i < first + n; i++) {
-		char name[NAME_LEN];
+		char text[NAME_LEN + 1] = "";
+		struct name name;
 		struct record rec;
 
-		write_name(name, i);
-		if (results_find(ref, name, NAME_LEN, &rec) != COSY_DECLINES)
+		write_name(text, i);
+		if (!name_take(&name, text) || results_find(ref, &name, &rec) != COSY_DECLINES)
 			continue;
 		if (rec.child->ino != dir)
 			return -1;

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Names in the program's memory (shim/name.c): of every length, at every distance from a page's
+ * end, behind which nothing can be read; and paths that are no names.
+ */
+#include "../../../shim/mem.c"
+#include "../../../shim/name.c"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define LONGEST 255u
+
+static u8 *pages; // three; the last cannot be read
+
+// Wrong words, length or hash.
+static bool differs(const struct name *name, const char *s, u32 len)
+{
+	u64 words[NAME_WORDS] = { 0 };
+
+	memcpy(words, s, len);
+	return name->len != len || !name_equal(name->words, words, len) ||
+	       name->hash != name_hash(words, len);
+}
+
+static u32 taken(u32 len, u32 distance, u32 page)
+{
+	char *s = (char *)pages + (page + 1) * PAGE_SIZE - distance;
+	struct name name;
+
+	memset(pages, 'x', 2 * PAGE_SIZE);
+	for (u32 i = 0; i < len; i++)
+		s[i] = (char)('a' + i % 26);
+	s[len] = 0;
+	return name_take(&name, s) && !differs(&name, s, len);
+}
+
+int main(void)
+{
+	static const char *const none[] = { "",
+					    ".",
+					    "..",
+					    "/",
+					    "a/b",
+					    "a/",
+					    "long-name/b",
+					    "longer-name-behind/b",
+					    "longer/name-behind" };
+	static const char *const some[] = { "a",       "...",	   ".a",	   "..a",
+					    "abcdefg", "abcdefgh", "\x2e\x80\xff", "a.b" };
+	u32 within = 0, across = 0, at_end = 0, refused = 0, accepted = 0;
+	struct name name;
+	char *s;
+
+	pages = mmap(NULL, 3 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		     0);
+	if (mprotect(pages + 2 * PAGE_SIZE, PAGE_SIZE, PROT_NONE))
+		return 1;
+	for (u32 len = 1; len <= LONGEST; len++) {
+		within += taken(len, 600, 0);
+		at_end += taken(len, len + 1, 1);
+		for (u32 distance = 1; distance < 20; distance++)
+			across += taken(len, distance, 0);
+	}
+	printf("within a page: %u, up to its end: %u, across: %u\n", within, at_end, across);
+	printf("one byte too long: %d\n", taken(LONGEST + 1, 600, 0));
+	for (u32 i = 0; i < ARRAY_SIZE(none); i++)
+		refused += !name_take(&name, none[i]);
+	for (u32 i = 0; i < ARRAY_SIZE(some); i++)
+		accepted += name_take(&name, some[i]);
+	printf("no names: %u, names: %u\n", refused, accepted);
+	refused = 0;
+	for (u32 distance = 1; distance < 20; distance++) {
+		s = (char *)pages + 2 * PAGE_SIZE - distance;
+		memset(s, 'x', distance);
+		refused += !name_take(&name, s);
+	}
+	printf("cut by memory that cannot be read: %u\n", refused);
+	printf("nowhere: %d\n",
+	       name_take(&name, NULL) + name_take(&name, (char *)pages + 2 * PAGE_SIZE));
+	return 0;
+}
