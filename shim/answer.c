@@ -221,8 +221,13 @@ static enum cosy_decline answer_statx(const struct attr_call *call, const struct
 	st->stx_size = c->size;
 	st->stx_blocks = c->blocks;
 	st->stx_atime = stamp(c->atime_sec, c->atime_nsec);
-	st->stx_mtime = stamp(c->mtime_sec, c->mtime_nsec);
-	st->stx_ctime = stamp(c->ctime_sec, c->ctime_nsec);
+	// Of multigrain timestamps the kernel tells none when neither was asked for.
+	if (t->mask & (STATX_MTIME | STATX_CTIME)) {
+		st->stx_mtime = stamp(c->mtime_sec, c->mtime_nsec);
+		st->stx_ctime = stamp(c->ctime_sec, c->ctime_nsec);
+	} else {
+		st->stx_mtime = st->stx_ctime = stamp(0, 0);
+	}
 	st->stx_rdev_major = c->rdev >> 20;
 	st->stx_rdev_minor = c->rdev & 0xfffff;
 	st->stx_dev_major = t->dev_major;

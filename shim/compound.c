@@ -286,6 +286,8 @@ static int triggered(const struct attr_call *call)
  */
 static void rest(void)
 {
+	if (!fence_on(FENCE_ACCOUNT))
+		return;
 	resting = next_rest;
 	exec_rest();
 	if (next_rest < LONGEST_REST)
@@ -333,8 +335,9 @@ static bool due(u32 ci, const struct child *child)
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       account_expects(&works[ci].account, d->entries - DOTS, left(d)) &&
-	       !losing(&works[ci].account) && !sampled(c, d);
+	       (!fence_on(FENCE_ACCOUNT) ||
+		(account_expects(&works[ci].account, d->entries - DOTS, left(d)) &&
+		 !losing(&works[ci].account) && !sampled(c, d)));
 }
 
 // --- calls -----------------------------------------------------------------

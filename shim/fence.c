@@ -48,6 +48,7 @@ static const char *const names[FENCES] = {
 	[FENCE_MAX_AGE] = "max_age",
 	[FENCE_SERVED_ONCE] = "served_once",
 	[FENCE_OPEN_FILE] = "open_file",
+	[FENCE_ACCOUNT] = "account",
 };
 
 int fence_by_name(const char *name)

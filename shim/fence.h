@@ -39,6 +39,7 @@ enum cosy_fence {
 	FENCE_MAX_AGE,
 	FENCE_SERVED_ONCE,
 	FENCE_OPEN_FILE,
+	FENCE_ACCOUNT, /* no fence: what fires only where it pays */
 	FENCES
 };
 
