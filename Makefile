@@ -59,6 +59,7 @@ soak: setup $(STAMPS)/fence
 bench: setup
 	$(BIN)/python -m bench.main_job
 	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.answer_cost
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.never_slower
 	$(BIN)/python -m bench.leave_one_out

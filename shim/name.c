@@ -58,7 +58,7 @@ bool name_take(struct name *to, const char *s)
 				to->words[i] = word;
 				hash = name_mix(hash, word);
 			}
-			to->hash = (u32)(hash >> 32);
+			to->hash = name_hash_of(hash);
 			return !(slashes | has_byte(word, '/')) && is_entry(to);
 		}
 		slashes |= zero_bytes(word ^ '/' * 0x0101010101010101ul);

@@ -27,13 +27,19 @@ static inline u64 name_mix(u64 hash, u64 word)
 	return ((hash << 5 | hash >> 59) ^ word) * 0x9e3779b97f4a7c15ul;
 }
 
+// What differs at a name's end only must differ in the lowest bits, too.
+static inline u32 name_hash_of(u64 mixed)
+{
+	return (u32)(name_mix(mixed >> 32, mixed) >> 32);
+}
+
 static inline u32 name_hash(const u64 *words, u32 len)
 {
 	u64 hash = 0;
 
 	for (u32 i = 0; i < name_words(len); i++)
 		hash = name_mix(hash, words[i]);
-	return (u32)(hash >> 32);
+	return name_hash_of(hash);
 }
 
 static inline bool name_equal(const u64 *a, const u64 *b, u32 len)

@@ -53,5 +53,6 @@ def test_names_are_read_as_far_as_memory_goes(compiled: Compiler) -> None:
         "one byte too long: 0",
         "no names: 9, names: 8",
         "cut by memory that cannot be read: 19",
+        "most names have a place of their own: 1",
         "nowhere: 0",
     ]
