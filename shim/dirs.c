@@ -83,11 +83,15 @@ enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 static struct dir_slot *slot_new(void)
 {
 	struct dir_slot *oldest;
+	u64 least = used[0];
 	u32 at = 0;
 
-	for (u32 i = 1; i < SLOTS; i++)
-		if (used[i] < used[at])
+	for (u32 i = 1; i < SLOTS; i++) {
+		if (used[i] < least) {
+			least = used[i];
 			at = i;
+		}
+	}
 	path_keys[at] = 0;
 	oldest = &slots[at];
 	results_give_up(oldest->results); // nothing finds them any more
@@ -122,9 +126,14 @@ static struct dir_slot *slot_by_path(const char *path, size_t len)
 {
 	u64 key = path_key(path, len);
 
-	for (u32 i = 0; i < SLOTS; i++, last = (last + 1) % SLOTS)
-		if (path_keys[last] == key && same_bytes(slots[last].path, path, len))
-			return &slots[last];
+	for (u32 i = 0; i < SLOTS; i++) {
+		u32 at = (last + i) % SLOTS;
+
+		if (path_keys[at] == key && same_bytes(slots[at].path, path, len)) {
+			last = at;
+			return &slots[at];
+		}
+	}
 	return NULL;
 }
 
@@ -148,6 +157,8 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 	memcpy(d->path, path, len);
 	d->path[len] = 0;
 	path_keys[d - slots] = len ? path_key(path, len) : 0;
+	if (len)
+		last = (u32)(d - slots);
 	d->fd = fd;
 	d->open_epoch = epoch;
 	d->open_tsc = tsc;
