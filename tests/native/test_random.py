@@ -82,7 +82,7 @@ def test_answers_of_the_reference_executor(runner: Runner, life: Life, seed: int
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_answers_over_a_long_life(fence_runner: Runner, life: Life, seed: int) -> None:
     orders = {"nofence": ALWAYS}
-    assert life(fence_runner, seed, 1 + seed % 4, rounds=20 * ROUNDS, orders=orders) == []
+    assert life(fence_runner, seed, 1 + seed % 4, rounds=10 * ROUNDS, orders=orders) == []
 
 
 @pytest.mark.usefixtures("executor")
