@@ -164,12 +164,39 @@ static void ask_xattr(struct life *l, const char *path)
 		differs(l, "getxattr(%s, %s) = %ld (%d)", path, name, ret, why);
 }
 
-static void ask(struct life *l, int dir, const char *path, const char *whole)
+// The same path in other words; mostly in the same.
+static void spell(struct life *l, const char *path, char *to)
 {
+	static const char *const ways[] = { "%s//%s", "%s/./%s", "%s/../%s/%s", "%s/%s/",
+					    "%s///%s/." };
+	unsigned int way = below(l, 40);
+	const char *slash = strrchr(path, '/'), *before = slash;
+	char head[PATH_MAX / 2], folder[NAME_MAX];
+
+	snprintf(to, PATH_MAX, "%s", path);
+	if (way >= 5)
+		return;
+	while (before > path && before[-1] != '/')
+		before--;
+	snprintf(head, sizeof(head), "%.*s", (int)(slash - path), path);
+	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - before), before);
+	if (way == 2)
+		snprintf(to, PATH_MAX, ways[way], head, folder, slash + 1);
+	else
+		snprintf(to, PATH_MAX, ways[way], head, slash + 1);
+}
+
+static void ask(struct life *l, int dir, const char *path, const char *plain)
+{
+	char whole[PATH_MAX];
 	int flags = below(l, 4) ? AT_SYMLINK_NOFOLLOW : 0;
 
+	spell(l, plain, whole);
 	l->asked++;
-	switch (below(l, 6)) {
+	switch (below(l, 7)) {
+	case 6:
+		ask_stat(l, dir, whole, flags); // the descriptor does not matter
+		break;
 	case 0:
 		ask_statx(l, dir, path, flags);
 		break;
@@ -189,9 +216,10 @@ static void ask(struct life *l, int dir, const char *path, const char *whole)
 static void scan(struct life *l)
 {
 	unsigned int at = below(l, OPEN), folder = below(l, FOLDERS);
-	char path[PATH_MAX], entries[8192];
+	char plain[PATH_MAX], path[PATH_MAX], entries[8192];
 
-	folder_path(l, folder, path);
+	folder_path(l, folder, plain);
+	spell(l, plain, path);
 	if (l->fds[at] >= 0)
 		close(l->fds[at]);
 	l->fds[at] = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
