@@ -41,7 +41,6 @@ def learn(folder: Path) -> list[Path]:
     from tracer.raw import RawError
     from tracer.target import DatasetError
 
-    dataset = folder / "run.cosytrace"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > MOST_RAW_BYTES:
         raise SynthError(
@@ -50,8 +49,7 @@ def learn(folder: Path) -> list[Path]:
         )
     try:
         costs = here()
-        _convert(folder, dataset)
-        found = mine([dataset], costs)
+        found = mine([_convert(folder)], costs)
     except (CalibrationError, DatasetError, RawError, OSError) as error:
         raise SynthError(f"cannot learn from {folder}: {error}") from None
 
@@ -87,23 +85,29 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _convert(folder: Path, dataset: Path) -> None:
+def _convert(folder: Path) -> Path:
+    """The dataset, named by the program that was run and when: profiles say where they are from."""
     from tracer.convert import write_dataset
-    from tracer.dataset import Writer
+    from tracer.dataset import Dataset, Writer
     from tracer.raw import read_folder
 
     raw = read_folder(folder)
+    now = datetime.datetime.now().astimezone()
+    dataset = folder / "run.cosytrace"
     meta = {
         "backend": "shim",
         "kernel": os.uname().release,
         "clock": "tsc, CLOCK_MONOTONIC",
         "command": [],
-        "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "recorded": now.isoformat(timespec="seconds"),
         "wall_ns": 0,
         "tool_version": "cosy-auto --learn",
     }
     with Writer(dataset) as writer:
         write_dataset(raw, writer, meta)
+    exes = Dataset(dataset).processes().sort_by("start_ns")["exe"].to_pylist()
+    program = Path(exes[0]).name if exes and exes[0] else "run"
+    return dataset.rename(folder / f"{program}-{now:%Y-%m-%d-%H%M}.cosytrace")
 
 
 def main(argv: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -399,4 +400,6 @@ def test_learning_stores_a_profile(auto: Auto) -> None:
     assert stored.exists(), log.read_text() if log.exists() else "no log"
     (motifs,) = stored.with_suffix(".runs").glob("*.motifs.json")
     assert json.loads(motifs.read_bytes())["calibration"] == costs.to_json()
+    text = stored.with_suffix(".cosy").read_text()
+    assert re.search(r"from traces .*: du-\d{4}-\d\d-\d\d-\d{4} [\d,]+", text), text
     assert str(stored).encode() in auto("--explain", "du").stdout
