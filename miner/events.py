@@ -7,7 +7,7 @@ the piece before that open something or read a directory: what a call means ofte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -177,10 +177,12 @@ class Events:
         the call in another way does not save it.
         """
         sample = slice(None, None, (len(self) >> _SAMPLE_BITS) + 1)
-        nr, work_ns = self.nr[sample], self.work_ns[sample]
+        nr, work_ns = self.nr[sample].copy(), self.work_ns[sample].copy()
         limit = np.full(CALL_NUMBERS, np.iinfo(np.int64).max)
-        for number in np.unique(nr).tolist():
-            limit[number] = max(int(UNUSUAL * np.median(work_ns[nr == number])), 1)
+        by_number = np.argsort(nr, kind="stable")
+        begin = np.flatnonzero(np.diff(nr[by_number], prepend=-1))
+        for rows in np.split(by_number, begin[1:]):
+            limit[nr[rows[:1]]] = max(int(UNUSUAL * np.median(work_ns[rows])), 1)
         out: Ints = np.minimum(self.work_ns, limit[self.nr])
         return out
 
@@ -191,7 +193,7 @@ class Events:
 
     def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
         """Argument `index` of the events as the int that the kernel takes it for."""
-        return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
+        return self.args[:, index][rows].astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
 def _fill(out: NDArray[Any], chunks: Iterable[pa.Array], missing: int) -> None:
@@ -208,14 +210,13 @@ def _fill(out: NDArray[Any], chunks: Iterable[pa.Array], missing: int) -> None:
             part[chunk.is_null().to_numpy(zero_copy_only=False)] = missing
 
 
-def _ints(table: pa.Table, name: str, missing: int) -> Ints:
-    out = np.empty(len(table), dtype=np.int64)
-    _fill(out, table.column(name).chunks, missing)
+def _ints(column: pa.ChunkedArray, missing: int) -> Ints:
+    out = np.empty(len(column), dtype=np.int64)
+    _fill(out, column.chunks, missing)
     return out
 
 
-def _strings(table: pa.Table, name: str) -> Strings:
-    column = table.column(name)
+def _strings(column: pa.ChunkedArray) -> Strings:
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if column.num_chunks == 0:
@@ -226,8 +227,8 @@ def _strings(table: pa.Table, name: str) -> Strings:
     return Strings(codes, chunks[0].dictionary)
 
 
-def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32]]:
-    column = table.column("names").combine_chunks()
+def _names(column: pa.ChunkedArray) -> tuple[Ints, Ints, NDArray[np.uint32]]:
+    column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
     known: Bools = column.is_valid().to_numpy(zero_copy_only=False)
@@ -274,7 +275,7 @@ def _kinds(column: pa.ChunkedArray) -> Ints:
 
 def _objects(table: pa.Table, rows: Ints) -> Objects:
     """The objects of `table`; `rows`: numbers of the piece's rows, rising."""
-    event = _ints(table, "event", -1)
+    event = _ints(table.column("event"), -1)
     opened = event >= 0
     at = np.minimum(np.searchsorted(rows, event), max(len(rows) - 1, 0))
     here = opened & (rows[at] == event) if len(rows) else np.zeros(len(event), bool)
@@ -294,9 +295,9 @@ class Opened(NamedTuple):
     number: Ints  # by event: index into ids, -1: none
 
 
-def object_numbers(table: pa.Table) -> tuple[Ints, Ints]:
+def object_numbers(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
     """The object_ids of events, rising, and by event the index of its own, -1: none."""
-    id_of = _ints(table, "object_id", -1)
+    id_of = _ints(column, -1)
     highest = int(id_of.max(initial=-1))
     used = np.zeros(highest + 2, dtype=bool)  # the last one is for none
     used[id_of] = True
@@ -306,8 +307,8 @@ def object_numbers(table: pa.Table) -> tuple[Ints, Ints]:
     return ids, number[id_of].astype(np.int64)
 
 
-def from_tables(
-    table: pa.Table,
+def from_columns(
+    column: Callable[[str], pa.ChunkedArray],
     rows: Ints,
     before: int,
     objects: Opened,
@@ -316,35 +317,35 @@ def from_tables(
     meta: Mapping[str, Any],
     source: str,
 ) -> Events:
-    """Events from the columns COLUMNS of rows `rows` of a dataset.
+    """Events from rows `rows` of a dataset; `column` reads one of COLUMNS, each is asked for once.
 
     before: rows in front that belong to the piece before.
     """
-    start, end, names = _names(table)
+    start, end, names = _names(column("names"))
     args = np.empty((len(rows), 6), dtype=np.uint64, order="F")  # a column is contiguous
     for i in range(6):
-        _fill(args[:, i], table.column(f"a{i}").chunks, 0)
+        _fill(args[:, i], column(f"a{i}").chunks, 0)
     known = objects.table.column("object_id").to_numpy().astype(np.int64)
     at = np.searchsorted(known, objects.ids)
     here = np.append(known, -1)[at] == objects.ids
     local = np.append(np.where(here, at, -1), -1)[objects.number]
     return Events(
-        t_ns=_ints(table, "t_ns", 0),
-        dur_ns=_ints(table, "dur_ns", 0),
-        pid=_ints(table, "pid", 0),
-        tid=_ints(table, "tid", 0),
-        nr=_ints(table, "nr", -1),
+        t_ns=_ints(column("t_ns"), 0),
+        dur_ns=_ints(column("dur_ns"), 0),
+        pid=_ints(column("pid"), 0),
+        tid=_ints(column("tid"), 0),
+        nr=_ints(column("nr"), -1),
         args=args,
-        ret=_ints(table, "ret", int(NO_RET)),
-        path=_strings(table, "path"),
-        path2=_strings(table, "path2"),
-        bytes_in=_ints(table, "bytes_in", 0),
-        bytes_out=_ints(table, "bytes_out", 0),
+        ret=_ints(column("ret"), int(NO_RET)),
+        path=_strings(column("path")),
+        path2=_strings(column("path2")),
+        bytes_in=_ints(column("bytes_in"), 0),
+        bytes_out=_ints(column("bytes_out"), 0),
         names_start=start,
         names_end=end,
         names=names,
-        st_mode=_ints(table, "st_mode", -1),
-        st_size=_ints(table, "st_size", -1),
+        st_mode=_ints(column("st_mode"), -1),
+        st_size=_ints(column("st_size"), -1),
         object=local,
         objects=_objects(objects.table, rows),
         processes=images,

@@ -57,8 +57,8 @@ def _pool(workers: int, tasks: Sequence[Task]) -> Iterator[Partial]:
     try:
         with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
             waiting = [pool.submit(_mine_tasks, tasks[s]) for s in shares(len(tasks), workers)]
-            # The clusters' library takes a second to import: better now than at the end.
-            import_module("sklearn.cluster")
+            # What clusters need takes half a second to import: better now than at the end.
+            import_module("scipy.cluster.hierarchy")
             while waiting:
                 yield from waiting.pop(0).result()
     except BrokenProcessPool:

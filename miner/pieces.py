@@ -201,46 +201,85 @@ def _object_group(source: str, recording: str, group: int | None) -> pa.Table:
     return file.read_row_group(group, columns=columns).sort_by("object_id")
 
 
-def _own_rows(dataset: Dataset, piece: Piece) -> pa.Table:
-    table = dataset.events_file.read_row_groups(list(piece.groups), columns=events.COLUMNS)
-    return table.slice(piece.start - piece.first, piece.stop - piece.start)
+class _Columns:
+    """The columns of a piece, read one by one: the memory of one serves for the next, and fewer
+    pages have to be cleared than for a whole table.
+
+    front: the rows of the piece before that explain others; `kept`: those of this piece, for the
+    next one.
+    """
+
+    def __init__(self, dataset: Dataset, piece: Piece, front: _Front, keep: bool) -> None:
+        self._file = dataset.events_file
+        self._piece = piece
+        self._front = front
+        self.rows = np.concatenate([front.rows, np.arange(piece.start, piece.stop)])
+        self.kept = _Front(np.zeros(0, np.int64), {})
+        self._early: dict[str, pa.ChunkedArray] = {}
+        if keep:
+            self._early = {name: self._read(name) for name in ("nr", "ret")}
+            self.kept = _Front(_explaining(self._early["nr"], self._early["ret"], piece), {})
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        piece = self._piece
+        table = self._file.read_row_groups(list(piece.groups), columns=[name], use_threads=False)
+        return table.column(name).slice(piece.start - piece.first, piece.stop - piece.start)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """The rows of the piece before, then those of the piece."""
+        own = self._early.pop(name, None) or self._read(name)
+        if len(self.kept.rows):
+            self.kept.columns[name] = own.take(pa.array(self.kept.rows - self._piece.start))
+        front = self._front.columns.get(name)
+        return pa.chunked_array([*front.chunks, *own.chunks], own.type) if front else own
 
 
 def _recording(dataset: Dataset) -> str:
     return f"{dataset.meta['recorded']}, {dataset.meta['wall_ns']} ns, {len(dataset)} events"
 
 
-@lru_cache(maxsize=1)
-def _explaining(source: str, recording: str, piece: Piece) -> tuple[pa.Table, Ints]:
-    """Rows of a piece that explain later ones: opens, directory readings, and their numbers."""
-    del recording
-    dataset = Dataset(source)
-    # Only the row groups that hold its end.
-    metadata = dataset.events_file.metadata
-    groups, first = list(piece.groups), piece.first
-    while len(groups) > 1 and first + metadata.row_group(groups[0]).num_rows <= _front(piece):
-        first += metadata.row_group(groups.pop(0)).num_rows
-    start = max(piece.start, _front(piece))
-    part = replace(piece, start=start, groups=tuple(groups), first=first)
-    return _select(_own_rows(dataset, part), piece)
+@dataclass(frozen=True)
+class _Front:
+    """Rows of a piece that explain later ones: opens and directory readings."""
+
+    rows: Ints  # their numbers in the trace
+    columns: dict[str, pa.ChunkedArray]
 
 
-def _front(piece: Piece) -> int:
-    """The first row of a piece that may explain later ones."""
-    return max(piece.start, piece.stop - EXPLAINING_ROWS)
-
-
-def _select(table: pa.Table, piece: Piece) -> tuple[pa.Table, Ints]:
+def _explaining(nr: pa.ChunkedArray, ret: pa.ChunkedArray, piece: Piece) -> Ints:
+    """Numbers of the rows of a piece that may explain later ones."""
     calls = syscalls.by_name()
     numbers = [call.nr for call in calls.values() if call.returns_fd]
     numbers += [calls["getdents64"].nr, calls["getdents"].nr]
-    at = np.flatnonzero(pc.is_in(table.column("nr"), pa.array(numbers, pa.int16())).to_numpy())
-    made = pc.greater_equal(table.column("ret").take(at), 0)
-    at = at[pc.fill_null(made, False).to_numpy()]
-    return table.take(at), at + piece.stop - len(table)
+    first = max(piece.stop - EXPLAINING_ROWS, piece.start) - piece.start
+    made = pc.and_(
+        pc.is_in(nr.slice(first), pa.array(numbers, pa.int16())),
+        pc.fill_null(pc.greater_equal(ret.slice(first), 0), False),
+    )
+    found: Ints = np.flatnonzero(made.to_numpy()) + piece.start + first
+    return found
 
 
-_last: dict[str, tuple[Piece, tuple[pa.Table, Ints]]] = {}
+def _front_of(dataset: Dataset, piece: Piece) -> _Front:
+    """The rows of a piece, which another process mines, that explain later ones."""
+    # Only the row groups that hold its end.
+    metadata = dataset.events_file.metadata
+    groups, first = list(piece.groups), piece.first
+    while len(groups) > 1:
+        behind = first + metadata.row_group(groups[0]).num_rows
+        if behind > piece.stop - EXPLAINING_ROWS:
+            break
+        first = behind
+        groups.pop(0)
+    start = max(piece.start, piece.stop - EXPLAINING_ROWS)
+    part = replace(piece, start=start, groups=tuple(groups), first=first)
+    columns = _Columns(dataset, part, _Front(np.zeros(0, np.int64), {}), keep=True)
+    for name in events.COLUMNS:
+        columns.column(name)
+    return columns.kept
+
+
+_last: dict[str, tuple[Piece, _Front]] = {}
 """The explaining rows of the piece that this process read last: mostly the one before the next."""
 
 
@@ -248,32 +287,30 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
     """Read a piece; raises `tracer.target.DatasetError`."""
     dataset = Dataset(trace.source)
     try:
-        table = _own_rows(dataset, piece)
-        rows = np.arange(piece.start, piece.stop)
         recording = _recording(dataset)
         kept = _last.get(recording)
         _last.clear()
-        context = 0
+        front = _Front(np.zeros(0, np.int64), {})
         if before is not None:
-            front = (
-                kept[1]
-                if kept and kept[0] == before
-                else _explaining(trace.source, recording, before)
-            )
-            context = len(front[1])
-            table = pa.concat_tables([front[0], table])
-            rows = np.concatenate([front[1], rows])
-        if piece.stop < trace.rows:
-            skipped = context + _front(piece) - piece.start
-            _last[recording] = piece, _select(table.slice(skipped), piece)
-        ids, number = events.object_numbers(table)
+            front = kept[1] if kept and kept[0] == before else _front_of(dataset, before)
+        columns = _Columns(dataset, piece, front, keep=piece.stop < trace.rows)
+        ids, number = events.object_numbers(columns.column("object_id"))
         objects = events.Opened(_objects(dataset, trace.source, ids), ids, number)
-        found = events.from_tables(
-            table, rows, context, objects, trace.images, trace.moves, trace.meta, trace.source
+        found = events.from_columns(
+            columns.column,
+            columns.rows,
+            len(front.rows),
+            objects,
+            trace.images,
+            trace.moves,
+            trace.meta,
+            trace.source,
         )
+        if piece.stop < trace.rows:
+            _last[recording] = piece, columns.kept
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _reads_failed(trace.source, error) from error
-    if len(found) > 1 and bool(np.any(np.diff(found.t_ns) < 0)):
+    if len(found) > 1 and bool(np.any(found.t_ns[1:] < found.t_ns[:-1])):
         raise DatasetError(f"events are not sorted by t_ns: {trace.source}: record it again")
     return found
 

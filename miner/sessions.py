@@ -117,17 +117,17 @@ def copies(annotated: Annotated) -> Body | None:
     events = annotated.events
     moved = is_one(events.nr, *_READS, *_WRITES) & (events.ret > 0) & events.own
     rows = np.flatnonzero(moved & (events.object >= 0))
+    buffer, _ = dense(events.args[:, 1][rows].view(np.int64))
+    thread = events.thread[rows]
+    sort = order(thread, buffer)
+    rows, buffer, thread = rows[sort], buffer[sort], thread[sort]
     is_read = is_one(events.nr[rows], *_READS)
-    buffer, _ = dense(events.args[rows, 1].view(np.int64))
-    sort = order(events.thread[rows], buffer)
-    rows, is_read = rows[sort], is_read[sort]
-    same = (events.args[rows, 1][1:] == events.args[rows, 1][:-1]) & (
-        events.thread[rows][1:] == events.thread[rows][:-1]
-    )
-    pair = is_read[:-1] & ~is_read[1:] & same
-    pair &= events.args[rows, 2][1:].astype(np.int64) == events.ret[rows][:-1]
-    pair &= events.object[rows][1:] != events.object[rows][:-1]
-    source, target = rows[:-1][pair], rows[1:][pair]
+    pair = is_read[:-1] & ~is_read[1:] & (buffer[1:] == buffer[:-1]) & (thread[1:] == thread[:-1])
+    at = np.flatnonzero(pair)
+    source, target = rows[at], rows[at + 1]
+    copied = events.args[:, 2][target].astype(np.int64) == events.ret[source]
+    copied &= events.object[target] != events.object[source]
+    source, target = source[copied], target[copied]
     if not len(source):
         return None
     by_instance = order(events.object[source], events.object[target])
