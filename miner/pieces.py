@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 
 from miner import events
 from miner.events import Events, Ints, Process
-from miner.paths import Move, moves
+from miner.paths import Move, Moves
 from tracer import syscalls
 from tracer.dataset import Dataset
 from tracer.target import DatasetError
 
-PIECE_ROWS = 1 << 21
+PIECE_ROWS = 3 << 20
 EXPLAINING_ROWS = 1 << 19  # of the piece before, in which opens and readings are looked for
 _ANY_PID = (-(1 << 31), (1 << 31) - 1)
 
@@ -39,7 +39,7 @@ class Trace:
     meta: Mapping[str, Any]
     rows: int
     images: list[Process]
-    moves: list[Move]
+    moves: list[Move]  # `tasks` finds them, those that pieces are mined with
     unended: int  # processes whose end the trace does not have
 
 
@@ -60,14 +60,21 @@ def _reads_failed(source: str, error: Exception) -> DatasetError:
 
 
 def cut(file: pq.ParquetFile, size: int) -> list[Piece]:
-    """Pieces of about `size` rows; row groups stay whole unless they are larger."""
+    """Pieces of up to `size` rows; row groups stay whole unless they are larger.
+
+    Of a trace that is more than one no piece has much more than half of what is left: so small ones
+    come last, and processes end together.
+    """
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
     found: list[Piece] = []
     group = 0
     while group < len(sizes):
         last = group + 1
-        while last < len(sizes) and bounds[last + 1] - bounds[group] <= size:
+        enough = size if bounds[-1] <= size else (bounds[-1] - bounds[group]) // 2
+        while last < len(sizes) and bounds[last] - bounds[group] < enough:
+            if bounds[last + 1] - bounds[group] > size:
+                break
             last += 1
         groups = tuple(range(group, last))
         pids = _pids(file.metadata, groups)
@@ -92,17 +99,28 @@ Task = tuple[Trace, Piece, Piece | None]
 
 
 def tasks(trace: Trace, parts: list[Piece]) -> Iterator[Task]:
-    """A task for each piece of a trace, with the processes that its events can be about."""
+    """A task for each piece of a trace, with the processes that its events can be about.
+
+    Changes of directory are read on the way: meanwhile others can mine the first pieces.
+    """
+    dataset = Dataset(trace.source)
     images = np.array([p.pid for p in trace.images], dtype=np.int64)
-    moved = np.array([pid for pid, _, _ in trace.moves], dtype=np.int64)
+    moves, found = Moves(trace.images), list[Move]()
+    moved = np.zeros(0, dtype=np.int64)
     before: Piece | None = None
     for piece in parts:
+        try:
+            new = moves.until(*_directory_changes(dataset, trace.source, piece))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _reads_failed(trace.source, error) from error
+        found += new
+        moved = np.append(moved, np.array([pid for pid, _, _ in new], dtype=np.int64))
         known = piece.pids if before is None else piece.pids + before.pids
         low, high = min(known), max(known)
         part = replace(
             trace,
             images=[trace.images[i] for i in np.flatnonzero((images >= low) & (images <= high))],
-            moves=[trace.moves[i] for i in np.flatnonzero((moved >= low) & (moved <= high))],
+            moves=[found[i] for i in np.flatnonzero((moved >= low) & (moved <= high))],
         )
         yield part, piece, before
         before = piece
@@ -113,13 +131,12 @@ def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[
     dataset = Dataset(source)
     try:
         table = dataset.processes()
-        images = events.processes(table)
         trace = Trace(
             source=str(source),
             meta=dataset.meta,
             rows=len(dataset),
-            images=images,
-            moves=moves(images, *_directory_changes(dataset, str(source))),
+            images=events.processes(table),
+            moves=[],
             unended=_unended(table),
         )
         return trace, cut(dataset.events_file, size)
@@ -136,28 +153,39 @@ def _unended(processes: pa.Table) -> int:
     return sum(ended is None for _, ended in last.values())
 
 
-def _directory_changes(dataset: Dataset, source: str) -> tuple[pa.Table, pa.Table]:
-    """The successful chdir and fchdir calls, and the objects that these name."""
+def _directory_changes(
+    dataset: Dataset, source: str, piece: Piece
+) -> tuple[int, pa.Table, pa.Table]:
+    """When the last call of a piece began, its successful chdir and fchdir calls, and the objects
+    that these name."""
     file = dataset.events_file
     table = syscalls.by_name()
     wanted = pa.array([table["chdir"].nr, table["fchdir"].nr], pa.int16())
     columns = ["t_ns", "dur_ns", "pid", "nr", "ret", "path", "object_id"]
-    found = []
-    for group in range(file.metadata.num_row_groups):
-        numbers = file.read_row_group(group, columns=["nr"]).column("nr")
-        hits = pc.is_in(numbers, wanted)
+    found = [file.schema_arrow.empty_table().select(columns)]
+    first = piece.first
+    for group in piece.groups:
+        numbers = file.read_row_group(group, columns=["nr"], use_threads=False).column("nr")
+        hits = pc.index_in(numbers, wanted).is_valid()
         if pc.any(hits).as_py():
-            rows = file.read_row_group(group, columns=columns).filter(hits)
-            rows = rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False))
-            # The few strings that are left, without the dictionary of all.
-            text = pc.cast(rows.column("path"), pa.string())
-            found.append(rows.set_column(columns.index("path"), "path", text))
-    if not found:
-        empty = file.schema_arrow.empty_table().select(columns)
-        return empty, dataset.objects_file.schema_arrow.empty_table()
-    rows = pa.concat_tables(found)
-    ids = rows.column("object_id").drop_null().to_numpy().astype(np.int64)
-    return rows, _objects(dataset, source, np.unique(ids))
+            rows = file.read_row_group(group, columns=columns, use_threads=False)
+            here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
+            at = np.flatnonzero(hits.to_numpy()[here]) + here.start
+            rows = rows.take(at)
+            found.append(rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False)))
+        first += len(numbers)
+    time_ns = 0
+    if piece.groups:
+        last = file.read_row_group(piece.groups[-1], columns=["t_ns"], use_threads=False)
+        time_ns = last.column("t_ns")[piece.stop - first + len(last) - 1].as_py()
+    # The few strings that are left, without the dictionary of all.
+    text = columns.index("path")
+    found = [
+        rows.set_column(text, "path", pc.cast(rows.column("path"), pa.string())) for rows in found
+    ]
+    changes = pa.concat_tables(found)
+    ids = changes.column("object_id").drop_null().to_numpy().astype(np.int64)
+    return time_ns, changes, _objects(dataset, source, np.unique(ids))
 
 
 def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
@@ -317,6 +345,5 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
 
 def read(source: str | Path) -> Events:
     """A whole trace as one piece, for tests and for traces that fit into memory."""
-    trace, (piece, *more) = open_trace(source, size=1 << 62)
-    assert not more
-    return load(trace, piece, None)
+    ((trace, piece, before),) = tasks(*open_trace(source, size=1 << 62))
+    return load(trace, piece, before)

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_a_piece_is_sent_with_its_own_processes_only(tmp_path: Path) -> None:
     trace, parts = pieces.open_trace(tmp_path / "t.cosytrace", 50)
     tasks = list(pieces.tasks(trace, parts))
     assert max(len(part.images) for part, _, _ in tasks) < len(trace.images)
-    whole = [(trace, piece, before) for _, piece, before in tasks]
+    whole = [(replace(part, images=trace.images), piece, before) for part, piece, before in tasks]
     with execution.local(trace.rows, 1) as mined:
         one, other = (mine.rank([], mined(each), cost.Calibration()) for each in (tasks, whole))
     assert one == other
@@ -135,8 +136,30 @@ def test_a_piece_is_sent_with_its_own_processes_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (5, 2), (48, 2), (48, 7), (0, 3)])
 def test_shares_hold_every_task_once(count: int, workers: int) -> None:
-    found = [i for part in execution.shares(count, workers) for i in range(count)[part]]
-    assert found == list(range(count))
+    trace = pieces.Trace("t", {}, count * 10, [], [], 0)
+    tasks = [
+        (trace, pieces.Piece(i, i * 10, i * 10 + 10, (i,), i * 10, (1, 1)), None)
+        for i in range(count)
+    ]
+    parts = list(execution.shares(iter(tasks), count * 10, workers))
+    assert [task for part in parts for task in part] == tasks
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(parts) >= min(count, 2 * workers)
+
+
+def test_pieces_grow_smaller_so_that_processes_end_together(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    run(*(slurp(program, f"/{i}", 5) for i in range(200)))
+    path = builder.write(tmp_path / "t.cosytrace", row_group=50)
+    trace, parts = pieces.open_trace(path, 200)
+    assert [parts[0].start, *(p.start for p in parts[1:])] == [0, *(p.stop for p in parts[:-1])]
+    assert parts[-1].stop == trace.rows > 800
+    sizes = [p.stop - p.start for p in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-2]) == (200, 50)
+    assert len(pieces.open_trace(path, trace.rows)[1]) == 1
 
 
 def test_a_trace_that_was_recorded_again_is_read_again(tmp_path: Path) -> None:
