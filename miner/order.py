@@ -9,8 +9,8 @@ are sorted 16 bits at a time, and equal values are found by hashing, in pyarrow.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
+from miner import arrow
 from miner.events import Bools, Ints
 
 _BITS = 63
@@ -81,8 +81,8 @@ def dense(*keys: Ints) -> tuple[Ints, Ints]:
     span = int(key.max()) - low + 1
     if span <= _TABLE_ROWS * len(key):
         return _dense_by_table(key - low, span)
-    encoded = pa.array(key).dictionary_encode()
-    out = encoded.indices.to_numpy().astype(np.int64)
+    encoded = arrow.numbers(key).dictionary_encode()
+    out = arrow.integers(encoded.indices, -1)
     first = np.empty(len(encoded.dictionary), dtype=np.int64)
     first[out[::-1]] = np.arange(len(out) - 1, -1, -1)  # of equal ones the last write stays
     return out, first

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner import arrow
 from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
 from miner.joins import AT_FDCWD, argument_index, last_before, number, pick
 from miner.order import dense
@@ -68,7 +69,7 @@ class Directories:
         if not len(objects):
             return out
         known, number = self._spelled, self.id
-        paths = objects.path.take(pa.array(np.maximum(wanted, 0))).to_pylist()
+        paths = objects.path.take(arrow.numbers(np.maximum(wanted, 0))).to_pylist()
         for i, path in enumerate(paths):
             found = known.get(path)
             if found is None:
@@ -187,17 +188,18 @@ def _split(array: pa.StringArray) -> tuple[Ints, Ints, pa.StringArray, list[str]
     trimmed = pc.utf8_rtrim(array, characters="/")
     odd = pc.match_substring_regex(trimmed, r"//|(^|/)\.(/|$)")
     if pc.any(odd).as_py():
-        fixed = pa.array([normal(p) for p in pc.filter(array, odd).to_pylist()], pa.string())
+        fixed = arrow.strings(normal(p) for p in pc.filter(array, odd).to_pylist())
         trimmed = pc.utf8_rtrim(pc.replace_with_mask(array, odd, fixed), characters="/")
-    slash = pc.match_substring(trimmed, "/").to_numpy(zero_copy_only=False)
+    has_slash = pc.match_substring(trimmed, "/")
+    slash = arrow.truth(has_slash)
     parts = pc.split_pattern(trimmed, "/", max_splits=1, reverse=True)
-    first = pc.list_element(parts, 0)
-    tails = pc.list_element(pc.filter(parts, pa.array(slash)), 1)
-    tail = pc.replace_with_mask(first, pa.array(slash), tails).dictionary_encode()
-    heads = pc.filter(first, pa.array(slash)).dictionary_encode()
+    bounds = arrow.integers(parts.offsets, 0)
+    first = parts.values.take(arrow.numbers(bounds[:-1]))
+    tail = parts.values.take(arrow.numbers(bounds[1:] - 1)).dictionary_encode()
+    heads = pc.filter(first, has_slash).dictionary_encode()
     head = np.full(len(array), -1, dtype=np.int64)
-    head[slash] = heads.indices.to_numpy(zero_copy_only=False)
+    head[slash] = arrow.integers(heads.indices, -1)
     # "/name" splits into "" and "name": its directory is the root.
     head_values = [value or "/" for value in heads.dictionary.to_pylist()]
-    tail_codes = tail.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    tail_codes = arrow.integers(tail.indices, -1)
     return head, tail_codes, tail.dictionary, head_values

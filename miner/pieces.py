@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from miner import events
+from miner import arrow, events
 from miner.events import Events, Ints, Process
+from miner.joins import is_one
 from miner.paths import Move, Moves
 from tracer import syscalls
 from tracer.dataset import Dataset
@@ -159,20 +160,18 @@ def _directory_changes(
     """When the last call of a piece began, its successful chdir and fchdir calls, and the objects
     that these name."""
     file = dataset.events_file
-    table = syscalls.by_name()
-    wanted = pa.array([table["chdir"].nr, table["fchdir"].nr], pa.int16())
     columns = ["t_ns", "dur_ns", "pid", "nr", "ret", "path", "object_id"]
-    found = [file.schema_arrow.empty_table().select(columns)]
+    found = [_empty(file.schema_arrow, columns)]
     first = piece.first
     for group in piece.groups:
         numbers = file.read_row_group(group, columns=["nr"], use_threads=False).column("nr")
-        hits = pc.index_in(numbers, wanted).is_valid()
-        if pc.any(hits).as_py():
+        here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
+        at = np.flatnonzero(is_one(arrow.integers(numbers, -1)[here], "chdir", "fchdir"))
+        if len(at):
             rows = file.read_row_group(group, columns=columns, use_threads=False)
-            here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
-            at = np.flatnonzero(hits.to_numpy()[here]) + here.start
-            rows = rows.take(at)
-            found.append(rows.filter(pc.fill_null(pc.equal(rows.column("ret"), 0), False)))
+            at += here.start
+            done = arrow.integers(rows.column("ret"), -1)[at] == 0
+            found.append(rows.take(arrow.numbers(at[done])))
         first += len(numbers)
     time_ns = 0
     if piece.groups:
@@ -184,8 +183,13 @@ def _directory_changes(
         rows.set_column(text, "path", pc.cast(rows.column("path"), pa.string())) for rows in found
     ]
     changes = pa.concat_tables(found)
-    ids = changes.column("object_id").drop_null().to_numpy().astype(np.int64)
+    ids = arrow.integers(changes.column("object_id").drop_null(), -1)
     return time_ns, changes, _objects(dataset, source, np.unique(ids))
+
+
+def _empty(schema: pa.Schema, columns: list[str]) -> pa.Table:
+    fields = [schema.field(name) for name in columns]
+    return pa.table([pa.nulls(0, field.type) for field in fields], schema=pa.schema(fields))
 
 
 def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
@@ -207,10 +211,10 @@ def _objects(dataset: Dataset, source: str, ids: Ints) -> pa.Table:
     found = []
     for group in groups:
         table = _object_group(source, recording, group)
-        known = table.column("object_id").to_numpy()
+        known = arrow.integers(table.column("object_id"), -1)
         at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
         if len(known):
-            found.append(table.take(at[known[at] == ids]))
+            found.append(table.take(arrow.numbers(at[known[at] == ids])))
     whole = pa.concat_tables(found) if found else _object_group(source, recording, None)
     return whole if len(found) < 2 else whole.sort_by("object_id")
 
@@ -225,7 +229,7 @@ def _object_group(source: str, recording: str, group: int | None) -> pa.Table:
     file = Dataset(source).objects_file
     columns = ["object_id", "kind", "path", "event"]
     if group is None:
-        return file.schema_arrow.empty_table().select(columns)
+        return _empty(file.schema_arrow, columns)
     return file.read_row_group(group, columns=columns).sort_by("object_id")
 
 
@@ -257,7 +261,7 @@ class _Columns:
         """The rows of the piece before, then those of the piece."""
         own = self._early.pop(name, None) or self._read(name)
         if len(self.kept.rows):
-            self.kept.columns[name] = own.take(pa.array(self.kept.rows - self._piece.start))
+            self.kept.columns[name] = own.take(arrow.numbers(self.kept.rows - self._piece.start))
         front = self._front.columns.get(name)
         return pa.chunked_array([*front.chunks, *own.chunks], own.type) if front else own
 
@@ -276,16 +280,11 @@ class _Front:
 
 def _explaining(nr: pa.ChunkedArray, ret: pa.ChunkedArray, piece: Piece) -> Ints:
     """Numbers of the rows of a piece that may explain later ones."""
-    calls = syscalls.by_name()
-    numbers = [call.nr for call in calls.values() if call.returns_fd]
-    numbers += [calls["getdents64"].nr, calls["getdents"].nr]
     first = max(piece.stop - EXPLAINING_ROWS, piece.start) - piece.start
-    made = pc.and_(
-        pc.is_in(nr.slice(first), pa.array(numbers, pa.int16())),
-        pc.fill_null(pc.greater_equal(ret.slice(first), 0), False),
-    )
-    found: Ints = np.flatnonzero(made.to_numpy()) + piece.start + first
-    return found
+    made = [call.name for call in syscalls.by_nr().values() if call.returns_fd]
+    explains = is_one(arrow.integers(nr.slice(first), -1), *made, "getdents64", "getdents")
+    explains &= arrow.integers(ret.slice(first), -1) >= 0
+    return np.flatnonzero(explains) + piece.start + first
 
 
 def _front_of(dataset: Dataset, piece: Piece) -> _Front:

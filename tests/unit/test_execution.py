@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -189,3 +191,30 @@ def test_what_stands_in_front_of_a_piece_does_not_depend_on_who_read_it(
     assert at_hand.t_ns.tolist() == read.t_ns.tolist()
     assert at_hand.object.tolist() == read.object.tolist()
     assert at_hand.objects.event.tolist() == read.objects.event.tolist()
+
+
+def test_mining_does_without_pandas() -> None:
+    """Importing it takes half a second of each process; pyarrow does so unasked."""
+    code = (
+        "import sys\n"
+        "from miner import cost, mine\n"
+        f"found = mine.mine({traces()[:2]!r}, cost.Calibration(), workers=1)\n"
+        "assert found.motifs\n"
+        "assert not {'pandas', 'sklearn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_working_directories_reach_later_pieces(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    program.call("chdir", path="/srv/data")
+    run(*(slurp(program, f"/{i}", 5) for i in range(40)))
+    program.call("chdir", path="below")
+    run(*(slurp(program, f"/{i}", 5) for i in range(40)))
+    path = builder.write(tmp_path / "t.cosytrace", row_group=30)
+    last = list(pieces.tasks(*pieces.open_trace(path, 30)))[-1]
+    assert [where for _, _, where in last[0].moves][-2:] == ["/srv/data", "/srv/data/below"]
+    first = next(pieces.tasks(*pieces.open_trace(path, 30)))
+    assert [where for _, _, where in first[0].moves][-1] == "/srv/data"
