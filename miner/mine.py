@@ -157,6 +157,7 @@ def mine(
                 time_ns=time_ns,
                 wall_ns=int(trace.meta["wall_ns"]),
                 unended=trace.unended,
+                cpu_ns=int(trace.meta.get("user_ns", 0)) + int(trace.meta.get("system_ns", 0)),
             )
         )
     return rank(traces, [found], calibration)
