@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import forkserver
+from types import ModuleType
 from typing import Any
 
 from miner.partial import Partial, mine_piece
@@ -59,10 +61,25 @@ def _context() -> Any:
     return context
 
 
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the script that runs. A new process would import it, which none of ours needs, and where
+    its work is not below `if __name__ == "__main__"` begin that work once more."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
     try:
         with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
-            waiting = [pool.submit(_mine_tasks, share) for share in shares(tasks, rows, workers)]
+            waiting = []
+            for share in shares(tasks, rows, workers):
+                with _without_script():  # processes start when there is work for them
+                    waiting.append(pool.submit(_mine_tasks, share))
             # What clusters need takes half a second to import: better now than at the end.
             import_module("scipy.cluster.hierarchy")
             while waiting:

@@ -218,3 +218,27 @@ def test_working_directories_reach_later_pieces(tmp_path: Path) -> None:
     assert [where for _, _, where in last[0].moves][-2:] == ["/srv/data", "/srv/data/below"]
     first = next(pieces.tasks(*pieces.open_trace(path, 30)))
     assert [where for _, _, where in first[0].moves][-1] == "/srv/data"
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """Its work begins once, though processes are started in the middle of it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import miner\n"
+        "from miner import execution\n"
+        "print('begins')\n"
+        "execution._POOL_ROWS = 0\n"
+        f"found = miner.load(*{traces()[:3]!r}, workers=2)\n"
+        "import sys\n"
+        "assert sys.modules['__main__'].found is found\n"
+        "print(len(found.motifs) > 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.stdout, done.returncode) == ("begins\nTrue\n", 0), done.stderr
