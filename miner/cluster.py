@@ -93,6 +93,8 @@ _FAMILIES = {
     "copy": ("copy_file_range", "sendfile", "splice"),
     "wait": ("epoll_wait", "epoll_pwait", "poll", "ppoll", "select", "pselect6"),
     "unlink": ("unlink", "unlinkat", "rmdir"),
+    "link": ("link", "linkat"),
+    "rename": ("rename", "renameat", "renameat2"),
 }
 FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
 _FAMILY = {name: family for family, names in _FAMILIES.items() for name in names}
@@ -124,6 +126,8 @@ def _file_name(motif: Motif) -> str:
     if "write" in done:
         return "rewrite-file" if reads else "write-file"
     if _creates(motif) and not reads:
+        if "unlink" in done and "link" not in done:
+            return "temporary-file"
         # What fills it may name it second (copy_file_range), or never.
         return "write-file" if done else "create-file"
     if done == ["mmap"]:
