@@ -249,13 +249,13 @@ def measure(annotated: Annotated, body: Body, claimed: Bools, code_of_row: Ints)
 
 
 def _add_continuation(loop: BodyLoop, length: Ints) -> None:
-    none = np.zeros(len(length), dtype=np.int64)
-    loop.continuation.add(0, none, length, length)
-    for n in _NTH:
+    for n in (0, *_NTH):
         left = length[length >= n] - n
         if not len(left):
             break
-        loop.continuation.add(n, none[: len(left)], left, left)
+        remaining = int(left.sum())
+        sums = (len(left), np.count_nonzero(left), remaining, remaining, 0)
+        loop.continuation.add_sums(n, 0, np.array(sums, dtype=np.int64))
 
 
 def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: Ints) -> None:

@@ -44,7 +44,11 @@ class ContinuationTable:
         columns = [None, remaining > 0, remaining, children, entries]
         sums = np.array([np.bincount(bucket, column) for column in columns], dtype=np.int64).T
         for b in np.flatnonzero(sums[:, 0]).tolist():
-            self._rows[n, b] = self._rows.get((n, b), 0) + sums[b]
+            self.add_sums(n, b, sums[b])
+
+    def add_sums(self, n: int, bucket: int, sums: Ints) -> None:
+        """Add the sums over instances of one bucket, in the order of a row."""
+        self._rows[n, bucket] = self._rows.get((n, bucket), 0) + sums
 
     def merge(self, other: ContinuationTable) -> None:
         """Add the sums of another table."""
