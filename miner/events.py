@@ -68,11 +68,10 @@ class Strings:
     def texts(self, rows: Ints) -> list[str]:
         """The strings of rows, empty for none."""
         codes = self.codes[rows]
-        used = np.unique(codes)
-        found = self.array.take(arrow.numbers(np.maximum(used, 0))) if len(self.array) else []
-        text = dict(zip(used.tolist(), map(str, found), strict=False))
-        text[-1] = ""
-        return [text[code] for code in codes.tolist()]
+        if not len(self.array):
+            return [""] * len(codes)
+        found = self.array.take(arrow.numbers(np.maximum(codes, 0))).to_pylist()
+        return [text if code >= 0 else "" for text, code in zip(found, codes.tolist(), strict=True)]
 
     @cached_property
     def nonempty(self) -> Bools:
