@@ -31,6 +31,8 @@ from tracer.dataset import EVENTS, OBJECTS, PROCESSES, ROW_GROUP, Dataset, Write
 SIZES = (10**6, 10**7)
 FULL = 10**8
 GAP_NS = 1_000_000
+LOOK_S = 0.1
+LOOKS_PER_MEMORY = 10
 _CHILD = """
 import json, sys, time
 from miner import cost, mine
@@ -151,9 +153,14 @@ def measure(path: Path, workers: int) -> dict[str, float]:
     )
     peak = 0
     ticks: dict[int, int] = {}
+    looks = 0
     while child.poll() is None:
-        peak = max(peak, _look_at(child.pid, ticks))
-        time.sleep(0.1)
+        below = _note_ticks(child.pid, ticks)
+        # The kernel walks all pages for this, and meanwhile they cannot grow.
+        if looks % LOOKS_PER_MEMORY == 0:
+            peak = max(peak, sum(map(_memory_kb, below)))
+        looks += 1
+        time.sleep(LOOK_S)
     assert child.stdout is not None
     if child.returncode:
         raise RuntimeError(f"mining failed: {path}")
@@ -161,19 +168,26 @@ def measure(path: Path, workers: int) -> dict[str, float]:
     return {**json.loads(child.stdout.read()), "peak_kb": peak, "cpu_s": cpu_s}
 
 
-def _look_at(pid: int, ticks: dict[int, int]) -> int:
-    """Memory of a process and those below it, in kB, shared pages by halves; notes CPU ticks."""
-    total = 0
+def _note_ticks(pid: int, ticks: dict[int, int]) -> list[int]:
+    """Note the CPU ticks of a process and those below it, which it returns."""
     try:
         below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks[pid] = int(fields[11]) + int(fields[12])
+    except OSError:
+        return []
+    ticks[pid] = int(fields[11]) + int(fields[12])
+    return [pid, *(p for child in below for p in _note_ticks(int(child), ticks))]
+
+
+def _memory_kb(pid: int) -> int:
+    """Memory of a process, shared pages by halves; 0 when it is gone."""
+    try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
-                total = int(line.split()[1])
-    except (OSError, ValueError):
-        return 0
-    return total + sum(_look_at(int(child), ticks) for child in below)
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from miner import arrow
 from miner.events import Bools, Events, Ints
 from miner.joins import is_one, last_before
 from miner.order import order, ranges
@@ -89,19 +90,22 @@ class Annotated:
         """By code of a path (one more, for none) the number of the word that it is, -1: of no
         command line; and all pairs of image and word as image << 32 | word."""
         words = [(i, word) for i, p in enumerate(self.events.processes) for word in p.argv[1:]]
-        texts = pa.array([word for _, word in words], pa.string()).dictionary_encode()
+        texts = arrow.strings(word for _, word in words).dictionary_encode()
         word_of = pc.index_in(self.events.path.array, value_set=texts.dictionary)
         images = np.array([i for i, _ in words], dtype=np.int64)
-        pairs = (images << 32) | texts.indices.to_numpy().astype(np.int64)
-        return np.append(pc.fill_null(word_of, -1).to_numpy().astype(np.int64), -1), pairs
+        pairs = (images << 32) | arrow.integers(texts.indices, -1)
+        return np.append(arrow.integers(word_of, -1), -1), pairs
 
 
 def fnv_hashes(names: pa.StringArray) -> NDArray[np.uint32]:
     """FNV-1a of each name with the lowest 4 bits clear, as the dataset keeps it."""
     if pc.any(pc.match_substring(names, "%")).as_py():  # the percent form of odd names
-        names = pa.array([path_bytes(name) for name in names.to_pylist()], pa.binary())
-    offsets = np.frombuffer(names.buffers()[1], dtype=np.int32)[: len(names) + 1].astype(np.int64)
-    data = names.buffers()[2]
+        raw = [path_bytes(name) for name in names.to_pylist()]
+        offsets = np.cumsum([0, *map(len, raw)])
+        data = b"".join(raw)
+    else:
+        bounds = np.frombuffer(names.buffers()[1], dtype=np.int32)
+        offsets, data = bounds[: len(names) + 1].astype(np.int64), names.buffers()[2]
     octets = np.frombuffer(data, dtype=np.uint8) if data else np.zeros(0, np.uint8)
     start, length = offsets[:-1], np.diff(offsets)
     by_length = order(-length)
@@ -190,7 +194,9 @@ def _match(events: Events, scans: Scans, named: Arguments) -> tuple[Ints, Ints]:
     # A directory number fits 31 bits, a process number 22.
     scan_key = (scans.pid[known] << 32) | scans.folder[known]
     use_key = (events.pid[rows] << 32) | named.folder[rows]
-    candidate = last_before(scan_key, events.end_ns[scans.first[known]], use_key, events.t_ns[rows])
+    first = scans.first[known]
+    scan_time = events.t_ns[first] + events.dur_ns[first]
+    candidate = last_before(scan_key, scan_time, use_key, events.t_ns[rows])
     rows, candidate = rows[candidate >= 0], known[candidate[candidate >= 0]]
     if not len(scans.entry_hash):
         return scan, entry

@@ -17,7 +17,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, assemble, table_entry
+from miner.callstats import CallStats, assemble, observations, table_entry
 from miner.events import Bools, Ints
 from miner.histogram import Histogram
 from miner.loopstats import ContinuationTable, add_programs, returns_size
@@ -249,13 +249,13 @@ def measure(annotated: Annotated, body: Body, claimed: Bools, code_of_row: Ints)
 
 
 def _add_continuation(loop: BodyLoop, length: Ints) -> None:
-    none = np.zeros(len(length), dtype=np.int64)
-    loop.continuation.add(0, none, length, length)
-    for n in _NTH:
+    for n in (0, *_NTH):
         left = length[length >= n] - n
         if not len(left):
             break
-        loop.continuation.add(n, none[: len(left)], left, left)
+        remaining = int(left.sum())
+        sums = (len(left), np.count_nonzero(left), remaining, remaining, 0)
+        loop.continuation.add_sums(n, 0, np.array(sums, dtype=np.int64))
 
 
 def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: Ints) -> None:
@@ -264,20 +264,20 @@ def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: In
     told = np.flatnonzero(events.st_size[body.rows] >= 0)[::-1]
     size_of = np.full(int(body.iteration[-1]) + 1, -1, dtype=np.int64)
     size_of[body.iteration[told]] = events.st_size[body.rows[told]]
-    root = annotated.root[body.rows]
     by_code = order(body.codes)
-    bounds = np.flatnonzero(starts(body.codes[by_code]))
-    for at in np.split(by_code, bounds[1:]):
+    begin = np.flatnonzero(starts(body.codes[by_code]))
+    found = observations(events, body.rows[by_code], begin)
+    for at, seen in zip(np.split(by_code, begin[1:]), found, strict=True):
         key = body.keys[int(body.codes[at[0]])]
         stats = loop.calls[key] = CallStats(key)
         iteration = body.iteration[at]
         new = starts(iteration)
         stats.listed = key.via != Via.RESULT and body.over in (Over.FILES, Over.PATHS)
-        stats.add(events, body.rows[at], size_of[iteration])
+        stats.add(events, seen, size_of[iteration])
         stats.rank_sum = int(rank[at[new]].sum())
-        stats.iterations = int(new.sum())
-        stats.add_repeats(events, body.rows[at], new)
-        stats.add_next(events, body.rows[at], new)
+        stats.iterations = int(np.count_nonzero(new))
+        stats.add_repeats(seen, new)
+        stats.add_next(events, seen, new)
         if body.over is Over.UNTIL_EOF and stats.rank_sum:
             # The write of a copy: to another object, the buffer and length of the read.
             stats.same = {
@@ -286,7 +286,7 @@ def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: In
                 "size": Arg(ArgKind.RESULT, call=0),
             }
         if key.via == Via.RESULT:
-            stats.opener = _opener(body, root[at], code_of_row)
+            stats.opener = _opener(body, annotated.root[seen.rows], code_of_row)
 
 
 def _opener(body: Body, root: Ints, code_of_row: Ints) -> BodyKey | None:

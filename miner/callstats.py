@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,6 +69,26 @@ def top(values: Ints, limit: int = _VALUES_KEPT) -> Counter[int]:
     return Counter({int(v): int(c) for v, c in pairs})
 
 
+class Observations(NamedTuple):
+    """Events of one call of a body, and sums over them."""
+
+    rows: Ints
+    ret: Ints
+    time_ns: int
+    usual_ns: int
+    bytes_in: int
+    bytes_out: int
+
+
+def observations(events: Events, rows: Ints, begin: Ints) -> Iterator[Observations]:
+    """The events `rows`, cut at the positions `begin`, of which the first is 0."""
+    columns = (events.work_ns, events.usual_ns, events.bytes_in, events.bytes_out)
+    sums = [np.add.reduceat(column[rows], begin).tolist() for column in columns]
+    ret = events.ret[rows]
+    for (start, stop), *total in zip(pairwise([*begin.tolist(), len(rows)]), *sums, strict=True):
+        yield Observations(rows[start:stop], ret[start:stop], *total)
+
+
 @dataclass
 class CallStats:
     """Sums over the observations of one body call."""
@@ -96,14 +117,14 @@ class CallStats:
         """Name of the system call."""
         return syscalls.name_of(self.key.nr)
 
-    def add(self, events: Events, rows: Ints, st_size: Ints | None = None) -> None:
-        """Add the events `rows`; st_size: of the file that each is about, -1: not known."""
+    def add(self, events: Events, seen: Observations, st_size: Ints | None = None) -> None:
+        """Add events; st_size: of the file that each is about, -1: not known."""
+        rows, ret = seen.rows, seen.ret
         self.count += len(rows)
-        self.time_ns += int(events.work_ns[rows].sum())
-        self.usual_ns += int(events.usual_ns[rows].sum())
-        self.bytes_in += int(events.bytes_in[rows].sum())
-        self.bytes_out += int(events.bytes_out[rows].sum())
-        ret = events.ret[rows]
+        self.time_ns += seen.time_ns
+        self.usual_ns += seen.usual_ns
+        self.bytes_in += seen.bytes_in
+        self.bytes_out += seen.bytes_out
         self.errors.update(top(-ret[(ret < 0) & (ret >= -4095)]))
         for i, kind in enumerate(table_entry(self.key.nr).args):
             if kind in _UNCOUNTED and not (kind is _K.DIRFD and self.listed):
@@ -111,7 +132,7 @@ class CallStats:
             if kind is _K.DIRFD:
                 raw = events.fd_arg(i, rows)
             else:
-                raw = events.args[rows, i].view(np.int64)
+                raw = events.args[:, i][rows].view(np.int64)
             if kind in _POINTERS:
                 used = int(np.count_nonzero(raw))
                 found = {k: n for k, n in ((0, used), (1, len(raw) - used)) if n}
@@ -123,19 +144,18 @@ class CallStats:
                     same = (st_size >= 0) & (raw == st_size + addend)
                     self.size_of[i, addend] += int(same.sum())
 
-    def add_repeats(self, events: Events, rows: Ints, new: Bools) -> None:
-        """Add how often each iteration has the call; rows by iteration, `new` where one begins."""
+    def add_repeats(self, seen: Observations, new: Bools) -> None:
+        """Add how often each iteration has the call; by iteration, `new` where one begins."""
         self.repeats.add(sizes(new))
-        last = np.append(np.flatnonzero(new)[1:], len(new)) - 1
-        self.to_end += int((events.ret[rows[last]] == 0).sum())
+        self.to_end += int(np.count_nonzero(seen.ret[np.append(new[1:], True)] == 0))
 
-    def add_next(self, events: Events, rows: Ints, new: Bools) -> None:
-        """Add how often each offset is where the same call ended before; rows as in add_repeats."""
+    def add_next(self, events: Events, seen: Observations, new: Bools) -> None:
+        """Add how often each offset is where the same call ended before; as in add_repeats."""
         for i, kind in enumerate(table_entry(self.key.nr).args):
             if kind is not _K.OFFSET or _K.BUF_OUT not in table_entry(self.key.nr).args:
                 continue
-            offset = events.args[rows, i].view(np.int64)
-            follows = (offset[1:] == offset[:-1] + events.ret[rows[:-1]]) & ~new[1:]
+            offset = events.args[:, i][seen.rows].view(np.int64)
+            follows = (offset[1:] == offset[:-1] + seen.ret[:-1]) & ~new[1:]
             self.next_of[i] += int(follows.sum()) + int((offset[new] == 0).sum())
 
     def add_types(self, types: Ints) -> None:

@@ -62,14 +62,12 @@ def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[
     distance = distances(kinds)
     labels = np.zeros(1, dtype=np.int64)
     if len(kinds) > 1:
-        from sklearn.cluster import AgglomerativeClustering
+        # What scikit-learn's AgglomerativeClustering calls, without a second of imports.
+        from scipy.cluster import hierarchy
+        from scipy.spatial.distance import squareform
 
-        labels = AgglomerativeClustering(
-            n_clusters=None,
-            metric="precomputed",
-            linkage="average",
-            distance_threshold=MAX_DISTANCE,
-        ).fit_predict(distance)
+        tree = hierarchy.linkage(squareform(distance, checks=False), method="average")
+        labels = hierarchy.fcluster(tree, np.nextafter(MAX_DISTANCE, 0), criterion="distance")
     found = []
     for label in np.unique(labels):
         group = np.flatnonzero(labels == label)
@@ -95,6 +93,8 @@ _FAMILIES = {
     "copy": ("copy_file_range", "sendfile", "splice"),
     "wait": ("epoll_wait", "epoll_pwait", "poll", "ppoll", "select", "pselect6"),
     "unlink": ("unlink", "unlinkat", "rmdir"),
+    "link": ("link", "linkat"),
+    "rename": ("rename", "renameat", "renameat2"),
 }
 FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
 _FAMILY = {name: family for family, names in _FAMILIES.items() for name in names}
@@ -126,6 +126,8 @@ def _file_name(motif: Motif) -> str:
     if "write" in done:
         return "rewrite-file" if reads else "write-file"
     if _creates(motif) and not reads:
+        if "unlink" in done and "link" not in done:
+            return "temporary-file"
         # What fills it may name it second (copy_file_range), or never.
         return "write-file" if done else "create-file"
     if done == ["mmap"]:

@@ -45,6 +45,7 @@ class Calibration:
     call_ns: float = 60.0  # the cheapest call there is: crossing the boundary and back
     byte_ns: float = 0.05  # of a copy between the page cache and the program
     trace_ns: float = 0.0  # that recording a call adds to its duration
+    record_ns: float = 250.0  # that recording a call adds to the CPU time of the program
     start_ns: float = 1e6  # starting a program under cosy-auto
     stat_ns: float = 550.0  # attributes of a child whose dentry is cached, native
     serve_ns: float = 150.0  # the shim answers a call from its result table, cold

@@ -7,7 +7,7 @@ the piece before that open something or read a directory: what a call means ofte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from miner import arrow
 from tracer import syscalls
 
 Ints = NDArray[np.int64]
@@ -67,13 +68,15 @@ class Strings:
     def texts(self, rows: Ints) -> list[str]:
         """The strings of rows, empty for none."""
         codes = self.codes[rows]
-        found = self.array.take(pa.array(codes, mask=codes < 0))
-        return [text or "" for text in found.to_pylist()]
+        if not len(self.array):
+            return [""] * len(codes)
+        found = self.array.take(arrow.numbers(np.maximum(codes, 0))).to_pylist()
+        return [text if code >= 0 else "" for text, code in zip(found, codes.tolist(), strict=True)]
 
     @cached_property
     def nonempty(self) -> Bools:
         """By row: there is a string, and it is not empty."""
-        empty = pc.index(self.array, "").as_py()
+        empty = pc.index_in(arrow.strings([""]), value_set=self.array)[0].as_py()
         found: Bools = (self.codes >= 0) & (self.codes != empty)
         return found
 
@@ -151,11 +154,6 @@ class Events:
         return self.objects.event[self.object]
 
     @cached_property
-    def end_ns(self) -> Ints:
-        """When each call returned."""
-        return self.t_ns + self.dur_ns
-
-    @cached_property
     def work_ns(self) -> Ints:
         """Time in each call, 0 for those that wait for someone else."""
         table = syscalls.by_name()
@@ -177,10 +175,12 @@ class Events:
         the call in another way does not save it.
         """
         sample = slice(None, None, (len(self) >> _SAMPLE_BITS) + 1)
-        nr, work_ns = self.nr[sample], self.work_ns[sample]
+        nr, work_ns = self.nr[sample].copy(), self.work_ns[sample].copy()
         limit = np.full(CALL_NUMBERS, np.iinfo(np.int64).max)
-        for number in np.unique(nr).tolist():
-            limit[number] = max(int(UNUSUAL * np.median(work_ns[nr == number])), 1)
+        by_number = np.argsort(nr, kind="stable")
+        begin = np.flatnonzero(np.diff(nr[by_number], prepend=-1))
+        for rows in np.split(by_number, begin[1:]):
+            limit[nr[rows[:1]]] = max(int(UNUSUAL * np.median(work_ns[rows])), 1)
         out: Ints = np.minimum(self.work_ns, limit[self.nr])
         return out
 
@@ -191,52 +191,27 @@ class Events:
 
     def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
         """Argument `index` of the events as the int that the kernel takes it for."""
-        return self.args[rows, index].astype(np.uint32).astype(np.int32).astype(np.int64)
+        return self.args[:, index][rows].astype(np.uint32).astype(np.int32).astype(np.int64)
 
 
-def _fill(out: NDArray[Any], chunks: Iterable[pa.Array], missing: int) -> None:
-    """Copy the numbers of `chunks` to `out`, `missing` where there is none."""
-    at = 0
-    for chunk in chunks:
-        part = out[at : at + len(chunk)]
-        at += len(chunk)
-        if not len(chunk):
-            continue
-        values = np.frombuffer(chunk.buffers()[1], dtype=chunk.type.to_pandas_dtype())
-        part[:] = values[chunk.offset : chunk.offset + len(chunk)]
-        if chunk.null_count:
-            part[chunk.is_null().to_numpy(zero_copy_only=False)] = missing
-
-
-def _ints(table: pa.Table, name: str, missing: int) -> Ints:
-    out = np.empty(len(table), dtype=np.int64)
-    _fill(out, table.column(name).chunks, missing)
-    return out
-
-
-def _strings(table: pa.Table, name: str) -> Strings:
-    column = table.column(name)
+def _strings(column: pa.ChunkedArray) -> Strings:
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     if column.num_chunks == 0:
-        return Strings(np.zeros(0, np.int64), pa.array([], pa.string()))
+        return Strings(np.zeros(0, np.int64), pa.nulls(0, pa.string()))
     chunks = column.unify_dictionaries().chunks
     codes = np.empty(len(column), dtype=np.int64)
-    _fill(codes, [chunk.indices for chunk in chunks], -1)
+    arrow.fill(codes, [chunk.indices for chunk in chunks], -1)
     return Strings(codes, chunks[0].dictionary)
 
 
-def _names(table: pa.Table) -> tuple[Ints, Ints, NDArray[np.uint32]]:
-    column = table.column("names").combine_chunks()
+def _names(column: pa.ChunkedArray) -> tuple[Ints, Ints, NDArray[np.uint32]]:
+    column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    known: Bools = column.is_valid().to_numpy(zero_copy_only=False)
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    if len(offsets) == 0:
-        offsets = np.zeros(1, np.int64)
-    values = column.values.to_numpy(zero_copy_only=False).astype(np.uint32, copy=False)
-    start, end = offsets[:-1], offsets[1:]
-    return np.where(known, start, 0), np.where(known, end, 0), values
+        column = column.chunk(0) if column.num_chunks else pa.nulls(0, column.type)
+    # Where there is no list it is empty.
+    offsets = arrow.integers(column.offsets, 0) if len(column) else np.zeros(1, np.int64)
+    return offsets[:-1], offsets[1:], arrow.integers(column.values, 0).astype(np.uint32)
 
 
 def processes(table: pa.Table) -> list[Process]:
@@ -260,21 +235,19 @@ def processes(table: pa.Table) -> list[Process]:
 def _appearance(key: Ints) -> Ints:
     """Numbers from 0 in the order of appearance; of equal ones in a row only one is hashed."""
     begin = np.append(0, np.flatnonzero(key[1:] != key[:-1]) + 1)[: len(key)]
-    codes = pa.array(key[begin]).dictionary_encode().indices.to_numpy().astype(np.int64)
-    out: Ints = np.repeat(codes, np.diff(begin, append=len(key)))
+    codes = arrow.numbers(key[begin]).dictionary_encode()
+    out: Ints = np.repeat(arrow.integers(codes.indices, -1), np.diff(begin, append=len(key)))
     return out
 
 
 def _kinds(column: pa.ChunkedArray) -> Ints:
     """Kinds of objects as indices into KINDS; one that nobody knows is `other`."""
-    codes = pc.fill_null(pc.index_in(column, pa.array(KINDS)), KINDS.index("other"))
-    found: Ints = codes.to_numpy().astype(np.int64)
-    return found
+    return arrow.integers(pc.index_in(column, arrow.strings(KINDS)), KINDS.index("other"))
 
 
 def _objects(table: pa.Table, rows: Ints) -> Objects:
     """The objects of `table`; `rows`: numbers of the piece's rows, rising."""
-    event = _ints(table, "event", -1)
+    event = arrow.integers(table.column("event"), -1)
     opened = event >= 0
     at = np.minimum(np.searchsorted(rows, event), max(len(rows) - 1, 0))
     here = opened & (rows[at] == event) if len(rows) else np.zeros(len(event), bool)
@@ -294,9 +267,9 @@ class Opened(NamedTuple):
     number: Ints  # by event: index into ids, -1: none
 
 
-def object_numbers(table: pa.Table) -> tuple[Ints, Ints]:
+def object_numbers(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
     """The object_ids of events, rising, and by event the index of its own, -1: none."""
-    id_of = _ints(table, "object_id", -1)
+    id_of = arrow.integers(column, -1)
     highest = int(id_of.max(initial=-1))
     used = np.zeros(highest + 2, dtype=bool)  # the last one is for none
     used[id_of] = True
@@ -306,8 +279,8 @@ def object_numbers(table: pa.Table) -> tuple[Ints, Ints]:
     return ids, number[id_of].astype(np.int64)
 
 
-def from_tables(
-    table: pa.Table,
+def from_columns(
+    column: Callable[[str], pa.ChunkedArray],
     rows: Ints,
     before: int,
     objects: Opened,
@@ -316,35 +289,35 @@ def from_tables(
     meta: Mapping[str, Any],
     source: str,
 ) -> Events:
-    """Events from the columns COLUMNS of rows `rows` of a dataset.
+    """Events from rows `rows` of a dataset; `column` reads one of COLUMNS, each is asked for once.
 
     before: rows in front that belong to the piece before.
     """
-    start, end, names = _names(table)
+    start, end, names = _names(column("names"))
     args = np.empty((len(rows), 6), dtype=np.uint64, order="F")  # a column is contiguous
     for i in range(6):
-        _fill(args[:, i], table.column(f"a{i}").chunks, 0)
-    known = objects.table.column("object_id").to_numpy().astype(np.int64)
+        arrow.fill(args[:, i], column(f"a{i}").chunks, 0)
+    known = arrow.integers(objects.table.column("object_id"), -1)
     at = np.searchsorted(known, objects.ids)
     here = np.append(known, -1)[at] == objects.ids
     local = np.append(np.where(here, at, -1), -1)[objects.number]
     return Events(
-        t_ns=_ints(table, "t_ns", 0),
-        dur_ns=_ints(table, "dur_ns", 0),
-        pid=_ints(table, "pid", 0),
-        tid=_ints(table, "tid", 0),
-        nr=_ints(table, "nr", -1),
+        t_ns=arrow.integers(column("t_ns"), 0),
+        dur_ns=arrow.integers(column("dur_ns"), 0),
+        pid=arrow.integers(column("pid"), 0),
+        tid=arrow.integers(column("tid"), 0),
+        nr=arrow.integers(column("nr"), -1),
         args=args,
-        ret=_ints(table, "ret", int(NO_RET)),
-        path=_strings(table, "path"),
-        path2=_strings(table, "path2"),
-        bytes_in=_ints(table, "bytes_in", 0),
-        bytes_out=_ints(table, "bytes_out", 0),
+        ret=arrow.integers(column("ret"), int(NO_RET)),
+        path=_strings(column("path")),
+        path2=_strings(column("path2")),
+        bytes_in=arrow.integers(column("bytes_in"), 0),
+        bytes_out=arrow.integers(column("bytes_out"), 0),
         names_start=start,
         names_end=end,
         names=names,
-        st_mode=_ints(table, "st_mode", -1),
-        st_size=_ints(table, "st_size", -1),
+        st_mode=arrow.integers(column("st_mode"), -1),
+        st_size=arrow.integers(column("st_size"), -1),
         object=local,
         objects=_objects(objects.table, rows),
         processes=images,

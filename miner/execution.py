@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import forkserver
+from types import ModuleType
 from typing import Any
 
 from miner.partial import Partial, mine_piece
@@ -20,7 +22,7 @@ _POOL_ROWS = 1 << 20  # fewer are mined before other processes have started
 CONNECT_S = 10  # to reach a scheduler
 _RETRIES = 5  # of a piece whose Dask worker died
 
-Executor = Callable[[Sequence[Task]], Iterator[Partial]]
+Executor = Callable[[Iterable[Task]], Iterator[Partial]]
 """Mines tasks; results in their order, each as soon as it is there."""
 
 
@@ -37,14 +39,20 @@ def _mine_tasks(tasks: Sequence[Task]) -> list[Partial]:
     return [mine_task(task) for task in tasks]
 
 
-def shares(count: int, workers: int) -> Iterator[slice]:
-    """Parts of `count` tasks for processes to take one after the other: long ones first, as a
-    process has at hand what it read of the piece before, and short ones to end together."""
-    start = 0
-    while start < count:
-        stop = start + -(-(count - start) // (2 * workers))
-        yield slice(start, stop)
-        start = stop
+def shares(tasks: Iterable[Task], rows: int, workers: int) -> Iterator[list[Task]]:
+    """Parts of tasks of `rows` events for processes to take one after the other: long ones first,
+    as a process has at hand what it read of the piece before, and short ones to end together."""
+    share: list[Task] = []
+    size = 0
+    for task in tasks:
+        share.append(task)
+        size += task[1].stop - task[1].start
+        if 2 * workers * size >= rows:
+            yield share
+            rows -= size
+            share, size = [], 0
+    if share:
+        yield share
 
 
 def _context() -> Any:
@@ -53,12 +61,27 @@ def _context() -> Any:
     return context
 
 
-def _pool(workers: int, tasks: Sequence[Task]) -> Iterator[Partial]:
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the script that runs. A new process would import it, which none of ours needs, and where
+    its work is not below `if __name__ == "__main__"` begin that work once more."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
     try:
         with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
-            waiting = [pool.submit(_mine_tasks, tasks[s]) for s in shares(len(tasks), workers)]
-            # The clusters' library takes a second to import: better now than at the end.
-            import_module("sklearn.cluster")
+            waiting = []
+            for share in shares(tasks, rows, workers):
+                with _without_script():  # processes start when there is work for them
+                    waiting.append(pool.submit(_mine_tasks, share))
+            # What clusters need takes half a second to import: better now than at the end.
+            import_module("scipy.cluster.hierarchy")
             while waiting:
                 yield from waiting.pop(0).result()
     except BrokenProcessPool:
@@ -78,8 +101,8 @@ def local(rows: int, workers: int | None = None) -> Iterator[Executor]:
         _context()
         forkserver.ensure_running()
 
-    def run(tasks: Sequence[Task]) -> Iterator[Partial]:
-        return _pool(min(limit, len(tasks)), tasks) if pooled else map(mine_task, tasks)
+    def run(tasks: Iterable[Task]) -> Iterator[Partial]:
+        return _pool(limit, rows, tasks) if pooled else map(mine_task, tasks)
 
     yield run
 
@@ -100,7 +123,7 @@ def dask(address: str) -> Iterator[Executor]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ExecutionError(f"no Dask scheduler at {address}: {error}") from None
 
-    def run(tasks: Sequence[Task]) -> Iterator[Partial]:
+    def run(tasks: Iterable[Task]) -> Iterator[Partial]:
         waiting = client.map(mine_task, list(tasks), retries=_RETRIES, pure=False)
         while waiting:
             yield waiting.pop(0).result()

@@ -52,7 +52,7 @@ def pick(events: Events, rows: Ints, index: Ints) -> Ints:
     out = np.zeros(len(rows), dtype=np.int64)
     for i in range(int(index.max(initial=-1)) + 1):
         at = np.flatnonzero(index == i)
-        out[at] = events.args[rows[at], i].astype(np.uint32)
+        out[at] = events.args[:, i][rows[at]].astype(np.uint32)
     return out
 
 

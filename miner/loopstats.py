@@ -10,7 +10,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import DIR, TYPE_NAMES, Annotated, Via
-from miner.callstats import CallStats, assemble, table_entry
+from miner.callstats import CallStats, assemble, observations, table_entry
 from miner.events import Bools, Events, Ints
 from miner.histogram import Histogram
 from miner.order import order, position, starts
@@ -44,7 +44,11 @@ class ContinuationTable:
         columns = [None, remaining > 0, remaining, children, entries]
         sums = np.array([np.bincount(bucket, column) for column in columns], dtype=np.int64).T
         for b in np.flatnonzero(sums[:, 0]).tolist():
-            self._rows[n, b] = self._rows.get((n, b), 0) + sums[b]
+            self.add_sums(n, b, sums[b])
+
+    def add_sums(self, n: int, bucket: int, sums: Ints) -> None:
+        """Add the sums over instances of one bucket, in the order of a row."""
+        self._rows[n, bucket] = self._rows.get((n, bucket), 0) + sums
 
     def merge(self, other: ContinuationTable) -> None:
         """Add the sums of another table."""
@@ -262,23 +266,23 @@ def _add_calls(
     size_of = np.full(len(kind), -1, dtype=np.int64)
     size_of[entry[told[::-1]]] = events.st_size[rows[told[::-1]]]
     by_code = order(codes)
-    bounds = np.searchsorted(codes[by_code], np.arange(len(tokens.keys) + 1))
-    for code in np.flatnonzero(np.diff(bounds)).tolist():
-        at = by_code[bounds[code] : bounds[code + 1]]
-        key = tokens.keys[code]
+    begin = np.flatnonzero(starts(codes[by_code]))
+    found = observations(events, rows[by_code], begin)
+    for at, seen in zip(np.split(by_code, begin[1:]), found, strict=True):
+        key = tokens.keys[int(codes[at[0]])]
         stats = loop.calls[key] = CallStats(key)
-        stats.add(events, rows[at], size_of[entry[at]])
+        stats.add(events, seen, size_of[entry[at]])
         stats.add_types(kind[entry[at]])
         new = starts(entry[at])  # still sorted by entry
         stats.rank_sum = int(rank[at[new]].sum())
         distinct = entry[at[new]]
         stats.iterations = len(distinct)
-        stats.add_repeats(events, rows[at], new)
+        stats.add_repeats(seen, new)
         dirs = int((kind[distinct] == DIR).sum())
         loop.hits[key, "dir"] += dirs
         loop.hits[key, "leaf"] += len(distinct) - dirs
         if key.via == Via.RESULT:
-            opener = tokens.codes[annotated.root[rows[at]]]
+            opener = tokens.codes[annotated.root[seen.rows]]
             opener = opener[opener >= 0]
             if len(opener):
                 stats.opener = tokens.keys[int(np.bincount(opener).argmax())]

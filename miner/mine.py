@@ -138,7 +138,7 @@ def mine(
     rows = sum(len(Dataset(path)) for path in paths)
     with execution.dask(dask) if dask else execution.local(rows, workers) as run:
         opened = [pieces.open_trace(path) for path in paths]
-        tasks = [task for trace, parts in opened for task in pieces.tasks(trace, parts)]
+        tasks = (task for trace, parts in opened for task in pieces.tasks(trace, parts))
         owners = [number for number, (_, parts) in enumerate(opened) for _ in parts]
         found, work_ns = Partial(), [0] * len(opened)
         # While others are mined, what is there is added up.
@@ -157,6 +157,7 @@ def mine(
                 time_ns=time_ns,
                 wall_ns=int(trace.meta["wall_ns"]),
                 unended=trace.unended,
+                cpu_ns=int(trace.meta.get("user_ns", 0)) + int(trace.meta.get("system_ns", 0)),
             )
         )
     return rank(traces, [found], calibration)

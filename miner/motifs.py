@@ -255,6 +255,7 @@ class TraceInfo:
     time_ns: int  # inside calls
     wall_ns: int
     unended: int = 0  # processes whose end the trace does not have
+    cpu_ns: int = 0  # CPU time of the traced processes, recording included; 0: not known
 
 
 @dataclass

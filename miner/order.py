@@ -9,13 +9,14 @@ are sorted 16 bits at a time, and equal values are found by hashing, in pyarrow.
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
+from miner import arrow
 from miner.events import Bools, Ints
 
 _BITS = 63
 _DIGIT = 16
 _FEW = 1 << 12  # rows that one sort by comparison orders as fast
+_SORTED_ROWS = 512  # fewer are sorted faster than hashed
 _TABLE_ROWS = 2  # a table of so many values per row is faster than hashing
 
 
@@ -81,11 +82,26 @@ def dense(*keys: Ints) -> tuple[Ints, Ints]:
     span = int(key.max()) - low + 1
     if span <= _TABLE_ROWS * len(key):
         return _dense_by_table(key - low, span)
-    encoded = pa.array(key).dictionary_encode()
-    out = encoded.indices.to_numpy().astype(np.int64)
+    if len(key) < _SORTED_ROWS:
+        return _dense_by_sort(key)
+    encoded = arrow.numbers(key).dictionary_encode()
+    out = arrow.integers(encoded.indices, -1)
     first = np.empty(len(encoded.dictionary), dtype=np.int64)
     first[out[::-1]] = np.arange(len(out) - 1, -1, -1)  # of equal ones the last write stays
     return out, first
+
+
+def _dense_by_sort(key: Ints) -> tuple[Ints, Ints]:
+    """`dense` of few numbers: hashing takes five times as long to begin."""
+    by_key = np.argsort(key, kind="stable")
+    new = starts(key[by_key])
+    first = by_key[new]
+    by_place = np.argsort(first)
+    number = np.empty(len(first), dtype=np.int64)
+    number[by_place] = np.arange(len(first))
+    out = np.empty(len(key), dtype=np.int64)
+    out[by_key] = number[np.cumsum(new) - 1]
+    return out, first[by_place]
 
 
 def _dense_by_table(key: Ints, span: int) -> tuple[Ints, Ints]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from miner import arrow
 from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
 from miner.joins import AT_FDCWD, argument_index, last_before, number, pick
 from miner.order import dense
@@ -67,7 +69,7 @@ class Directories:
         if not len(objects):
             return out
         known, number = self._spelled, self.id
-        paths = objects.path.take(pa.array(np.maximum(wanted, 0))).to_pylist()
+        paths = objects.path.take(arrow.numbers(np.maximum(wanted, 0))).to_pylist()
         for i, path in enumerate(paths):
             found = known.get(path)
             if found is None:
@@ -100,37 +102,44 @@ def _joined(base: str, path: str) -> str:
     return whole
 
 
-def moves(images: list[Process], changes: pa.Table, objects: pa.Table) -> list[Move]:
-    """Every start and every change of directory, by time.
+class Moves:
+    """Every start and every change of directory, by time; found piece by piece."""
 
-    changes: the successful calls of chdir and fchdir; objects: at least those that these name.
-    """
-    path_of = dict(
-        zip(
-            objects.column("object_id").to_pylist(), objects.column("path").to_pylist(), strict=True
-        )
-    )
-    fchdir = number("fchdir")
-    todo: list[tuple[int, int, bool, str]] = [
-        (p.start_ns, p.pid, False, p.cwd) for p in images if p.cwd
-    ]
-    columns = ("t_ns", "dur_ns", "pid", "nr", "path", "object_id")
-    lists = [changes.column(name).to_pylist() for name in columns]
-    for t_ns, dur_ns, pid, nr, text, object_id in zip(*lists, strict=True):
-        path = path_of.get(object_id) if nr == fchdir else text
-        todo.append((t_ns + dur_ns, pid, nr == fchdir, path or ""))
-    cwd: dict[int, str] = {}
-    out = []
-    for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
-        if path.startswith("/"):
-            where = _joined("/", path)
-        elif by_fd or not cwd.get(pid) or not path:
-            where = ""
-        else:
-            where = _joined(cwd[pid], path)
-        cwd[pid] = where
-        out.append((pid, time, where))
-    return out
+    def __init__(self, images: list[Process]) -> None:
+        starts = [(p.start_ns, p.pid, False, p.cwd) for p in images if p.cwd]
+        self._starts = sorted(starts, key=lambda start: start[:2])
+        self._started = 0
+        self._cwd: dict[int, str] = {}
+
+    def until(self, time_ns: int, changes: pa.Table, objects: pa.Table) -> list[Move]:
+        """What is new until a time, by which all that was asked for before had begun.
+
+        changes: the successful calls of chdir and fchdir that began since, up to then; objects: at
+        least those that these name.
+        """
+        paths = (objects.column(name).to_pylist() for name in ("object_id", "path"))
+        path_of = dict(zip(*paths, strict=True))
+        fchdir = number("fchdir")
+        stop = bisect_right(self._starts, time_ns, lo=self._started, key=lambda start: start[0])
+        todo = self._starts[self._started : stop]
+        self._started = stop
+        columns = ("t_ns", "dur_ns", "pid", "nr", "path", "object_id")
+        lists = [changes.column(name).to_pylist() for name in columns]
+        for t_ns, dur_ns, pid, nr, text, object_id in zip(*lists, strict=True):
+            path = path_of.get(object_id) if nr == fchdir else text
+            todo.append((t_ns + dur_ns, pid, nr == fchdir, path or ""))
+        cwd = self._cwd
+        out = []
+        for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
+            if path.startswith("/"):
+                where = _joined("/", path)
+            elif by_fd or not cwd.get(pid) or not path:
+                where = ""
+            else:
+                where = _joined(cwd[pid], path)
+            cwd[pid] = where
+            out.append((pid, time, where))
+        return out
 
 
 def arguments(events: Events, folders: Directories) -> Arguments:
@@ -179,17 +188,18 @@ def _split(array: pa.StringArray) -> tuple[Ints, Ints, pa.StringArray, list[str]
     trimmed = pc.utf8_rtrim(array, characters="/")
     odd = pc.match_substring_regex(trimmed, r"//|(^|/)\.(/|$)")
     if pc.any(odd).as_py():
-        fixed = pa.array([normal(p) for p in pc.filter(array, odd).to_pylist()], pa.string())
+        fixed = arrow.strings(normal(p) for p in pc.filter(array, odd).to_pylist())
         trimmed = pc.utf8_rtrim(pc.replace_with_mask(array, odd, fixed), characters="/")
-    slash = pc.match_substring(trimmed, "/").to_numpy(zero_copy_only=False)
+    has_slash = pc.match_substring(trimmed, "/")
+    slash = arrow.truth(has_slash)
     parts = pc.split_pattern(trimmed, "/", max_splits=1, reverse=True)
-    first = pc.list_element(parts, 0)
-    tails = pc.list_element(pc.filter(parts, pa.array(slash)), 1)
-    tail = pc.replace_with_mask(first, pa.array(slash), tails).dictionary_encode()
-    heads = pc.filter(first, pa.array(slash)).dictionary_encode()
+    bounds = arrow.integers(parts.offsets, 0)
+    first = parts.values.take(arrow.numbers(bounds[:-1]))
+    tail = parts.values.take(arrow.numbers(bounds[1:] - 1)).dictionary_encode()
+    heads = pc.filter(first, has_slash).dictionary_encode()
     head = np.full(len(array), -1, dtype=np.int64)
-    head[slash] = heads.indices.to_numpy(zero_copy_only=False)
+    head[slash] = arrow.integers(heads.indices, -1)
     # "/name" splits into "" and "name": its directory is the root.
     head_values = [value or "/" for value in heads.dictionary.to_pylist()]
-    tail_codes = tail.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    tail_codes = arrow.integers(tail.indices, -1)
     return head, tail_codes, tail.dictionary, head_values

@@ -42,15 +42,30 @@ def suffix_array(sequence: Ints) -> tuple[Ints, Ints]:
     return suffixes.astype(np.int64), np.minimum(common, LONGEST).astype(np.int64)
 
 
-def _nearest_smaller(value: Ints) -> Ints:
-    """Index of the nearest smaller element to the left, -1: none; by pointer jumping."""
-    padded = np.append(value, -1).astype(np.int8)  # up to LONGEST; index -1 is the sentinel
-    previous = np.arange(-1, len(value) - 1, dtype=np.int32)
-    behind = np.flatnonzero(padded[:-1] <= np.append(-1, value[:-1]))
-    while len(behind):
-        previous[behind] = previous[previous[behind]]
-        behind = behind[padded[previous[behind]] >= padded[behind]]
-    return previous.astype(np.int64)
+def _intervals(common: Ints, least: int) -> tuple[Ints, Ints, Ints]:
+    """The LCP intervals [low, high) of at least `least` shared tokens, and how many they share.
+
+    Level by level: of all runs of neighbours that share so many tokens those in which two share no
+    more. There are LONGEST levels at most, each a few passes over bytes.
+    """
+    small = common.astype(np.int8)
+    none = np.zeros(0, dtype=np.int64)
+    lows, highs, shared = [none], [none], [none]
+    for level in range(least, int(small.max(initial=0)) + 1):
+        exact = np.flatnonzero(small == level)
+        if not len(exact):
+            continue
+        inside = np.zeros(len(small) + 1, dtype=bool)  # False at the end; the first is 0
+        np.greater_equal(small, level, out=inside[:-1])
+        edges = np.flatnonzero(inside[1:] != inside[:-1])
+        start, stop = edges[::2], edges[1::2]
+        # `start` is the suffix in front of the run: it shares as much with the run's first one.
+        last, before = (np.searchsorted(exact, end, side="right") for end in (stop, start))
+        own = last > before
+        lows.append(start[own])
+        highs.append(stop[own] + 1)
+        shared.append(np.full(int(own.sum()), level, dtype=np.int64))
+    return np.concatenate(lows), np.concatenate(highs), np.concatenate(shared)
 
 
 def maximal_repeats(sequence: Ints, min_length: int = 2, min_count: int = 2) -> list[Repeat]:
@@ -60,14 +75,11 @@ def maximal_repeats(sequence: Ints, min_length: int = 2, min_count: int = 2) -> 
     if n < 2:
         return []
     suffixes, common = suffix_array(sequence)
-    low = _nearest_smaller(common)
-    high = n - 1 - _nearest_smaller(common[::-1])[::-1]  # nearest smaller to the right, n: none
-    # Interval: `suffixes` low .. high - 1 share common[i] tokens.
-    low = np.maximum(low, 0)
-    keep = (common >= min_length) & (high - low >= min_count)
-    packed = np.unique((low[keep] * (n + 1)) + high[keep], return_index=True)[1]
-    chosen = np.flatnonzero(keep)[packed]
-    low, high, length = low[chosen], high[chosen], common[chosen]
+    low, high, length = _intervals(common, min_length)
+    frequent = high - low >= min_count
+    low, high, length = low[frequent], high[frequent], length[frequent]
+    by_place = np.lexsort((high, low))
+    low, high, length = low[by_place], high[by_place], length[by_place]
     diverse = _left_diverse(sequence, suffixes, low, high)
     return [
         Repeat(int(size), np.sort(suffixes[a:b]))

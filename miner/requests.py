@@ -24,17 +24,22 @@ _WAITS = (
 def _begins(annotated: Annotated) -> Bools:
     """Reads from an accepted connection that follow a write to it, or nothing: a request begins."""
     events = annotated.events
-    accepted = is_one(events.nr, "accept", "accept4")
-    root = annotated.root
-    on_connection = (root >= 0) & accepted[np.maximum(root, 0)] & (fd_index(events.nr) >= 0)
-    receives = is_one(events.nr, *_RECEIVES) & (events.ret > 0)
-    sends = is_one(events.nr, *_SENDS) & (events.ret >= 0)
-    rows = np.flatnonzero(on_connection & (receives | sends) & events.own)
-    rows = rows[order(events.object[rows])]
-    first = starts(events.object[rows])
-    after = np.append(True, sends[rows][:-1]) | first
     out = np.zeros(len(events), dtype=bool)
-    out[rows[receives[rows] & after]] = True
+    accepted = is_one(events.nr, "accept", "accept4")
+    if not accepted.any():
+        return out
+    rows = np.flatnonzero(is_one(events.nr, *_RECEIVES, *_SENDS) & events.own)
+    root = annotated.root[rows]
+    rows = rows[(root >= 0) & accepted[root]]
+    ret = events.ret[rows]
+    receives = is_one(events.nr[rows], *_RECEIVES) & (ret > 0)
+    moves = receives | (is_one(events.nr[rows], *_SENDS) & (ret >= 0))
+    rows, receives = rows[moves], receives[moves]
+    by_connection = order(events.object[rows])
+    rows, receives = rows[by_connection], receives[by_connection]
+    first = starts(events.object[rows])
+    after = np.append(True, ~receives[:-1]) | first
+    out[rows[receives & after]] = True
     return out
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, assemble, table_entry
+from miner.callstats import CallStats, assemble, observations, table_entry
 from miner.events import NO_RET, Bools, Ints
 from miner.histogram import Histogram
 from miner.joins import argument_index, fd_index, is_one, numbers
 from miner.loops import tandems
 from miner.loopstats import add_programs
 from miner.motifs import Arg, ArgKind
-from miner.order import order, ranges
+from miner.order import dense, order, ranges, starts
 from miner.render import call_line
 from miner.repeats import maximal_repeats
 from miner.tokens import BodyKey, stream_tokens, xattr_codes
@@ -122,14 +122,16 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
             continue
         start = np.flatnonzero(np.diff(of[rows], prepend=-1))
         size = np.diff(np.append(start, len(rows)))
-        ends = np.add.reduceat((events.ret[rows] == 0).astype(np.int64), start) > 0
-        instance = (size >= 2) & ends
-        image = annotated.image[rows[start]]
+        ends = np.logical_or.reduceat(events.ret[rows] == 0, start)
+        instances = np.flatnonzero((size >= 2) & ends)
+        image = annotated.image[rows[start[instances]]]
         program = annotated.program[image]
-        for number in np.flatnonzero(np.bincount(program[instance])).tolist():
-            mine = instance & (program == number)
-            chosen = rows[np.repeat(mine, size)]
-            loop = _read_loop(annotated, nr, chosen, size[mine], image[mine])
+        by_program = order(program)
+        bounds = np.flatnonzero(starts(program[by_program]))
+        for at in np.split(by_program, bounds[1:]) if len(instances) else []:
+            mine = instances[at]
+            chosen = rows[ranges(start[mine], size[mine])]
+            loop = _read_loop(annotated, nr, chosen, size[mine], image[at])
             loop.own_ns = int(events.work_ns[chosen[~claimed[chosen]]].sum())
             found.append(loop)
     return found
@@ -138,7 +140,8 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
 def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Ints) -> Sequence:
     events = annotated.events
     stats = CallStats(BodyKey(nr, Via.FILE, ""))
-    stats.add(events, rows)
+    (seen,) = observations(events, rows, np.zeros(1, np.int64))
+    stats.add(events, seen)
     stats.iterations = len(rows)
     where = {str(k): Arg(ArgKind.FILE) for k in _DESCRIPTORS}
     loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], len(size), len(rows))
@@ -148,11 +151,10 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     loop.example = [call_line(events, int(i)) for i in first[:4]]
     index = int(argument_index(_K.SIZE)[nr])
     if index >= 0 and nr not in numbers("getdents64", "getdents"):
-        wanted = events.args[rows, index].astype(np.int64)
-        short = (events.ret[rows] > 0) & (events.ret[rows] < wanted)
-        short &= events.objects.are("file")[events.object[rows]]
-        same = events.object[rows][1:] == events.object[rows][:-1]
-        known = rows[1:][short[:-1] & (events.ret[rows][1:] == 0) & same]
+        wanted = events.args[:, index][rows].astype(np.int64)
+        of = events.object[rows]
+        short = (seen.ret > 0) & (seen.ret < wanted) & events.objects.are("file")[of]
+        known = rows[1:][short[:-1] & (seen.ret[1:] == 0) & (of[1:] == of[:-1])]
         loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
     return loop
 
@@ -192,15 +194,12 @@ def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]
     count = np.ones(len(token), dtype=np.int64)
     time_ns = np.where(rows >= 0, events.work_ns[rows], 0)
     keep = np.ones(len(token), dtype=bool)
-    bodies: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     top = int(token.max(initial=0)) + 1
     shown = token.copy()
-    found_runs = tandems(token)
-    for run in found_runs:
-        body = tuple(token[run.start : run.start + run.period].tolist())
-        bodies.setdefault(body, []).append((run.start, run.repeats))
-    if found_runs:
-        start, period, repeats = np.array(found_runs, dtype=np.int64).T
+    found = []
+    runs = tandems(token)
+    if runs:
+        start, period, repeats = np.array(runs, dtype=np.int64).T
         size = period * repeats
         place = ranges(start, size)
         run_of = np.repeat(np.arange(len(start)), size)
@@ -212,19 +211,27 @@ def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]
         count[head[first]] = repeats[run_of[first]]
         shown[head[first]] += top
         keep[place[~first]] = False
-    found = []
-    for body, runs in bodies.items():
-        period = len(body)
-        grid = np.concatenate([rows[s : s + r * period].reshape(r, period) for s, r in runs])
-        repeats = np.array([r for _, r in runs], dtype=np.int64)
-        sequence = _sequence(annotated, grid, motifs.Over.TANDEM)
-        sequence.instances, sequence.rounds = len(runs), int(repeats.sum())
-        sequence.per_instance.add(repeats)
-        image = annotated.image[rows[[s for s, _ in runs]]]
-        add_programs(sequence.programs, sequence.build_ids, events, image)
-        sequence.own_ns = int(events.work_ns[grid].sum())
-        found.append(sequence)
+        for mine in _same_bodies(token, start, period):
+            grid = rows[ranges(start[mine], size[mine])].reshape(-1, int(period[mine[0]]))
+            sequence = _sequence(annotated, grid, motifs.Over.TANDEM)
+            sequence.instances, sequence.rounds = len(mine), int(repeats[mine].sum())
+            sequence.per_instance.add(repeats[mine])
+            image = annotated.image[rows[start[mine]]]
+            add_programs(sequence.programs, sequence.build_ids, events, image)
+            sequence.own_ns = sum(stats.time_ns for stats in sequence.calls)
+            found.append(sequence)
     return _Folded(shown[keep], rows[keep], count[keep], time_ns[keep]), found
+
+
+def _same_bodies(token: Ints, start: Ints, period: Ints) -> list[Ints]:
+    """The runs of each body (its first `period` tokens), in the order of appearance."""
+    groups: list[Ints] = []
+    for length in np.flatnonzero(np.bincount(period)).tolist():
+        at = np.flatnonzero(period == length)
+        number, _ = dense(*(token[start[at] + i] for i in range(length)))
+        by_number = order(number)
+        groups += np.split(at[by_number], np.flatnonzero(starts(number[by_number]))[1:])
+    return sorted(groups, key=lambda group: int(group[0]))
 
 
 def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Sequence:
@@ -232,12 +239,13 @@ def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Seq
     events = annotated.events
     xattr = xattr_codes(events, grid[0])
     calls, where = [], []
-    for j in range(grid.shape[1]):
+    begin = np.arange(grid.shape[1]) * len(grid)
+    for j, seen in enumerate(observations(events, grid.T.ravel(), begin)):
         column = grid[:, j]
         code = int(xattr[j])
         name = str(events.path2.array[code]) if code >= 0 else ""
         stats = CallStats(BodyKey(int(events.nr[column[0]]), Via.OTHER, name))
-        stats.add(events, column)
+        stats.add(events, seen)
         stats.iterations = len(column)
         calls.append(stats)
         where.append(_provenance(annotated, grid, j))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from miner.annotate import Annotated, Via
-from miner.bodies import ARGV, ENTRY, Body
+from miner.bodies import ARGV, ENTRY, Body, path_identity
 from miner.events import NO_RET, Bools, Events, Ints
-from miner.joins import argument_index, fd_index, is_one, pick
+from miner.joins import argument_index, fd_index, is_one, last_before, pick
 from miner.motifs import Over
 from miner.order import dense, order, starts
 from miner.tokens import BodyKey
@@ -22,6 +22,8 @@ _K = syscalls.ArgKind
 OPENS = ("open", "openat", "openat2", "creat")
 # Access mode, O_CREAT, O_TRUNC, O_DIRECTORY, O_PATH.
 _ACCESS = 0o3 | 0o100 | 0o1000 | 0o200000 | 0o10000000
+_O_CREAT = 0o100
+_NAMES = ("unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat")
 _READS = ("read", "pread64", "recvfrom")
 _WRITES = ("write", "pwrite64", "sendto")
 
@@ -62,7 +64,8 @@ def runs(*keys: Ints) -> Ints:
 
 
 def files(annotated: Annotated) -> Body | None:
-    """Iterations: the calls on each file that was opened by its path."""
+    """Iterations: the calls on each file that was opened by its path, and what becomes of a file
+    that was made: whether it gets another name, or is removed."""
     events = annotated.events
     root = annotated.root
     on_file = (root >= 0) & (fd_index(events.nr) >= 0) & events.own
@@ -70,15 +73,18 @@ def files(annotated: Annotated) -> Body | None:
     on_file &= (events.ret != NO_RET) & ~events.path.nonempty
     is_open = np.zeros(len(events), dtype=bool)
     is_open[root[on_file]] = True
+    named, maker = _named_again(annotated)
+    is_open[maker] = True
     is_open &= events.own
     rows = np.flatnonzero(on_file | is_open)
     if not len(rows):
         return None
-    is_open = is_open[rows]
-    opener = np.where(is_open, rows, root[rows])
-    sort = order(opener)
-    rows, opener, is_open = rows[sort], opener[sort], is_open[sort]
-    codes, keys = key_codes(events, rows, np.where(is_open, int(Via.OTHER), int(Via.RESULT)))
+    opener = np.append(np.where(is_open[rows], rows, root[rows]), maker)
+    by_path = np.append(is_open[rows], np.ones(len(named), dtype=bool))
+    rows = np.append(rows, named)
+    sort = order(opener, rows)
+    rows, opener, by_path = rows[sort], opener[sort], by_path[sort]
+    codes, keys = key_codes(events, rows, np.where(by_path, int(Via.OTHER), int(Via.RESULT)))
     first = starts(opener)
     begin = opener[first]
     source = np.zeros(len(begin), dtype=np.int64)
@@ -95,6 +101,24 @@ def files(annotated: Annotated) -> Body | None:
         path=begin,
         whole=_read_whole(events, rows, first),
     )
+
+
+def _named_again(annotated: Annotated) -> tuple[Ints, Ints]:
+    """Calls that rename, link or remove a file that the process made, and the opens that made it.
+
+    Of files that were made several times the last one counts.
+    """
+    events = annotated.events
+    named = np.flatnonzero(is_one(events.nr, *_NAMES) & (events.ret == 0) & events.own)
+    opens = np.flatnonzero(is_one(events.nr, *OPENS) & (events.ret >= 0) & events.own)
+    flags = pick(events, opens, argument_index(_K.OPEN_FLAGS)[events.nr[opens]])
+    opens = opens[(flags & _O_CREAT != 0) | is_one(events.nr[opens], "creat")]
+    path, _ = dense(path_identity(annotated, np.append(opens, named)))
+    key = (np.append(events.pid[opens], events.pid[named]) << 32) | path
+    time = events.t_ns
+    found = last_before(key[: len(opens)], time[opens], key[len(opens) :], time[named])
+    known = found >= 0
+    return named[known], opens[found[known]]
 
 
 def _read_whole(events: Events, rows: Ints, first: Bools) -> Bools:
@@ -117,17 +141,17 @@ def copies(annotated: Annotated) -> Body | None:
     events = annotated.events
     moved = is_one(events.nr, *_READS, *_WRITES) & (events.ret > 0) & events.own
     rows = np.flatnonzero(moved & (events.object >= 0))
+    buffer, _ = dense(events.args[:, 1][rows].view(np.int64))
+    thread = events.thread[rows]
+    sort = order(thread, buffer)
+    rows, buffer, thread = rows[sort], buffer[sort], thread[sort]
     is_read = is_one(events.nr[rows], *_READS)
-    buffer, _ = dense(events.args[rows, 1].view(np.int64))
-    sort = order(events.thread[rows], buffer)
-    rows, is_read = rows[sort], is_read[sort]
-    same = (events.args[rows, 1][1:] == events.args[rows, 1][:-1]) & (
-        events.thread[rows][1:] == events.thread[rows][:-1]
-    )
-    pair = is_read[:-1] & ~is_read[1:] & same
-    pair &= events.args[rows, 2][1:].astype(np.int64) == events.ret[rows][:-1]
-    pair &= events.object[rows][1:] != events.object[rows][:-1]
-    source, target = rows[:-1][pair], rows[1:][pair]
+    pair = is_read[:-1] & ~is_read[1:] & (buffer[1:] == buffer[:-1]) & (thread[1:] == thread[:-1])
+    at = np.flatnonzero(pair)
+    source, target = rows[at], rows[at + 1]
+    copied = events.args[:, 2][target].astype(np.int64) == events.ret[source]
+    copied &= events.object[target] != events.object[source]
+    source, target = source[copied], target[copied]
     if not len(source):
         return None
     by_instance = order(events.object[source], events.object[target])

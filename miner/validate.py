@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Predicted against measured: the traced commands once more, without and with `cosy-auto`.
 
-Runs take turns, so that a machine that drifts does so for both. Every comparison is kept in
+Runs take turns, so that a machine that drifts does so for both, and of each kind the one that took
+least counts, as others only ever add time to one. A trace was recorded once, at whatever pace the
+machine had then: its calls count as what they take at the pace of now. Every comparison is kept in
 `validation.json` beside the calibration, for reports.
 """
 
@@ -9,19 +11,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from miner import cost
-from miner.motifs import MotifFile, TraceInfo
+from miner.motifs import Motif, MotifFile, TraceInfo
 
 _KEPT = 1000  # comparisons in the file
+_RESAMPLES = 100
 _EXECUTOR = "bpf"
 
 
@@ -39,9 +43,10 @@ class Comparison:
     high_ns: int
     measured_ns: int
     quartiles_ns: list[int]  # of the measured saving
-    native_ns: int  # median CPU time
+    native_ns: int  # CPU time
     runs: int
     recorded: str
+    pace: float = 1.0  # CPU time natively now by that in the trace
 
 
 def _launcher() -> str:
@@ -70,28 +75,70 @@ def cpu_ns(command: Sequence[str]) -> int:
     return int((usage.ru_utime + usage.ru_stime) * 1e9)
 
 
-def _compare(trace: TraceInfo, predicted: tuple[int, int, int], runs: int) -> Comparison:
+@dataclass(frozen=True)
+class Runs:
+    """CPU times of runs that took turns, in ns."""
+
+    native: list[int]
+    cosy: list[int]
+
+    @property
+    def saved(self) -> int:
+        """The undisturbed run against the undisturbed run."""
+        return min(self.native) - min(self.cosy)
+
+    @property
+    def quartiles(self) -> list[int]:
+        """Of what the saving is when the runs are drawn again and again."""
+        draw = random.Random(0)
+        again = [
+            min(draw.choices(self.native, k=len(self.native)))
+            - min(draw.choices(self.cosy, k=len(self.cosy)))
+            for _ in range(_RESAMPLES)
+        ]
+        low, _, high = statistics.quantiles(again, n=4)
+        return [int(low), int(high)]
+
+
+def _measure(command: list[str], runs: int) -> Runs:
     launcher = [_launcher(), "--executor", _EXECUTOR]
+    found = Runs([], [])
     for prefix in ([], launcher):
-        cpu_ns([*prefix, *trace.command])
-    native, saved = [], []
+        cpu_ns([*prefix, *command])
     for i in range(runs):
-        turns = [[], launcher] if i % 2 else [launcher, []]
-        times = {len(prefix): cpu_ns([*prefix, *trace.command]) for prefix in turns}
-        native.append(times[0])
-        saved.append(times[0] - times[len(launcher)])
-    low, middle, high = statistics.quantiles(saved, n=4)
-    return Comparison(
-        command=trace.command,
-        predicted_ns=predicted[0],
-        low_ns=predicted[1],
-        high_ns=predicted[2],
-        measured_ns=int(middle),
-        quartiles_ns=[int(low), int(high)],
-        native_ns=int(statistics.median(native)),
-        runs=runs,
-        recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
+        for prefix in ([], launcher) if i % 2 else (launcher, []):
+            times = found.cosy if prefix else found.native
+            times.append(cpu_ns([*prefix, *command]))
+    return found
+
+
+def pace(trace: TraceInfo, native_ns: int, costs: cost.Calibration) -> float:
+    """CPU time that the command takes natively now by what it took in the trace without recording;
+    1.0 where that is not known."""
+    then = trace.cpu_ns - trace.events * costs.record_ns
+    return native_ns / then if trace.cpu_ns and then > 0 else 1.0
+
+
+def _at_pace(motif: Motif, pace: float) -> Motif:
+    calls = [
+        replace(call, usual_ns=int(call.usual_ns * pace), time_ns=int(call.time_ns * pace))
+        for call in motif.calls
+    ]
+    return replace(motif, calls=calls)
+
+
+def predicted(found: MotifFile, costs: cost.Calibration, pace: float) -> list[int]:
+    """What the executor would save of the CPU time of a run, and the ends of that, in ns."""
+    sums = [0, 0, 0]
+    for motif in found.motifs:
+        if _EXECUTOR in motif.predicted:
+            value, ends = motif.predicted[_EXECUTOR], motif.interval[_EXECUTOR]
+            if pace != 1.0:
+                paced = _at_pace(motif, pace)
+                value = cost.predict(paced, costs).get(_EXECUTOR, 0)
+                ends = cost.interval(paced, costs).get(_EXECUTOR, [0, 0])
+            sums = [s + v for s, v in zip(sums, (value, *ends), strict=True)]
+    return [s - int(costs.start_ns) for s in sums]
 
 
 def validate(found: MotifFile, runs: int) -> list[Comparison]:
@@ -104,17 +151,25 @@ def validate(found: MotifFile, runs: int) -> list[Comparison]:
     (trace,) = found.traces
     if not trace.command or not shutil.which(trace.command[0]):
         raise ValidationError(f"cannot run again: {' '.join(trace.command) or 'no command'}")
-    sums = [0, 0, 0]
-    for motif in found.motifs:
-        if _EXECUTOR in motif.predicted:
-            low, high = motif.interval[_EXECUTOR]
-            sums = [
-                s + v for s, v in zip(sums, (motif.predicted[_EXECUTOR], low, high), strict=True)
-            ]
-    start_ns = int(cost.calibration_from(found.calibration, "motif file").start_ns)
-    done = [_compare(trace, (sums[0] - start_ns, sums[1] - start_ns, sums[2] - start_ns), runs)]
-    _keep(done)
-    return done
+    costs = cost.calibration_from(found.calibration, "motif file")
+    measured = _measure(trace.command, runs)
+    native_ns = min(measured.native)
+    now = pace(trace, native_ns, costs)
+    value, low, high = predicted(found, costs, now)
+    done = Comparison(
+        command=trace.command,
+        predicted_ns=value,
+        low_ns=low,
+        high_ns=high,
+        measured_ns=measured.saved,
+        quartiles_ns=measured.quartiles,
+        native_ns=native_ns,
+        runs=runs,
+        recorded=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        pace=round(now, 4),
+    )
+    _keep([done])
+    return [done]
 
 
 def history_path() -> Path | None:
@@ -159,5 +214,7 @@ def lines(done: Sequence[Comparison]) -> Iterator[str]:
             f"measured {row.measured_ns / 1e6:.1f} ms ({low:.1f} to {high:.1f})"
         )
         yield (
-            f"  of {row.native_ns / 1e6:.1f} ms CPU time without; {row.runs} runs each, in turns"
+            f"  of {row.native_ns / 1e6:.1f} ms CPU time without, {row.pace:.2f} of what the trace "
+            "took"
         )
+        yield f"  {row.runs} runs each, in turns"

@@ -5,8 +5,9 @@ A probe program (`cosy_probe.c`) walks trees of files, native and under `cosy-au
 counters that `--stats` prints say how often the executor ran, what it returned and what was
 answered; the CPU time then is a sum of known counts with unknown costs, which least squares over
 all rounds find. Each walk goes over the whole tree before the next one begins: caches are as cold
-as on real walks, and costs are measured that depend on it. Of costs that are measured alone the
-median is kept; the spread is the error.
+as on real walks, and costs are measured that depend on it. Other programs and a processor that
+its host takes away only ever add time, so of every walk the one that took least counts; how that
+changes when rounds are drawn again is the error.
 """
 
 from __future__ import annotations
@@ -22,17 +23,21 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from miner.cost import LEAST_ERROR, Calibration
 from miner.validate import cpu_ns
 from synth.errors import SynthError
 from tracer import native
 
+if TYPE_CHECKING:
+    from tracer.dataset import Dataset
+
 ROUNDS: Final = 9
 CALLS: Final = 200_000
+TRACES: Final = 5  # of each kind
 # Entries of a directory: directories. Some 40,000 files: caches are as cold as on real walks.
 SIZES: Final = {8: 512, 32: 256, 128: 96, 512: 32}
 # Every how manieth entry is asked about, and how often beyond its attributes: as du, as a search
@@ -46,6 +51,8 @@ REAL: Final = (Path("/usr/share"), Path("/usr/lib"))
 REAL_ENTRIES: Final = 10_000
 LARGE: Final = 64 << 10
 MELTDOWN: Final = Path("/sys/devices/system/cpu/vulnerabilities/meltdown")
+Samples = dict[str, list[float]]
+"""By name of a cost what it was each time."""
 _COMPOUND: Final = re.compile(rb"^  dirscan-stat\s+(\d+)\s+(\d+)\s+(\d+)$", re.MULTILINE)
 
 
@@ -120,8 +127,32 @@ def _trees(folder: Path, sizes: Mapping[int, int]) -> dict[int, Path]:
     return out
 
 
-Pairs = list[tuple[Walk, Walk, float]]
-"""A round: walks under the executor that ask and that do not, with the native cost of a call."""
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """Walks through one tree that belong together."""
+
+    answered: Walk  # asks, under the executor
+    idle: Walk  # does not ask, under the executor
+    asking: Walk  # the same natively
+    plain: Walk
+
+    @property
+    def call_ns(self) -> float:
+        """What a call costs natively."""
+        return (self.asking.cpu_ns - self.plain.cpu_ns) / max(self.asking.asked, 1)
+
+
+Round = list[Walks]
+"""One of each kind through each tree, always in the same order."""
+
+
+def undisturbed(rounds: list[Round]) -> Round:
+    """Of each walk the one that took least: others and the cold only ever add time to one."""
+    names = [field.name for field in fields(Walks)]
+    return [
+        Walks(**{n: min((getattr(w, n) for w in same), key=lambda w: w.cpu_ns) for n in names})
+        for same in zip(*rounds, strict=True)
+    ]
 
 
 def _holds(tree: Path, count: int) -> bool:
@@ -133,29 +164,46 @@ def _holds(tree: Path, count: int) -> bool:
     return False
 
 
-def executor_costs(rounds: list[Pairs]) -> dict[str, tuple[float, float]]:
-    """Each cost and its relative error."""
-    names = ("bpf_run_ns", "bpf_child_ns", "serve_ns")
-    best = _solve([pair for pairs in rounds for pair in pairs])
+def _error(value: float, again: list[float]) -> float:
+    """Relative error of a cost, from what it is when the samples are drawn again and again."""
+    low, _, high = statistics.quantiles(again, n=4)
+    return max((high - low) / value if value else 1.0, LEAST_ERROR)
+
+
+def lowest(values: list[float]) -> tuple[float, float]:
+    """The least of the values, and its relative error."""
     draw = random.Random(0)
-    again = [
-        _solve([pair for pairs in draw.choices(rounds, k=len(rounds)) for pair in pairs])
-        for _ in range(RESAMPLES)
-    ]
+    again = [min(draw.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    return min(values), _error(min(values), again)
+
+
+def walk_costs(rounds: list[Round]) -> dict[str, tuple[float, float]]:
+    """What walks say: each cost and its relative error."""
+    best = _solve(undisturbed(rounds))
+    draw = random.Random(0)
+    again = [_solve(undisturbed(draw.choices(rounds, k=len(rounds)))) for _ in range(RESAMPLES)]
     return {
-        name: (cost, _median([costs[i] for costs in again])[1])
-        for i, (name, cost) in enumerate(zip(names, best, strict=True))
+        name: (value, _error(value, [costs[name] for costs in again]))
+        for name, value in best.items()
     }
 
 
-def _solve(pairs: Pairs) -> list[float]:
-    """Costs of a run, of a child in it and of an answer that explain the walks best."""
+def _solve(walks: Round) -> dict[str, float]:
+    """The native cost of asking for attributes, and the costs of a run, of a child in it and of an
+    answer that explain the walks best, if the executor ran."""
+    stat_ns = statistics.fmean(w.call_ns for w in walks[: len(walks) // len(ASKS)])
+    if not any(w.answered.fired for w in walks):
+        return {"stat_ns": stat_ns}
     import numpy as np
     from scipy.optimize import nnls
 
-    counts = np.array([[w.fired, w.results, w.served] for w, _, _ in pairs], dtype=float)
+    answered = [w.answered for w in walks]
+    counts = np.array([[w.fired, w.results, w.served] for w in answered], dtype=float)
     spent = np.array(
-        [w.cpu_ns - idle.cpu_ns - (w.asked - w.served) * call for w, idle, call in pairs]
+        [
+            w.answered.cpu_ns - w.idle.cpu_ns - (w.answered.asked - w.answered.served) * w.call_ns
+            for w in walks
+        ]
     )
     # Each walk weighs the same, large or small, unless the others contradict it.
     weight = 1.0 / np.maximum(np.abs(spent), 1.0)
@@ -165,48 +213,53 @@ def _solve(pairs: Pairs) -> list[float]:
         costs, _ = nnls(counts * (weight * trust)[:, None], np.maximum(spent, 0.0) * weight * trust)
         off = np.abs(counts @ costs - spent) * weight
         trust = 1.0 / np.sqrt(off + LEAST_ERROR)
-    return [float(cost) for cost in costs]
+    run_ns, child_ns, serve_ns = map(float, costs)
+    return {
+        "stat_ns": stat_ns,
+        "bpf_run_ns": run_ns,
+        "bpf_child_ns": child_ns,
+        "serve_ns": serve_ns,
+    }
 
 
-def _tracing(probe: str, folder: Path, call_ns: list[float]) -> list[float]:
-    """What recording adds to the durations that it records: those of the cheapest call."""
+def _traced(folder: Path, command: list[str]) -> tuple[Dataset, bytes]:
+    """The trace of a command of the probe, and what the probe printed."""
     from tracer.dataset import Dataset
-    from tracer.syscalls import by_name
 
     dataset = folder / "probe.cosytrace"
     record = "from tracer.cli import main; main()"
-    trace = [sys.executable, "-c", record, "-o", str(dataset), probe, "calls"]
-    _run([*trace, str(CALLS // 10)], cwd=Path(__file__).parent.parent)
-    table = Dataset(dataset).events(["nr", "dur_ns"]).to_pandas()
-    recorded = table.dur_ns[table.nr == by_name()["getppid"].nr].median()
-    return [max(float(recorded) - native_ns, 0.0) for native_ns in call_ns]
+    trace = [sys.executable, "-c", record, "-o", str(dataset), "--force", *command]
+    done = _run(trace, cwd=Path(__file__).parent.parent)
+    return Dataset(dataset), done.stdout
 
 
-def _round(probe: str, trees: list[Path], launcher: str) -> tuple[Pairs, float]:
-    """Every kind of walk through all trees, and the native cost of asking for attributes."""
+def _tracing(probe: str, folder: Path, tree: Path, samples: Samples, plain: Walk) -> None:
+    """What recording adds to the duration of a call, and to the CPU time of the program by call."""
+    from tracer.syscalls import by_name
+
+    call_ns = min(samples["call_ns"])
+    for _ in range(TRACES):
+        dataset, _ = _traced(folder, [probe, "calls", str(CALLS // 10)])
+        table = dataset.events(["nr", "dur_ns"]).to_pandas()
+        recorded = float(table.dur_ns[table.nr == by_name()["getppid"].nr].median())
+        samples["trace_ns"].append(max(recorded - call_ns, 0.0))
+        dataset, printed = _traced(folder, [probe, "walk", *map(str, ASKS[0]), str(tree)])
+        added = float(printed.split()[0]) - plain.cpu_ns
+        samples["record_ns"].append(max(added / len(dataset), 0.0))
+
+
+def _round(probe: str, trees: list[Path], launcher: str) -> Round:
+    """Every kind of walk through all trees."""
 
     def through(ask: tuple[int, int], front: str | None) -> list[Walk]:
         return [_walk(probe, ask, folder, front) for folder in trees]
 
     plain, idle = through((0, 0), None), through((0, 0), launcher)
-    pairs: Pairs = []
-    stat_ns = 0.0
+    found: Round = []
     for ask in ASKS:
-        asking = through(ask, None)
-        call_ns = [
-            (a.cpu_ns - p.cpu_ns) / max(a.asked, 1) for a, p in zip(asking, plain, strict=True)
-        ]
-        if ask == ASKS[0]:
-            stat_ns = statistics.fmean(call_ns)
-        pairs += zip(through(ask, launcher), idle, call_ns, strict=True)
-    return pairs, stat_ns
-
-
-def _median(values: list[float]) -> tuple[float, float]:
-    """The median, and the relative error that the spread of the values suggests."""
-    middle = statistics.median(values)
-    low, _, high = statistics.quantiles(values, n=4)
-    return middle, max((high - low) / middle if middle else 1.0, LEAST_ERROR)
+        asking, answered = through(ask, None), through(ask, launcher)
+        found += map(Walks, answered, idle, asking, plain)
+    return found
 
 
 def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibration:
@@ -219,8 +272,10 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
     except native.NativeFileError as error:
         raise SynthError(str(error)) from None
     launcher = _launcher()
-    samples: dict[str, list[float]] = {n: [] for n in ("call_ns", "byte_ns", "stat_ns", "start_ns")}
-    walks: list[Pairs] = []
+    samples: Samples = {n: [] for n in ("call_ns", "byte_ns", "trace_ns", "record_ns")}
+    native_ns: list[float] = []
+    started_ns: list[float] = []
+    walks: list[Round] = []
     base = native.cache_folder().parent
     with tempfile.TemporaryDirectory(prefix="calibrate-", dir=base) as scratch:
         trees = [tree for tree in REAL if _holds(tree, REAL_ENTRIES)]
@@ -232,21 +287,18 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
             samples["call_ns"].append(plain)
             samples["byte_ns"].append(max(large - small, 0.0) / (LARGE - 1))
             nothing = [probe, "calls", "1"]
-            samples["start_ns"].append(max(cpu_ns([launcher, *nothing]) - cpu_ns(nothing), 0.0))
-            pairs, call_ns = _round(probe, trees, launcher)
-            walks.append(pairs)
-            samples["stat_ns"].append(call_ns)
-        samples["trace_ns"] = _tracing(probe, Path(scratch), samples["call_ns"])
-    values, errors = {}, {}
-    for name, found in samples.items():
-        values[name], errors[name] = _median(found)
-    if any(walk.fired for pairs in walks for walk, _, _ in pairs):
-        for name, (value, spread) in executor_costs(walks).items():
-            values[name], errors[name] = value, spread
+            started_ns.append(cpu_ns([launcher, *nothing]))
+            native_ns.append(cpu_ns(nothing))
+            walks.append(_round(probe, trees, launcher))
+        _tracing(probe, Path(scratch), trees[0], samples, undisturbed(walks)[0].asking)
+    found = {name: lowest(values) for name, values in samples.items()}
+    started = lowest(started_ns)
+    found["start_ns"] = max(started[0] - min(native_ns), 0.0), started[1]
+    found |= walk_costs(walks)
     return replace(
         Calibration(),
-        **{name: round(float(value), 4) for name, value in values.items()},
-        errors={name: round(error, 3) for name, error in errors.items()},
+        **{name: round(float(value), 4) for name, (value, _) in found.items()},
+        errors={name: round(error, 3) for name, (_, error) in found.items()},
         machine=machine(),
     )
 

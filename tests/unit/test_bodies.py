@@ -32,6 +32,49 @@ def slurp(program: Program, path: str, size: int, reads: int = 1) -> Iterator[No
     program.close(fd)
 
 
+def made(program: Program, path: str, *after: str, removed: str | None = None) -> Iterator[None]:
+    """A file is made, closed, and then named again by the calls `after`."""
+    fd = program.open(AT_FDCWD, path, 0o302, "file")
+    yield
+    program.close(fd)
+    yield
+    for name in after:
+        program.call(name, path=removed or path)
+        yield
+
+
+def test_what_becomes_of_a_made_file_is_part_of_its_loop(tmp_path: Path) -> None:
+    """By data flow: other calls, other files and other processes lie between."""
+    builder = TraceBuilder()
+    program, other = builder.program("/usr/bin/app"), builder.program("/usr/bin/other")
+    run(
+        *(made(program, f"/tmp/{i}.s", "unlink") for i in range(20)),
+        *(made(other, f"/tmp/{i}.o", "unlink", removed=f"/tmp/{i}.s") for i in range(20)),
+        program.noise(random.Random(1), 50),
+    )
+    found = mined(builder, tmp_path)
+    temporary = found["temporary-file"]
+    assert [(c.syscall, c.count) for c in temporary.calls] == [
+        ("openat", 20),
+        ("close", 20),
+        ("unlink", 20),
+    ]
+    assert temporary.calls[2].args[0].kind == "item"
+    # Who removes files that others made has no loop over files.
+    assert [(c.syscall, c.count) for c in found["create-file"].calls] == [
+        ("openat", 20),
+        ("close", 20),
+    ]
+
+
+def test_a_file_that_is_linked_into_place_is_a_written_one(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    run(*(made(program, f"/objects/tmp{i}", "link", "unlink") for i in range(20)))
+    motif = mined(builder, tmp_path)["write-file"]
+    assert [c.syscall for c in motif.calls] == ["openat", "close", "link", "unlink"]
+
+
 def test_slurps_of_two_threads_among_noise(tmp_path: Path) -> None:
     builder = TraceBuilder()
     program = builder.program("/usr/bin/app")

@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +130,7 @@ def test_a_piece_is_sent_with_its_own_processes_only(tmp_path: Path) -> None:
     trace, parts = pieces.open_trace(tmp_path / "t.cosytrace", 50)
     tasks = list(pieces.tasks(trace, parts))
     assert max(len(part.images) for part, _, _ in tasks) < len(trace.images)
-    whole = [(trace, piece, before) for _, piece, before in tasks]
+    whole = [(replace(part, images=trace.images), piece, before) for part, piece, before in tasks]
     with execution.local(trace.rows, 1) as mined:
         one, other = (mine.rank([], mined(each), cost.Calibration()) for each in (tasks, whole))
     assert one == other
@@ -135,8 +138,30 @@ def test_a_piece_is_sent_with_its_own_processes_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (5, 2), (48, 2), (48, 7), (0, 3)])
 def test_shares_hold_every_task_once(count: int, workers: int) -> None:
-    found = [i for part in execution.shares(count, workers) for i in range(count)[part]]
-    assert found == list(range(count))
+    trace = pieces.Trace("t", {}, count * 10, [], [], 0)
+    tasks = [
+        (trace, pieces.Piece(i, i * 10, i * 10 + 10, (i,), i * 10, (1, 1)), None)
+        for i in range(count)
+    ]
+    parts = list(execution.shares(iter(tasks), count * 10, workers))
+    assert [task for part in parts for task in part] == tasks
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(parts) >= min(count, 2 * workers)
+
+
+def test_pieces_grow_smaller_so_that_processes_end_together(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    run(*(slurp(program, f"/{i}", 5) for i in range(200)))
+    path = builder.write(tmp_path / "t.cosytrace", row_group=50)
+    trace, parts = pieces.open_trace(path, 200)
+    assert [parts[0].start, *(p.start for p in parts[1:])] == [0, *(p.stop for p in parts[:-1])]
+    assert parts[-1].stop == trace.rows > 800
+    sizes = [p.stop - p.start for p in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-2]) == (200, 50)
+    assert len(pieces.open_trace(path, trace.rows)[1]) == 1
 
 
 def test_a_trace_that_was_recorded_again_is_read_again(tmp_path: Path) -> None:
@@ -166,3 +191,54 @@ def test_what_stands_in_front_of_a_piece_does_not_depend_on_who_read_it(
     assert at_hand.t_ns.tolist() == read.t_ns.tolist()
     assert at_hand.object.tolist() == read.object.tolist()
     assert at_hand.objects.event.tolist() == read.objects.event.tolist()
+
+
+def test_mining_does_without_pandas() -> None:
+    """Importing it takes half a second of each process; pyarrow does so unasked."""
+    code = (
+        "import sys\n"
+        "from miner import cost, mine\n"
+        f"found = mine.mine({traces()[:2]!r}, cost.Calibration(), workers=1)\n"
+        "assert found.motifs\n"
+        "assert not {'pandas', 'sklearn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_working_directories_reach_later_pieces(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    program.call("chdir", path="/srv/data")
+    run(*(slurp(program, f"/{i}", 5) for i in range(40)))
+    program.call("chdir", path="below")
+    run(*(slurp(program, f"/{i}", 5) for i in range(40)))
+    path = builder.write(tmp_path / "t.cosytrace", row_group=30)
+    last = list(pieces.tasks(*pieces.open_trace(path, 30)))[-1]
+    assert [where for _, _, where in last[0].moves][-2:] == ["/srv/data", "/srv/data/below"]
+    first = next(pieces.tasks(*pieces.open_trace(path, 30)))
+    assert [where for _, _, where in first[0].moves][-1] == "/srv/data"
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """Its work begins once, though processes are started in the middle of it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import miner\n"
+        "from miner import execution\n"
+        "print('begins')\n"
+        "execution._POOL_ROWS = 0\n"
+        f"found = miner.load(*{traces()[:3]!r}, workers=2)\n"
+        "import sys\n"
+        "assert sys.modules['__main__'].found is found\n"
+        "print(len(found.motifs) > 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.stdout, done.returncode) == ("begins\nTrue\n", 0), done.stderr

@@ -56,3 +56,35 @@ def test_a_run_saves_what_its_motifs_save_without_its_start(
     assert (done.predicted_ns, done.low_ns, done.high_ns) == (4300, 3300, 5300)
     assert (done.measured_ns, done.native_ns, done.runs) == (400, 1000, 3)
     assert validate.history() == [done]
+
+
+def test_a_trace_of_a_slow_moment_predicts_for_the_pace_of_now() -> None:
+    """All calls took twice as long when the trace was recorded: the prediction is the same."""
+    costs = dataclasses.replace(COSTS, record_ns=100.0)
+    calm, slow = example_file(), example_file()
+    for motif in slow.motifs:
+        for call in motif.calls:
+            call.usual_ns, call.time_ns = 2 * call.usual_ns, 2 * call.time_ns
+    native_ns = 1_000_000
+    for found, times in ((calm, 1), (slow, 2)):
+        found.traces[0].cpu_ns = times * native_ns + 100 * found.traces[0].events
+        for motif in found.motifs:
+            motif.predicted = cost.predict(motif, costs)
+            motif.interval = cost.interval(motif, costs)
+    paces = [validate.pace(found.traces[0], native_ns, costs) for found in (calm, slow)]
+    assert paces == [1.0, 0.5]
+    one, other = (
+        validate.predicted(found, costs, pace)
+        for found, pace in zip((calm, slow), paces, strict=True)
+    )
+    assert one == other
+    assert one[0] > 0
+    unknown = dataclasses.replace(calm.traces[0], cpu_ns=0)
+    assert validate.pace(unknown, native_ns, costs) == 1.0
+
+
+def test_what_disturbs_some_runs_does_not_change_the_saving() -> None:
+    runs = validate.Runs([1000, 1900, 1010, 1850, 1000], [700, 1300, 705, 710, 1250])
+    assert runs.saved == 300
+    low, high = runs.quartiles
+    assert 290 <= low <= 300 <= high <= 310
