@@ -62,12 +62,14 @@ def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[
     distance = distances(kinds)
     labels = np.zeros(1, dtype=np.int64)
     if len(kinds) > 1:
-        # What scikit-learn's AgglomerativeClustering calls, without a second of imports.
-        from scipy.cluster import hierarchy
-        from scipy.spatial.distance import squareform
+        from sklearn.cluster import AgglomerativeClustering
 
-        tree = hierarchy.linkage(squareform(distance, checks=False), method="average")
-        labels = hierarchy.fcluster(tree, np.nextafter(MAX_DISTANCE, 0), criterion="distance")
+        labels = AgglomerativeClustering(
+            n_clusters=None,
+            metric="precomputed",
+            linkage="average",
+            distance_threshold=MAX_DISTANCE,
+        ).fit_predict(distance)
     found = []
     for label in np.unique(labels):
         group = np.flatnonzero(labels == label)

@@ -80,8 +80,8 @@ def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
             for share in shares(tasks, rows, workers):
                 with _without_script():  # processes start when there is work for them
                     waiting.append(pool.submit(_mine_tasks, share))
-            # What clusters need takes half a second to import: better now than at the end.
-            import_module("scipy.cluster.hierarchy")
+            # What clusters need takes a second to import: better now than at the end.
+            import_module("sklearn.cluster")
             while waiting:
                 yield from waiting.pop(0).result()
     except BrokenProcessPool:
