@@ -7,9 +7,9 @@
  * thread waits for nobody, and nothing is lost but for want of space, which is
  * counted.
  *
- * Cost: 180 instructions for a call of which only registers are kept, 460 with a path and a stat. Two
- * time stamps are 17 ns, the way here is 6. New pages of the file would be 40 ns an event, of
- * 96 bytes and more, the same pages again 4 (docs/cosy-trace.md, OVERHEAD).
+ * Cost (bench/tracing.py --part event): 173 instructions more for a call of which only registers are
+ * kept, 444 with a path and a stat. Time goes into memory first: into new pages of
+ * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
 #include <fcntl.h>

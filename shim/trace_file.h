@@ -11,8 +11,8 @@
 #define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
 #define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
 
-// A thread that has filled this many blocks wants them taken away by whoever records: to reuse a block
-// costs 4 ns an event, new pages of the file 40.
+// A thread that has filled this many blocks wants them taken away by whoever records, so that it
+// writes into the same pages again: new ones are half of what an event costs.
 #define BLOCKS_ALONE 2
 #define SLOTS 8
 
