@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,7 @@ PARTS = ("slowdown", "event", "writing", "import")
 RAW_BYTES = 110  # of an event in the shim's files, about
 _CLOCK = """a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME
 { echo "$a $b $s"; times; } > "$TIMES\""""
+_SECONDS = re.compile(rb"(?m)^(\d+ +)(\d+)")
 _TIMES = re.compile(r"(\d+)m([\d.]+)s")
 _BPFTRACE = """tracepoint:raw_syscalls:sys_enter /@in[pid] || pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
@@ -334,39 +335,53 @@ def event_cost(rounds: int) -> list[dict[str, object]]:
 
 
 def import_speed(lines: int) -> dict[str, object]:
-    """Import strace's text of a file tool, again and again, until there are so many lines."""
+    """Import strace's text of file tools, again and again, until there are so many lines.
+
+    They come through a pipe, each time as if the tools had run later.
+    """
     with tempfile.TemporaryDirectory() as name:
         text = Path(name) / "text"
         command = ["strace", "-f", "-ttt", "-T", "-y", "-v", "-o", str(text), "sh", "-c",
                    "find /usr/share -size +1 | wc; grep -rc include /usr/include | wc"]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with text.open("rb") as file:
-            repeats = -(-lines // sum(1 for _ in file))
-        words = [sys.executable, "-m", "bench.tracing", "--import-text", str(repeats)]
-        with text.open("rb") as file:
-            done = subprocess.run(words, check=True, stdin=file, stdout=subprocess.PIPE, cwd=ROOT)
-        found: dict[str, object] = json.loads(done.stdout)
+        once = text.read_bytes()
+        first, last = (int(line.split()[1].split(b".")[0]) for line in _ends(once))
+        words = [sys.executable, "-m", "bench.tracing", "--import-text", str(name)]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        ) as importer:
+            assert importer.stdin
+            assert importer.stdout
+            for turn in range(-(-lines // once.count(b"\n"))):
+                importer.stdin.write(_later(once, turn * (last - first + 1)))
+            importer.stdin.close()
+            found: dict[str, object] = json.loads(importer.stdout.read())
         return found
 
 
-def import_text(repeats: int, folder: Path) -> dict[str, object]:
-    """Import standard input, so many times over, and say what that took."""
+def _later(text: bytes, seconds: int) -> bytes:
+    """The same lines with later times."""
+    return _SECONDS.sub(lambda found: found[1] + b"%d" % (int(found[2]) + seconds), text)
+
+
+def _ends(text: bytes) -> tuple[bytes, bytes]:
+    """The first and the last line."""
+    return text[: text.index(b"\n")], text[text.rindex(b"\n", 0, -1) + 1 :]
+
+
+def import_text(folder: Path) -> dict[str, object]:
+    """Import standard input, and say what that took."""
     from tracer.convert import write_dataset
     from tracer.dataset import META_KEYS, Writer
     from tracer.strace_text import Importer
     from tracer.stream import StreamWriter, read_stream
-
-    def every() -> Iterator[bytes]:
-        for _ in range(repeats):
-            sys.stdin.buffer.seek(0)
-            yield from sys.stdin.buffer
 
     memory = _Memory()
     memory.start()
     cpu = time.process_time()
     with StreamWriter(folder / "s") as records:
         importer = Importer(records)
-        for _ in importer.read(every()):
+        for _ in importer.read(sys.stdin.buffer):
             pass
     reading, cpu = time.process_time() - cpu, time.process_time()
     peak_bytes = memory.peak_bytes
@@ -427,7 +442,7 @@ def _writing(events: int) -> list[dict[str, object]]:
 @click.option("--part", type=click.Choice(PARTS), help="Only this one.")
 @click.option("--quick", is_flag=True, help="Three rounds, a tenth of the calls.")
 @click.option("--write", "folder", type=Path, hidden=True)
-@click.option("--import-text", "repeats", type=int, hidden=True)
+@click.option("--import-text", "text_folder", type=Path, hidden=True)
 def main(
     runs: int,
     count: int,
@@ -436,15 +451,14 @@ def main(
     part: str | None,
     quick: bool,
     folder: Path | None,
-    repeats: int | None,
+    text_folder: Path | None,
 ) -> None:
     """Measure, print, save; exit 1 when the shim lost events or an output differs."""
     if folder:
         print(json.dumps(write(folder)))
         return
-    if repeats:
-        with tempfile.TemporaryDirectory() as name:
-            print(json.dumps(import_text(repeats, Path(name))))
+    if text_folder:
+        print(json.dumps(import_text(text_folder)))
         return
     if quick:
         runs, events, count = 3, events // 10, count // 10
