@@ -29,7 +29,7 @@ from tracer.stream import StreamWriter
 from tracer.syscalls import ArgKind, Syscall, by_name
 
 LOOK_AHEAD_LINES = 5000  # in search of the working directory
-BLOCK_LINES = 1 << 15
+BLOCK_LINES = 1 << 13
 _TID = re.compile(rb"(\d+) +\d+\.")
 _NO_TID = re.compile(rb"\d+\.\d+ ")
 _ALONE = 1  # the task where lines do not name any
