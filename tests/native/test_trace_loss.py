@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tracer.drain as tracer_drain
-from tests.conftest import DEADLINE_S
+from tests.conftest import DEADLINE_S, Compiler
 from tests.native.tracing import COSY_TRACE, Done, Tracer, counts, environment
 from tracer import native
 from tracer.backends import bcc, shim
@@ -224,3 +224,14 @@ def test_what_has_ended_holds_nothing_of_the_taker(raw: Path) -> None:
     assert held() - before <= 3 + 2 * 2
     drain.close()
     assert held() <= before + 2 * 2
+
+
+def test_calls_of_signal_handlers_are_not_lost_while_a_block_is_written(
+    tracer: Tracer, compiled: Compiler
+) -> None:
+    program = compiled("handlers.c")
+    done, data = tracer.trace(program, str(N_BUSY * 5))
+    found = counts(data)
+    assert found["getuid"] == N_BUSY * 5
+    assert found["getppid"] == int(done.stdout) > 100
+    assert data.meta["lost_events"] == 0
