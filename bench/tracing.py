@@ -30,9 +30,11 @@ from tracer.backends import bcc
 SLOWDOWN_MAX = 1.10
 WRITE_RATE_MIN = 2e6
 EVENT_BYTES_MAX = 20
+PARTS = ("slowdown", "event", "writing", "import")
 RAW_BYTES = 110  # of an event in the shim's files, about
 _CLOCK = """a=$EPOCHREALTIME; "$@" > "$OUT"; s=$?; b=$EPOCHREALTIME
 { echo "$a $b $s"; times; } > "$TIMES\""""
+_SECONDS = re.compile(rb"(?m)^(\d+ +)(\d+)")
 _TIMES = re.compile(r"(\d+)m([\d.]+)s")
 _BPFTRACE = """tracepoint:raw_syscalls:sys_enter /@in[pid] || pid == cpid/ { @start[tid] = nsecs; }
 tracepoint:raw_syscalls:sys_exit /@start[tid]/ {
@@ -223,7 +225,8 @@ def write_speed(workload: str, events: int) -> dict[str, object]:
         folder = Path(name) / "raw"
         folder.mkdir()
         env = shim.with_orders(os.environb, native.library(), folder)
-        while sum(file.stat().st_size for file in folder.iterdir()) < events * RAW_BYTES:
+        # By blocks: the files have holes.
+        while sum(file.stat().st_blocks for file in folder.iterdir()) * 512 < events * RAW_BYTES:
             for command in WORKLOADS[workload]:
                 subprocess.run(command, env=env, check=False, stdout=subprocess.DEVNULL)
         writer = [sys.executable, "-m", "bench.tracing", "--write", str(folder)]
@@ -269,6 +272,142 @@ def write(folder: Path) -> dict[str, object]:
             "peak_bytes": memory.peak_bytes}  # fmt: skip
 
 
+CALLS = ("getppid", "read", "fstatat")
+_LOOPS = 200_000
+_FEW, _MORE = 100, 600  # calls whose instructions are counted
+
+
+def event_cost(rounds: int) -> list[dict[str, object]]:
+    """What tracing adds to single calls: ns of CPU time and instructions.
+
+    Medians of interleaved runs; with somebody who takes blocks away while the program runs, as
+    under cosy-trace, and without.
+    """
+    from tracer import native
+    from tracer.backends import shim
+    from tracer.drain import Drain
+
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        program = str(Path(name) / "event_cost")
+        source = Path(__file__).with_name("event_cost.c")
+        subprocess.run(["cc", "-O2", "-o", program, source], check=True)
+
+        def traced(words: Sequence[str], taker: bool) -> str:
+            folder = Path(tempfile.mkdtemp(dir=name))
+            env = shim.with_orders(os.environb, native.library(), folder)
+            if words[0] == "steps":  # only the program itself is to be traced
+                env[b"STEPS_PRELOAD"] = env.pop(b"LD_PRELOAD")
+                env[b"STEPS_SHIM"] = env.pop(b"COSY_SHIM")
+            drain = Drain(folder) if taker else None
+            said = subprocess.run([program, *words], env=env, check=True, stdout=subprocess.PIPE)
+            if drain:
+                drain.close()
+            shutil.rmtree(folder)
+            return said.stdout.decode()
+
+        def plain(words: Sequence[str]) -> str:
+            return subprocess.run([program, *words], check=True, stdout=subprocess.PIPE,
+                                  text=True).stdout  # fmt: skip
+
+        def per_call(run_it: Callable[[Sequence[str]], str], call: str) -> float:
+            few, more = (
+                int(run_it(["steps", program, call, str(n), "once"])) for n in (_FEW, _MORE)
+            )
+            return (more - few) / (_MORE - _FEW)
+
+        for call in CALLS:
+            words = [call, str(_LOOPS)]
+            times = [
+                (float(plain(words)), float(traced(words, True)), float(traced(words, False)))
+                for _ in range(rounds)
+            ]
+            native_ns, taken_ns, alone_ns = (
+                statistics.median(column) for column in zip(*times, strict=True)
+            )
+            count = per_call(lambda w: traced(w, False), call) - per_call(plain, call)
+            print(f"{call}: {native_ns:.0f} ns; traced +{taken_ns - native_ns:.0f} ns, "
+                  f"with nobody to take the blocks +{alone_ns - native_ns:.0f} ns; "
+                  f"+{count:.0f} instructions", flush=True)  # fmt: skip
+            rows.append({"call": call, "native_ns": native_ns, "traced_ns": taken_ns,
+                         "alone_ns": alone_ns, "instructions": count})  # fmt: skip
+    return rows
+
+
+def import_speed(lines: int) -> dict[str, object]:
+    """Import strace's text of file tools, again and again, until there are so many lines.
+
+    They come through a pipe, each time as if the tools had run later.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        text = Path(name) / "text"
+        command = ["strace", "-f", "-ttt", "-T", "-y", "-v", "-o", str(text), "sh", "-c",
+                   "find /usr/share -size +1 | wc; grep -rc include /usr/include | wc"]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        once = text.read_bytes()
+        first, last = (int(line.split()[1].split(b".")[0]) for line in _ends(once))
+        words = [sys.executable, "-m", "bench.tracing", "--import-text", str(name)]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        ) as importer:
+            assert importer.stdin
+            assert importer.stdout
+            for turn in range(-(-lines // once.count(b"\n"))):
+                importer.stdin.write(_later(once, turn * (last - first + 1)))
+            importer.stdin.close()
+            found: dict[str, object] = json.loads(importer.stdout.read())
+        return found
+
+
+def _later(text: bytes, seconds: int) -> bytes:
+    """The same lines with later times."""
+    return _SECONDS.sub(lambda found: found[1] + b"%d" % (int(found[2]) + seconds), text)
+
+
+def _ends(text: bytes) -> tuple[bytes, bytes]:
+    """The first and the last line."""
+    return text[: text.index(b"\n")], text[text.rindex(b"\n", 0, -1) + 1 :]
+
+
+def import_text(folder: Path) -> dict[str, object]:
+    """Import standard input, and say what that took."""
+    from tracer.convert import write_dataset
+    from tracer.dataset import META_KEYS, Writer
+    from tracer.strace_text import Importer
+    from tracer.stream import StreamWriter, read_stream
+
+    memory = _Memory()
+    memory.start()
+    cpu = time.process_time()
+    with StreamWriter(folder / "s") as records:
+        importer = Importer(records)
+        for _ in importer.read(sys.stdin.buffer):
+            pass
+    reading, cpu = time.process_time() - cpu, time.process_time()
+    peak_bytes = memory.peak_bytes
+    with Writer(folder / "d") as writer:
+        raw = read_stream(folder / "s")
+        write_dataset(raw, writer, dict.fromkeys(META_KEYS, 0))
+    writing = time.process_time() - cpu
+    memory.ended.set()
+    n = importer.lines
+    return {"lines": n, "unread": importer.unread, "events": raw.n_calls,
+            "read_us": reading / n * 1e6, "write_us": writing / n * 1e6,
+            "read_peak_bytes": peak_bytes, "peak_bytes": memory.peak_bytes}  # fmt: skip
+
+
+def _importing(lines: int) -> dict[str, object]:
+    if not shutil.which("strace"):
+        print("bench: left out, import: no strace: apt-get install strace")
+        return {}
+    found = import_speed(lines)
+    print(f"importing {found['lines']:,} lines of strace: {found['read_us']:.1f} us of CPU a line, "
+          f"{found['write_us']:.1f} more for the dataset, "
+          f"{float(str(found['read_peak_bytes'])) / 1e6:.0f} MB while they are read, "
+          f"{float(str(found['peak_bytes'])) / 1e6:.0f} MB in all", flush=True)  # fmt: skip
+    return found
+
+
 def _verdict(good: bool) -> str:
     return "ok" if good else "MISSED"
 
@@ -294,10 +433,16 @@ def _writing(events: int) -> list[dict[str, object]]:
 @click.option("--runs", default=5, show_default=True, help="Rounds; each runs all tools once.")
 @click.option("--count", default=300_000, show_default=True, help="Of dd.")
 @click.option("--tool", "names", multiple=True, help="Only these, besides native.")
-@click.option("--events", default=10_000_000, show_default=True, help="For the speed of writing.")
-@click.option("--part", type=click.Choice(["slowdown", "writing"]), help="Only this one.")
+@click.option(
+    "--events",
+    default=10_000_000,
+    show_default=True,
+    help="For the speed of writing and of import.",
+)
+@click.option("--part", type=click.Choice(PARTS), help="Only this one.")
 @click.option("--quick", is_flag=True, help="Three rounds, a tenth of the calls.")
 @click.option("--write", "folder", type=Path, hidden=True)
+@click.option("--import-text", "text_folder", type=Path, hidden=True)
 def main(
     runs: int,
     count: int,
@@ -306,15 +451,21 @@ def main(
     part: str | None,
     quick: bool,
     folder: Path | None,
+    text_folder: Path | None,
 ) -> None:
     """Measure, print, save; exit 1 when the shim lost events or an output differs."""
     if folder:
         print(json.dumps(write(folder)))
         return
+    if text_folder:
+        print(json.dumps(import_text(text_folder)))
+        return
     if quick:
         runs, events, count = 3, events // 10, count // 10
     rows, good = [], True
-    for command in [["du", "-s", "/usr/share"], _dd(2 * count)] if part != "writing" else []:
+    for command in (
+        [["du", "-s", "/usr/share"], _dd(2 * count)] if part in (None, "slowdown") else []
+    ):
         results = compare(command, runs, names)
         rows.append(table(command, results))
         if shim := results.get("shim"):
@@ -323,8 +474,13 @@ def main(
             print(f"shim: {ratio:.2f}x of CPU time (at most {SLOWDOWN_MAX:.2f}x)  {verdict}")
             good &= not any(shim.lost)
         good &= all(result.same for result in results.values())
-    writing = _writing(events) if part != "slowdown" else []
-    print(f"saved {save('tracing', {'commands': rows, 'writing': writing})}")
+    found = {
+        "commands": rows,
+        "events": event_cost(runs) if part in (None, "event") else [],
+        "writing": _writing(events) if part in (None, "writing") else [],
+        "import": _importing(events) if part in (None, "import") else {},
+    }
+    print(f"saved {save('tracing', found)}")
     if not good:
         raise SystemExit("bench: events were lost, or an output differs")
 

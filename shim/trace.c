@@ -3,36 +3,34 @@
  * The tracing mode: every call becomes an event of its thread's raw file
  * (kmod/uapi/cosy_trace.h). The live block is a shared mapping of the file,
  * so that a killed thread loses nothing; a full one is appended with a single
- * write. No other process takes part, so nothing waits and nothing is lost
- * but for want of space, which is counted.
+ * write, or of a busy thread taken away by whoever records (trace_file.c). The
+ * thread waits for nobody, and nothing is lost but for want of space, which is
+ * counted.
  *
- * Cost: one event is 60 to 100 ns. Of 100 ns of dd's, 17 are two time stamps, 6 the way here, and
- * 45 are the kernel's, for new pages of the file (bench/tracing.py, CPU time of dd). A file
- * that is mapped all along costs 62-82 ns in page faults alone.
+ * Cost (bench/tracing.py --part event): 173 instructions more for a call of which only registers are
+ * kept, 444 with a path and a stat. Time goes into memory first: into new pages of
+ * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
 #include <fcntl.h>
 #include <link.h>
 #include <linux/sched.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "adopt.h"
 #include "mem.h"
 #include "shim.h"
-#include "syscall_table.h"
 #include "trace_file.h"
+#include "trace_keep.h"
 
 // What a signal handler's event may need on top of the one it interrupts.
 #define SPARE_EVENTS 32
 #define SPARE_HEAP (2 * MAX_PAYLOAD)
-#define MAX_PATH_LEN 4096
-#define MAX_OUT 8192
-#define MAX_PAYLOAD (2 * MAX_PATH_LEN + MAX_OUT)
 
 struct tracer {
 	struct cosy_trace_header *file; // NULL: not open yet
+	struct cosy_trace_block *live; // of the file
 	int pid;
 	u32 writing; // appends in progress: more than one in signal handlers
 	bool failed; // no file to be had: events are lost
@@ -48,19 +46,17 @@ static u32 *alive;
 static bool announced; // this process has told who it is
 static bool stopped; // nobody wants to know more
 
-// By call number: which arguments hold what is worth keeping.
-struct kept {
-	u8 path, path2, out; // argument index + 1; 0: none
-	// COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT; PTR: two descriptors
-	u8 out_type;
-};
-static struct kept kept[COSY_NR_MAX];
+static void use_file(struct cosy_trace_header *file)
+{
+	self.file = file;
+	self.live = file ? file_live(file) : NULL;
+}
 
 static void close_own(void)
 {
 	if (self.file)
 		file_close(self.file);
-	self.file = NULL;
+	use_file(NULL);
 }
 
 // --- events --------------------------------------------------------------
@@ -79,64 +75,10 @@ struct call {
 
 static const u64 no_args[6];
 
-// What an event carries besides its registers.
-struct payload {
-	const char *path, *path2;
-	const void *out;
-	size_t path_len, path2_len, out_len;
-	bool names; // out is a getdents64 buffer: its names' hashes are kept
-	bool cut;
-};
-
-static inline void payload_init(struct payload *p)
-{
-	p->path_len = p->path2_len = p->out_len = 0;
-	p->names = p->cut = false;
-}
-
-// Unlocked: only this thread and its signal handlers count here.
-static u32 take(u32 *counter, u32 n)
-{
-	__asm__ volatile("xaddl %0, %1" : "+r"(n), "+m"(*counter) : : "memory");
-	return n;
-}
-
 static bool full(const struct cosy_trace_block *b)
 {
 	return b->n_events + SPARE_EVENTS > EVENTS ||
 	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
-}
-
-static bool is_dot(const char *name)
-{
-	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
-}
-
-static size_t count_names(const u8 *buf, size_t len)
-{
-	size_t n = 0;
-
-	for (size_t at = 0; at < len; at += ((const struct dirent64 *)(buf + at))->reclen)
-		n += !is_dot(((const struct dirent64 *)(buf + at))->name);
-	return n;
-}
-
-// `len` bytes of hashes, straight into the heap: stacks may be small.
-static void put_names(const u8 *buf, u8 *to, size_t len)
-{
-	for (size_t n = 0; n < len;) {
-		const struct dirent64 *d = (const void *)buf;
-		u32 hash = COSY_FNV_BASIS;
-
-		buf += d->reclen;
-		if (is_dot(d->name))
-			continue;
-		for (const char *s = d->name; *s; s++)
-			hash = (hash ^ (u8)*s) * COSY_FNV_PRIME;
-		hash = (hash & ~15u) | (d->type & 15u);
-		__builtin_memcpy(to + n, &hash, sizeof(hash));
-		n += sizeof(hash);
-	}
 }
 
 // Most payloads are a name or 32 bytes: "rep movsb" takes longer to start than these to copy.
@@ -150,61 +92,105 @@ static inline void put(u8 *to, const void *from, size_t n)
 		*to++ = *p++;
 }
 
-static struct cosy_trace_event *append(const struct call *call, const struct payload *p)
+// A new live block; out of the way of every event that goes into one with room.
+static __attribute__((noinline)) void make_room(void)
 {
-	struct cosy_trace_header *file = self.file;
-	struct cosy_trace_block *b = file_live(file);
-	u32 size = (u32)(p->path_len + p->path2_len + p->out_len);
-	struct cosy_trace_event *to;
-	u32 i, heap;
-	u8 *at;
+	// In a handler, over a half-written event or block: leave that file as it is.
+	if (self.writing) {
+		struct cosy_trace_header *next = file_create();
 
-	if (unlikely(full(b))) {
-		// In a handler, over a half-written event: leave that file as it is.
-		if (self.writing) {
-			struct cosy_trace_header *next = file_create();
-
-			if (next)
-				self.file = file = next;
-		} else {
-			file_flush(file);
-			stopped = stopped || adopt_stopped();
-		}
-		b = file_live(file);
+		if (next)
+			use_file(next);
+		return;
 	}
 	self.writing++;
-	i = take(&b->n_events, 1);
-	heap = take(&b->heap_bytes, size);
-	if (unlikely(i >= EVENTS || heap + size > HEAP_SIZE)) {
-		file_lose(file, 1);
+	file_flush(self.file);
+	self.writing--;
+	self.live = file_live(self.file);
+	stopped = stopped || adopt_stopped();
+}
+
+/*
+ * Room for an event and its payload in the live block, both taken in one: *heap is where the
+ * payload goes. NULL: there is none, and that is counted. Unlocked, since only this thread and its
+ * signal handlers take; events of a handler lie behind the one that it interrupted.
+ */
+static inline struct cosy_trace_event *reserve(u32 size, u32 *heap)
+{
+	struct cosy_trace_block *b;
+	u64 taken = (u64)size << 32 | 1;
+
+	if (unlikely(full(self.live)))
+		make_room();
+	b = self.live;
+	self.writing++;
+	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
+	*heap = (u32)(taken >> 32);
+	if (unlikely((u32)taken >= EVENTS || *heap + size > HEAP_SIZE)) {
+		file_lose(self.file, 1);
 		self.writing--;
 		return NULL;
 	}
-	to = (struct cosy_trace_event *)(b + 1) + i;
-	to->flags = 0;
-	at = (u8 *)b + LIVE_HEAP + heap;
+	return (struct cosy_trace_event *)(b + 1) + (u32)taken;
+}
+
+static inline void fill(struct cosy_trace_event *to, const struct call *call)
+{
+	to->tsc = call->tsc;
+	to->dur = call->dur;
+	to->ret = call->ret;
+#pragma GCC unroll 6
+	for (u32 k = 0; k < 6; k++)
+		to->args[k] = call->args[k];
+	to->site = call->site;
+}
+
+// The last words of an event; with them it is whole.
+static inline void finish(struct cosy_trace_event *to, const struct call *call, u32 heap,
+			  const struct payload *p)
+{
+	to->nr = call->nr;
+	to->heap = heap;
+	to->path_len = p ? (u16)p->path_len : 0;
+	to->path2_len = p ? (u16)p->path2_len : 0;
+	to->out_len = p ? (u32)p->out_len : 0;
+	__atomic_store_n(&to->flags,
+			 call->flags | COSY_EVENT_DONE | (p && p->cut ? COSY_EVENT_CUT : 0),
+			 __ATOMIC_RELEASE);
+	self.writing--;
+}
+
+static struct cosy_trace_event *append(const struct call *call, const struct payload *p)
+{
+	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
+	struct cosy_trace_event *to = reserve(size, &heap);
+	u8 *at;
+
+	if (unlikely(!to))
+		return NULL;
+	at = (u8 *)self.live + LIVE_HEAP + heap;
 	put(at, p->path, p->path_len);
 	put(at + p->path_len, p->path2, p->path2_len);
 	at += p->path_len + p->path2_len;
 	if (p->names)
-		put_names(p->out, at, p->out_len);
+		keep_names(p->out, at, p->out_len);
 	else
 		put(at, p->out, p->out_len);
-	to->tsc = call->tsc;
-	to->dur = call->dur;
-	to->ret = call->ret;
-	for (u32 k = 0; k < 6; k++)
-		to->args[k] = call->args[k];
-	to->site = call->site;
-	to->nr = call->nr;
-	to->heap = heap;
-	to->path_len = (u16)p->path_len;
-	to->path2_len = (u16)p->path2_len;
-	to->out_len = (u32)p->out_len;
-	__atomic_store_n(&to->flags, call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0),
-			 __ATOMIC_RELEASE);
-	self.writing--;
+	fill(to, call);
+	finish(to, call, heap, p);
 	return to;
+}
+
+// A call of which nothing is kept but its registers.
+static inline void append_plain(const struct call *call)
+{
+	u32 heap;
+	struct cosy_trace_event *to = reserve(0, &heap);
+
+	if (unlikely(!to))
+		return;
+	fill(to, call);
+	finish(to, call, 0, NULL);
 }
 
 // --- who is writing ------------------------------------------------------
@@ -281,17 +267,17 @@ static void judge_vfork(void)
 	}
 }
 
-static bool ready(void)
+static __attribute__((noinline)) bool make_ready(void)
 {
-	if (unlikely(!*alive))
+	if (!*alive)
 		child_reset();
-	if (unlikely(self.vforking))
+	if (self.vforking)
 		judge_vfork();
-	if (likely(self.file))
+	if (self.file)
 		return true;
 	if (self.failed)
 		return false;
-	self.file = file_create();
+	use_file(file_create());
 	if (!self.file) {
 		self.failed = true;
 		return false;
@@ -306,90 +292,9 @@ static bool ready(void)
 	return true;
 }
 
-// --- what to keep --------------------------------------------------------
-
-/*
- * The kernel had read the path before it gave this answer, so it can be read.
- * Other errors may have come first, with any pointer.
- */
-static bool path_was_read(long ret)
+static inline bool ready(void)
 {
-	switch (ret) {
-	case -1: // EPERM
-	case -2: // ENOENT
-	case -13: // EACCES
-	case -17: // EEXIST
-	case -20: // ENOTDIR
-	case -21: // EISDIR
-	case -30: // EROFS
-	case -39: // ENOTEMPTY
-	case -40: // ELOOP
-	case -61: // ENODATA
-		return true;
-	}
-	return ret >= 0;
-}
-
-static void keep_string(const char *s, const char **to, size_t *len, bool *cut)
-{
-	size_t n = 0;
-
-	if (!s)
-		return;
-	while (n < MAX_PATH_LEN && s[n])
-		n++;
-	*cut = *cut || n == MAX_PATH_LEN;
-	*to = s;
-	*len = n;
-}
-
-static size_t keep_stat(const struct kept *k, const struct regs *r, struct cosy_out_stat *out)
-{
-	const void *from = (const void *)r->a[k->out - 1];
-
-	if (k->out_type == COSY_ARGT_STAT_OUT) {
-		const struct stat *st = from;
-
-		*out = (struct cosy_out_stat){ st->st_dev, st->st_ino, (u64)st->st_size,
-					       st->st_mode, (u32)st->st_nlink };
-	} else {
-		const struct statx *st = from;
-		u64 dev = (st->stx_dev_minor & 0xffu) | (st->stx_dev_major & 0xfffu) << 8 |
-			  (u64)(st->stx_dev_minor & ~0xffu) << 12;
-
-		*out = (struct cosy_out_stat){ dev, st->stx_ino, st->stx_size, st->stx_mode,
-					       st->stx_nlink };
-	}
-	return sizeof(*out);
-}
-
-static void keep(const struct regs *r, long ret, struct payload *p, struct cosy_out_stat *st)
-{
-	const struct kept *k = &kept[r->nr];
-
-	if (path_was_read(ret)) {
-		if (k->path)
-			keep_string((const char *)r->a[k->path - 1], &p->path, &p->path_len,
-				    &p->cut);
-		if (k->path2)
-			keep_string((const char *)r->a[k->path2 - 1], &p->path2, &p->path2_len,
-				    &p->cut);
-	}
-	if (!k->out || ret < 0)
-		return;
-	if (k->out_type == COSY_ARGT_DIRENTS_OUT) {
-		p->names = true;
-		p->out = (const void *)r->a[k->out - 1];
-		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
-		p->cut = p->cut || p->out_len > MAX_OUT;
-		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
-	} else if (k->out_type == COSY_ARGT_PTR) {
-		p->out = (const void *)r->a[k->out - 1];
-		p->out_len = 2 * sizeof(s32);
-	} else {
-		p->out = st;
-		p->out_len = keep_stat(k, r, st);
-	}
+	return likely(*alive && !self.vforking && self.file) || make_ready();
 }
 
 // --- hooks ---------------------------------------------------------------
@@ -399,7 +304,7 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 {
 	struct call call = { rdtsc(), 0, 0, r->a, regs_site(r), (u16)r->nr, COSY_EVENT_NO_RETURN };
 	struct payload p = { 0 };
-	u8 path = r->nr < COSY_NR_MAX ? kept[r->nr].path : 0;
+	u8 path = keep_path_at(r->nr);
 
 	if (stopped)
 		return NULL;
@@ -430,9 +335,12 @@ static void record(const struct regs *r, u64 tsc, long ret)
 		file_lose(NULL, 1);
 		return;
 	}
+	if (r->nr >= COSY_ACTIONS || !keep_any[r->nr]) {
+		append_plain(&call);
+		return;
+	}
 	payload_init(&p);
-	if (likely(r->nr < COSY_NR_MAX))
-		keep(r, ret, &p, &st);
+	keep(r, ret, &p, &st);
 	append(&call, &p);
 }
 
@@ -492,28 +400,6 @@ static void trace_before(struct regs *r)
 		self.vforking = true;
 }
 
-static void find_kept(void)
-{
-	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
-		for (u32 i = 0; i < cosy_syscalls[nr].n_args; i++) {
-			u8 type = cosy_syscalls[nr].args[i];
-
-			if (type == COSY_ARGT_PATH && !kept[nr].path)
-				kept[nr].path = (u8)(i + 1);
-			else if ((type == COSY_ARGT_PATH2 || type == COSY_ARGT_NAME) &&
-				 !kept[nr].path2)
-				kept[nr].path2 = (u8)(i + 1);
-			else if (type == COSY_ARGT_STAT_OUT || type == COSY_ARGT_STATX_OUT ||
-				 type == COSY_ARGT_DIRENTS_OUT) {
-				kept[nr].out = (u8)(i + 1);
-				kept[nr].out_type = type;
-			}
-		}
-	}
-	kept[__NR_pipe] = kept[__NR_pipe2] = (struct kept){ .out = 1, .out_type = COSY_ARGT_PTR };
-	kept[__NR_socketpair] = (struct kept){ .out = 4, .out_type = COSY_ARGT_PTR };
-}
-
 void trace_start(void)
 {
 	alive = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -525,7 +411,7 @@ void trace_start(void)
 		return;
 	}
 	*alive = 1;
-	find_kept();
+	keep_init();
 	stopped = adopt_stopped();
 	if (!stopped && !ready())
 		return;

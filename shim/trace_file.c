@@ -14,6 +14,13 @@
 struct cosy_trace_header *first_file;
 bool sandboxed;
 
+_Static_assert(offsetof(struct cosy_trace_header, taken) == 128, "a cache line of its own");
+
+static u64 live_bytes(const struct cosy_trace_header *h)
+{
+	return (u64)h->slots * LIVE_SIZE;
+}
+
 static void raw_path(struct text *t, const struct cosy_trace_header *h)
 {
 	text_add(t, cosy_config.dir);
@@ -53,7 +60,9 @@ static bool wait_for_room(long error)
 
 struct cosy_trace_header *file_create(void)
 {
-	struct cosy_trace_header h = { .live_size = LIVE_SIZE, .live_heap = LIVE_HEAP };
+	struct cosy_trace_header h = {
+		.live_size = LIVE_SIZE, .live_heap = LIVE_HEAP, .slots = SLOTS, .ring = 1
+	};
 	char buf[MAX_RAW_PATH];
 	struct text path = { .at = buf, .size = sizeof(buf) };
 	void *map = NULL;
@@ -70,6 +79,8 @@ struct cosy_trace_header *file_create(void)
 	h.now_tsc = h.start_tsc;
 	h.realtime_ns = (s64)(now_ns(0 /* CLOCK_REALTIME */) - h.start_ns);
 	raw_path(&path, &h);
+	if (!file_size_allowed(COSY_TRACE_PAGE + 2 * live_bytes(&h)))
+		h.slots = 1;
 	if (path.cut || sandboxed || !file_size_allowed(COSY_TRACE_PAGE + LIVE_SIZE))
 		return NULL;
 	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -79,9 +90,10 @@ struct cosy_trace_header *file_create(void)
 	do {
 		n = sys(__NR_fallocate, fd, 0, 0, COSY_TRACE_PAGE + LIVE_SIZE);
 	} while (n && wait_for_room(n));
+	// All of the slots, once and for all: behind the end of the file nothing is touched.
 	if (!n)
-		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + LIVE_SIZE, PROT_READ | PROT_WRITE,
-				  MAP_SHARED, fd, 0);
+		map = (void *)sys(__NR_mmap, 0, COSY_TRACE_PAGE + live_bytes(&h),
+				  PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	sys(__NR_close, fd);
 	if (!map || sys_failed((long)map)) {
 		sys(__NR_unlink, buf);
@@ -99,23 +111,31 @@ void file_lose(struct cosy_trace_header *file, u64 events)
 		__atomic_fetch_add(&file->lost_events, events, __ATOMIC_RELAXED);
 }
 
+static int reopen(const struct cosy_trace_header *h)
+{
+	char buf[MAX_RAW_PATH];
+	struct text path = { .at = buf, .size = sizeof(buf) };
+
+	raw_path(&path, h);
+	if (sandboxed)
+		return -1;
+	return (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+}
+
 static bool append_block(struct cosy_trace_header *h, struct cosy_trace_block *b)
 {
-	u64 at = COSY_TRACE_PAGE + LIVE_SIZE + h->flushed_bytes;
+	u64 at = COSY_TRACE_PAGE + live_bytes(h) + h->flushed_bytes;
 	struct iovec part[2] = {
 		{ b, sizeof(*b) + b->n_events * sizeof(struct cosy_trace_event) },
 		{ (u8 *)b + LIVE_HEAP, b->heap_bytes },
 	};
 	u64 size = part[0].iov_len + part[1].iov_len;
-	char buf[MAX_RAW_PATH];
-	struct text path = { .at = buf, .size = sizeof(buf) };
 	long n;
 	int fd;
 
-	raw_path(&path, h);
-	if (sandboxed || !file_size_allowed(at + size))
+	if (!file_size_allowed(at + size))
 		return false;
-	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	fd = reopen(h);
 	if (fd < 0)
 		return false;
 	do {
@@ -128,21 +148,80 @@ static bool append_block(struct cosy_trace_header *h, struct cosy_trace_block *b
 	return true;
 }
 
+// Through a descriptor that reads as well: if the reader goes now there is no SIGPIPE.
+static bool ask_drain(const struct cosy_trace_header *h)
+{
+	struct cosy_trace_request request = { h->pid, h->tid, h->start_tsc };
+	char buf[MAX_RAW_PATH];
+	struct text path = { .at = buf, .size = sizeof(buf) };
+	long n = -1;
+	int there, fd;
+
+	text_add(&path, cosy_config.dir);
+	text_add(&path, "/" COSY_TRACE_DRAIN);
+	if (path.cut || sandboxed)
+		return false;
+	there = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	if (there < 0)
+		return false; // nobody reads
+	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0) {
+		n = sys(__NR_write, fd, &request, sizeof(request));
+		sys(__NR_close, fd);
+	}
+	sys(__NR_close, there);
+	return n == sizeof(request);
+}
+
+// From now on the slots are used in turn.
+static void begin_ring(struct cosy_trace_header *h)
+{
+	int fd = h->slots == 1 ? -1 : reopen(h);
+	long failed;
+
+	if (fd < 0)
+		return;
+	failed = sys(__NR_fallocate, fd, 0, COSY_TRACE_PAGE + LIVE_SIZE, live_bytes(h) - LIVE_SIZE);
+	sys(__NR_close, fd);
+	if (failed)
+		return;
+	h->ring_first = h->taken = h->filled;
+	h->ring = h->slots;
+	if (!ask_drain(h))
+		h->ring = 1;
+}
+
+static bool was_taken(const struct cosy_trace_header *h, u64 seq)
+{
+	return seq < __atomic_load_n(&h->taken, __ATOMIC_ACQUIRE);
+}
+
 void file_flush(struct cosy_trace_header *h)
 {
 	struct cosy_trace_block *b = file_live(h);
+	struct cosy_trace_event *events;
 
 	if (b->n_events > EVENTS)
 		b->n_events = EVENTS;
 	if (b->heap_bytes > HEAP_SIZE)
 		b->heap_bytes = HEAP_SIZE;
-	if (!append_block(h, b))
-		file_lose(h, b->n_events);
+	if (h->filled == BLOCKS_ALONE)
+		begin_ring(h);
 	h->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
 	h->now_tsc = rdtsc();
-	b->seq++;
-	b->n_events = 0;
-	b->heap_bytes = 0;
+	b = (void *)((u8 *)h + COSY_TRACE_PAGE +
+		     (h->filled + 1 - h->ring_first) % h->ring * LIVE_SIZE);
+	if (b->n_events && !was_taken(h, b->seq) && !append_block(h, b) && !was_taken(h, b->seq))
+		file_lose(h, b->n_events);
+	// The recorder knows by this that what it copies is not the block it wants any more.
+	__atomic_store_n(&h->filled, h->filled + 1, __ATOMIC_RELEASE);
+	// An event that is begun but never written must not look like an old one.
+	events = (struct cosy_trace_event *)(b + 1);
+	for (u32 i = 0; i < EVENTS; i++)
+		events[i].flags = 0;
+	__atomic_store_n(&b->seq, h->filled, __ATOMIC_RELEASE);
+	// In one: from here on a signal handler may write.
+	__atomic_store_n(block_used(b), 0, __ATOMIC_RELEASE);
 }
 
 void file_close(struct cosy_trace_header *h)
@@ -151,5 +230,5 @@ void file_close(struct cosy_trace_header *h)
 	h->now_tsc = rdtsc();
 	h->flags |= COSY_TRACE_CLOSED;
 	if (h != first_file)
-		sys(__NR_munmap, h, COSY_TRACE_PAGE + LIVE_SIZE);
+		sys(__NR_munmap, h, COSY_TRACE_PAGE + live_bytes(h));
 }

@@ -11,17 +11,35 @@
 #define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
 #define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
 
+// A thread that has filled this many blocks wants them taken away by whoever records, so that it
+// writes into the same pages again: new ones are half of what an event costs.
+#define BLOCKS_ALONE 2
+#define SLOTS 8
+
 extern HIDDEN struct cosy_trace_header *first_file; /* takes the losses of threads without one */
 extern HIDDEN bool sandboxed; /* the program put itself under seccomp: no more opens */
 
 static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
 {
-	return (void *)((u8 *)file + COSY_TRACE_PAGE);
+	u64 slot = (file->filled - file->ring_first) % file->ring;
+
+	return (void *)((u8 *)file + COSY_TRACE_PAGE + slot * LIVE_SIZE);
+}
+
+typedef u64 __attribute__((may_alias)) counters;
+
+/* n_events and, in the upper half, heap_bytes: both change in one, so that signal handlers may write. */
+static inline counters *block_used(struct cosy_trace_block *b)
+{
+	_Static_assert(offsetof(struct cosy_trace_block, heap_bytes) ==
+			       offsetof(struct cosy_trace_block, n_events) + sizeof(u32),
+		       "one word");
+	return (counters *)&b->n_events;
 }
 
 /* NULL: there can be none. */
 HIDDEN struct cosy_trace_header *file_create(void);
-/* The live block is appended and starts anew; where that fails its events are lost. */
+/* A new live block, in the place of the oldest; if that can be kept nowhere its events are lost. */
 HIDDEN void file_flush(struct cosy_trace_header *h);
 /* In good order; the mapping goes, too. */
 HIDDEN void file_close(struct cosy_trace_header *h);

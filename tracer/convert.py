@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -195,6 +195,15 @@ def _row_of(masks: Sequence[Mask]) -> Ints:
     return np.where(kept, np.cumsum(kept) - 1, NOTHING)
 
 
+def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the same, each read while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = reader.submit(next, chunks, None)
+            yield chunk
+
+
 def write_dataset(
     raw: RawTrace,
     writer: dataset.Writer,
@@ -229,10 +238,11 @@ def write_dataset(
         writer.write_events(events)
 
     done = 0
-    # One piece is written while the next is read: numpy and arrow let others run meanwhile.
+    # One piece is written while the next is replayed and a third is read: numpy and arrow let
+    # others run meanwhile.
     with ThreadPoolExecutor(1) as behind:
         written: Future[None] | None = None
-        for chunk in raw.chunks(CHUNK):
+        for chunk in _ahead(raw.chunks(CHUNK)):
             ids = found.of_chunk(chunk)
             if written:
                 written.result()

@@ -20,8 +20,8 @@ import numpy as np
 
 from tracer import insights
 from tracer.dataset import Dataset, path_bytes
-from tracer.summary import numbers
 from tracer.syscalls import ArgKind, SyscallClass, by_nr, name_of
+from tracer.totals import numbers
 
 BATCH = 1 << 16
 AT_FDCWD = 0xFFFFFF9C
@@ -282,8 +282,11 @@ def _stacks(data: Dataset) -> dict[tuple[str, ...], int]:
     """
     columns = ["pid", "tid", "nr", "t_ns", "dur_ns"]
     table = data.events([*columns, "site"])
-    pid, tid, nr, start, duration = (numbers(table[name]) for name in columns)
-    tree = {process.pid: process for process in insights.processes(data, pid, duration)}
+    pid, tid, nr, start, duration = (numbers(table[name].combine_chunks()) for name in columns)
+    tree = {
+        process.pid: process
+        for process in insights.processes(data, insights.by_number(pid, duration))
+    }
 
     @cache
     def programs(member: int) -> tuple[str, ...]:

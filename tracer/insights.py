@@ -7,7 +7,9 @@ import os
 import posixpath
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from tracer.syscalls import SyscallClass, by_name
 Ints = npt.NDArray[np.int64]
 
 MEASURED_CALLS = 4000
+MAX_ROWS = 1 << 20  # of sums by path, until those of the same path are put together
 EINTR = 4
 RESTARTS = (512, 513, 514, 516)  # ERESTARTSYS and its kin, as the kernel returns them
 
@@ -100,11 +103,19 @@ def harmless(names: list[str]) -> int:
     return sum(name in calls and calls[name].cls in classes for name in plain)
 
 
-def processes(data: Dataset, pid: Ints, duration: Ints) -> list[Process]:
-    """Return all processes, each behind its parent, in the order of their start."""
-    known, inverse, calls = np.unique(pid, return_inverse=True, return_counts=True)
+def by_number(number: Ints, duration: Ints) -> dict[int, tuple[int, int]]:
+    """Return calls and time inside them, by process or whatever else the numbers mean."""
+    known, inverse, calls = np.unique(number, return_inverse=True, return_counts=True)
     spent = np.bincount(inverse, duration, minlength=len(known)).astype(np.int64)
-    sums = {p: (int(n), int(t)) for p, n, t in zip(known.tolist(), calls, spent, strict=True)}
+    rows = zip(known.tolist(), calls.tolist(), spent.tolist(), strict=True)
+    return {value: (n, time_ns) for value, n, time_ns in rows}
+
+
+def processes(data: Dataset, sums: Mapping[int, tuple[int, int]]) -> list[Process]:
+    """Return all processes, each behind its parent, in the order of their start.
+
+    `sums` has the calls of each and the time inside them.
+    """
     rows = data.processes().to_pylist()
     of: dict[int, list[dict[str, object]]] = {}
     for row in rows:
@@ -149,37 +160,55 @@ def _program(image: dict[str, object]) -> str:
     return str(exe or "?")
 
 
-def files(data: Dataset, table: pa.Table, duration: Ints, errors: Ints, moved: Ints, n: int
-          ) -> list[File]:  # fmt: skip
-    """Return the n files on which the most time was spent, over all that name or have them."""
-    names = table["path"].combine_chunks()
-    if isinstance(names, pa.ChunkedArray):
-        names = names.chunk(0) if names.num_chunks else pa.array([], table["path"].type)
-    if not len(names):
-        return []
-    obj = table["object_id"].fill_null(-1).to_numpy().astype(np.int64)
-    code = names.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    pairs = column((obj + 1) << 32 | (code + 1), pa.int64()).dictionary_encode()
-    pair = pairs.dictionary.to_numpy()
-    paths = _joined(
-        data.objects()["path"].combine_chunks().take(_or_null(pair >> 32)),
-        names.dictionary.take(_or_null(pair & 0xFFFFFFFF)),
-    ).dictionary_encode()
-    words = len(paths.dictionary)
-    which = paths.indices.fill_null(words).to_numpy(zero_copy_only=False)[pairs.indices.to_numpy()]
-    if not words:
-        return []
-    calls, failed, time_ns, size = (
-        np.bincount(which, weights, minlength=words + 1)[:words].astype(np.int64)
-        for weights in (None, errors, duration, moved)
-    )
-    least = np.partition(time_ns, max(words - n, 0))[max(words - n, 0)]
-    at = np.flatnonzero(time_ns >= least)  # nobody needs the order of the rest
-    found = zip(paths.dictionary.take(column(at, pa.int64())).to_pylist(), at.tolist(), strict=True)
-    best = sorted(found, key=lambda item: (-time_ns[item[1]], item[0]))[:n]
-    return [
-        File(path, int(calls[i]), int(failed[i]), int(time_ns[i]), int(size[i])) for path, i in best
-    ]
+class Files:
+    """Adds up what was done with each path, by name or descriptor; memory grows with the paths."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._objects = data.objects()["path"].combine_chunks()
+        self._found: list[pa.Table] = []
+        self._rows, self._most = 0, MAX_ROWS
+
+    def add(self, path: pa.Array, object_id: pa.Array, **sums: Ints) -> None:
+        """Take some calls; `sums` has what is to be added up of each, by name."""
+        names = path if pa.types.is_dictionary(path.type) else path.dictionary_encode()
+        held = object_id.fill_null(-1).to_numpy().astype(np.int64)
+        code = names.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        pairs = column((held + 1) << 32 | (code + 1), pa.int64()).dictionary_encode()
+        pair = pairs.dictionary.to_numpy()
+        paths = _joined(
+            self._objects.take(_or_null(pair >> 32)),
+            names.dictionary.take(_or_null(pair & 0xFFFFFFFF)),
+        )
+        which = pairs.indices.to_numpy()
+        found = {"path": paths}
+        for name, values in sums.items():
+            added = np.bincount(which, values, minlength=len(pair)).astype(np.int64)
+            found[name] = column(added, pa.int64())
+        table = pa.table(found)
+        self._found.append(table.filter(table["path"].is_valid()))
+        self._rows += table.num_rows
+        if self._rows > self._most:
+            self._found = [self._merged()]
+            self._rows = self._found[0].num_rows
+            self._most = max(MAX_ROWS, 2 * self._rows)
+
+    def _merged(self) -> pa.Table:
+        """Return one row for each path."""
+        every = pa.concat_tables(self._found)
+        names = every.column_names[1:]
+        found = every.group_by("path").aggregate([(name, "sum") for name in names])
+        return found.select(["path", *(f"{name}_sum" for name in names)]).rename_columns(
+            every.column_names
+        )
+
+    def best(self, n: int) -> list[File]:
+        """Return the n paths on which the most time was spent."""
+        if not self._found:
+            return []
+        every = self._merged()
+        order = [("time_ns", "descending"), ("path", "ascending")]
+        rows = pc.select_k_unstable(every, n, order)
+        return [File(**row) for row in every.take(rows).to_pylist()]
 
 
 def _or_null(places: Ints) -> pa.Array:
@@ -198,36 +227,37 @@ def _joined(base: pa.Array, name: pa.Array) -> pa.Array:
     return pc.if_else(pc.fill_null(pc.not_equal(name, ""), False), named, base)
 
 
-def sites(data: Dataset, table: pa.Table, duration: Ints, n: int) -> list[Site]:
-    """Return the n call sites at which the most time was spent."""
-    column = table["site"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], table["site"].type)
-    if not len(column):
-        return []
-    words = column.dictionary.to_pylist()
-    code = column.indices.fill_null(len(words)).to_numpy(zero_copy_only=False).astype(np.int64)
-    time_ns = np.bincount(code, duration, minlength=len(words) + 1)
-    calls = np.bincount(code, minlength=len(words) + 1)
+def sites(data: Dataset, sums: Mapping[str, tuple[int, int]], n: int) -> list[Site]:
+    """Return the n call sites at which the most time was spent; `sums`: their calls and time."""
     symbol = {row["site"]: row["symbol"] for row in data.sites().to_pylist()}
-    best = np.argsort(-time_ns[: len(words)], kind="stable")[:n].tolist()
-    return [
-        Site(words[at], symbol.get(words[at]) or "", int(calls[at]), int(time_ns[at]))
-        for at in best
-        if calls[at]
-    ]
+    best = sorted(sums, key=lambda site: -sums[site][1])[:n]
+    return [Site(site, symbol.get(site) or "", *sums[site]) for site in best]
+
+
+class OwnTime:
+    """Adds up the time between calls: of each thread from its first call to its last."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+        self._reached: dict[int, int] = {}
+        """By thread: the end of what it has done so far."""
+
+    def add(self, tid: Ints, start: Ints, duration: Ints) -> None:
+        """Take some calls, sorted by their start and none earlier than those before."""
+        order = np.argsort(tid, kind="stable")
+        tid, start, end = tid[order], start[order], (start + duration)[order]
+        first = np.flatnonzero(np.diff(tid, prepend=tid[:1] - 1) != 0).tolist()
+        for begin, stop in pairwise([*first, len(tid)]):
+            who = int(tid[begin])
+            # A handler's calls lie within the call that it interrupted.
+            before = self._reached.get(who, int(start[begin]))
+            reached = np.maximum.accumulate(np.append(before, end[begin:stop]))
+            self.ns += int(np.maximum(start[begin:stop] - reached[:-1], 0).sum())
+            self._reached[who] = int(reached[-1])
 
 
 def own_ns(tid: Ints, start: Ints, duration: Ints) -> int:
-    """Return the time between calls: of each thread from its first call to its last."""
-    if not len(tid):
-        return 0
-    order = np.argsort(tid, kind="stable")
-    tid, start, end = tid[order], start[order], (start + duration)[order]
-    first = np.flatnonzero(np.r_[True, np.diff(tid) != 0])
-    total = 0
-    for part in np.split(np.arange(len(tid)), first[1:]):
-        # A handler's calls lie within the call that it interrupted.
-        reached = np.maximum.accumulate(end[part])
-        total += int(np.maximum(start[part][1:] - reached[:-1], 0).sum())
-    return total
+    """Return the time between calls."""
+    own = OwnTime()
+    own.add(tid, start, duration)
+    return own.ns

@@ -28,9 +28,12 @@ from tracer.events import (
 )
 from tracer.timeline import RawTrace, Source, Thread, lowest
 
-MAGIC = b"COSYRAW\x01"
+MAGIC = b"COSYRAW\x02"
 PAGE = 4096
+RAW = ".raw"
+TAKEN = ".taken"  # what a recorder took away from the file of the same name
 MAX_LIVE_SIZE = 1 << 26
+MAX_SLOTS = 64
 SCAN_BLOCKS = 16  # at a time
 
 HEADER = np.dtype(
@@ -49,8 +52,15 @@ HEADER = np.dtype(
         ("realtime_ns", "<i8"),
         ("lost_events", "<u8"),
         ("flushed_bytes", "<u8"),
+        ("slots", "<u4"),
+        ("ring", "<u4"),
+        ("ring_first", "<u8"),
+        ("filled", "<u8"),
+        ("unused", "<u8", 2),
+        ("taken", "<u8"),
     ]
 )
+assert HEADER.itemsize == 136
 BLOCK = np.dtype([("seq", "<u8"), ("n_events", "<u4"), ("heap_bytes", "<u4")])
 assert BLOCK.itemsize == 16
 
@@ -61,8 +71,9 @@ class RawError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Where a block's events and their heap are in the file, as far as the file goes."""
+    """Where a block's events and their heap are in a file, as far as the file goes."""
 
+    data: Bytes
     seq: int
     at: int
     n: int
@@ -70,6 +81,11 @@ class _Block:
     heap_bytes: int
     end: int
     """Where the next one begins, if this is a flushed one."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the file ends before it."""
+        return self.end > len(self.data)
 
 
 def _block(data: Bytes, at: int, heap_at: int | None = None) -> _Block | None:
@@ -85,7 +101,26 @@ def _block(data: Bytes, at: int, heap_at: int | None = None) -> _Block | None:
     room = min(len(data), heap) - first
     n = min(claimed, max(0, room) // EVENT_BYTES)
     kept = max(0, min(heap_bytes, len(data) - heap))
-    return _Block(seq, first, n, heap, kept, heap + heap_bytes)
+    return _Block(data, seq, first, n, heap, kept, heap + heap_bytes)
+
+
+def _mapped(path: Path) -> Bytes:
+    """Return what a file holds; raises OSError."""
+    if not path.stat().st_size:
+        return np.empty(0, np.uint8)
+    with path.open("rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+
+
+def _row(data: Bytes, at: int) -> list[_Block]:
+    """Return the blocks that lie one behind the other."""
+    found: list[_Block] = []
+    while block := _block(data, at):
+        if found and block.seq <= found[-1].seq:
+            break
+        found.append(block)
+        at = block.end
+    return found
 
 
 class RawFile(Source):
@@ -96,43 +131,33 @@ class RawFile(Source):
         super().__init__()
         if path.stat().st_size < PAGE:
             raise RawError(f"{path}: shorter than its header")
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        self._data: Bytes = np.frombuffer(mapped, np.uint8)
+        self._data = _mapped(path)
         h = self._data[: HEADER.itemsize].view(HEADER)[0]
         live_size, live_heap = int(h["live_size"]), int(h["live_heap"])
         if h["magic"] != MAGIC:
             raise RawError(f"{path}: not a raw trace file")
-        if not BLOCK.itemsize <= live_heap <= live_size <= MAX_LIVE_SIZE:
+        slots, ring = int(h["slots"]), int(h["ring"])
+        fits = BLOCK.itemsize <= live_heap <= live_size <= MAX_LIVE_SIZE
+        if not fits or not 1 <= ring <= slots <= MAX_SLOTS:
             raise RawError(f"{path}: sizes in its header make no sense")
         who = {name: int(h[name]) for name in ("pid", "tid", "ppid", "lost_events")}
         times = {name: int(h[name]) for name in ("start_tsc", "start_ns", "now_tsc", "now_ns")}
         if max(times.values()) > MAX_TIME:
             raise RawError(f"{path}: times in its header make no sense")
         self.threads = [Thread(**who, **times)]
-        self._blocks, self._live = self._find(live_size, live_heap, int(h["flushed_bytes"]))
-        self._repeated = np.empty(0, np.uint64)
-        if self._live and self._blocks:
-            # A slot that was taken but not yet written still holds an event of the last block.
-            self._repeated = self.load(len(self._blocks) - 1, len(self._blocks)).tsc
-        self._blocks += [self._live] if self._live else []
-
-    def _find(
-        self, live_size: int, live_heap: int, flushed: int
-    ) -> tuple[list[_Block], _Block | None]:
-        """Return the flushed blocks and the live one, None when it holds nothing new."""
-        found: list[_Block] = []
-        at = PAGE + live_size
-        end = min(len(self._data), at + flushed)
-        while block := _block(self._data[:end], at, None):
-            if found and block.seq <= found[-1].seq:
-                break
-            found.append(block)
-            at = block.end
-        live = _block(self._data, PAGE, PAGE + live_heap)
-        if live and found and live.seq <= found[-1].seq:
-            live = None  # flushed, but killed before it was reset
-        return found, live
+        flushed = PAGE + slots * live_size
+        found = _row(self._data[: flushed + int(h["flushed_bytes"])], flushed)
+        if (taken := path.with_suffix(TAKEN)).exists():
+            found += [block for block in _row(_mapped(taken), 0) if not block.cut]
+        starts = [PAGE + slot * live_size for slot in range(ring)]
+        live = [_block(self._data, at, at + live_heap) for at in starts]
+        # One that is flushed or taken may be in its live place still, or partly overwritten there.
+        best: dict[int, _Block] = {}
+        for block in (*found, *(block for block in live if block and block.n)):
+            known = best.get(block.seq)
+            if known is None or block.n > known.n:
+                best[block.seq] = block
+        self._blocks = [best[seq] for seq in sorted(best)]
 
     def _events(
         self, blocks: Sequence[_Block], which: Sequence[int] = range(EVENT_WORDS)
@@ -143,13 +168,13 @@ class RawFile(Source):
         at = 0
         for block in blocks:
             # A block at a time stays in the cache while its events become columns.
-            part = self._data[block.at : block.at + block.n * EVENT_BYTES]
+            part = block.data[block.at : block.at + block.n * EVENT_BYTES]
             columns = part.view("<u8").reshape(block.n, EVENT_WORDS).T
             for k in which:
                 words[k, at : at + block.n] = columns[k]
             at += block.n
         sizes = np.array([block.heap_bytes for block in blocks], np.int64)
-        heaps = [self._data[block.heap_at : block.heap_at + block.heap_bytes] for block in blocks]
+        heaps = [block.data[block.heap_at : block.heap_at + block.heap_bytes] for block in blocks]
         heap = np.concatenate([np.empty(0, np.uint8), *heaps])
         found = Chunk(words, np.zeros(at, np.int32), np.empty(0, np.int64), heap)
         place, size = found.place, found.size
@@ -157,11 +182,6 @@ class RawFile(Source):
         whole = (found.flags & DONE) != 0
         whole &= (place + size <= np.repeat(sizes, counts)) | (size == 0)
         whole &= (found.tsc <= MAX_TIME) & (found.dur <= MAX_TIME)
-        if len(self._repeated) and blocks[-1] is self._live:
-            live = slice(at - self._live.n, at)
-            repeated = np.isin(found.tsc[live], self._repeated)
-            words[0, live][repeated] = 0  # as if never begun
-            whole[live] &= ~repeated
         return found, whole
 
     def scan(self) -> None:
@@ -193,7 +213,7 @@ def read_folder(folder: Path, end_ns: int | None = None) -> RawTrace:
     """
     files: list[RawFile] = []
     broken: list[str] = []
-    for path in sorted(folder.glob("*.raw")):
+    for path in sorted(folder.glob(f"*{RAW}")):
         try:
             files.append(RawFile(path))
         except (OSError, RawError) as error:

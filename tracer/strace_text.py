@@ -9,26 +9,30 @@ length of the text.
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
 import os
 import re
-import select
-import signal
-import socket
-import stat
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
+from itertools import chain, islice
+from operator import itemgetter
 
-from tracer import dirents, kept
+import numpy as np
+import numpy.typing as npt
+
+from tracer import kept, strace_blocks
 from tracer.descriptors import Object
 from tracer.events import DONE, NO_RETURN
+from tracer.strace_records import Maker, Records
+from tracer.strace_words import CONSTANTS, FD, STRING, number, output, unescape
 from tracer.stream import StreamWriter
 from tracer.syscalls import ArgKind, Syscall, by_name
 
 LOOK_AHEAD_LINES = 5000  # in search of the working directory
+BLOCK_LINES = 1 << 13
+_TID = re.compile(rb"(\d+) +\d+\.")
+_NO_TID = re.compile(rb"\d+\.\d+ ")
+_ALONE = 1  # the task where lines do not name any
 _HEAD = re.compile(
     rb"(?:\[pid +(\d+)\] |(\d+) +)?"
     rb"(?:(\d+\.\d+) |(\d\d):(\d\d):(\d\d(?:\.\d+)?) )?"
@@ -41,122 +45,26 @@ _END = re.compile(
 _UNFINISHED = b" <unfinished ...>"
 _TOKEN = re.compile(
     rb'\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\}'  # a structure in one go, where none is within it
-    rb'|"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:[^<>\\]|\\.)*>|, |[\[\](){}]'
+    rb'|"(?:[^"\\]|\\.)*"(?:\.\.\.)?|/\*.*?\*/|<(?:->|[^<>\\]|\\.)*>|, |[\[\](){}]'
     rb'|[^"/<,\[\](){}]+|.'
 )
 # An argument that is one plain word, one string, or one structure with nothing nested in it.
 _PLAIN = re.compile(
-    rb'([^\[(){}"<,/]++(?:<[^<>\\]*+>)?+|"[^"\\]*+"|\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\})(?:, |$)'
+    rb'([^\[(){}"<,/]++(?:<(?:->|[^<>\\])*+>)?+|"[^"\\]*+"'
+    rb'|\{(?:[^{}"]++|"(?:[^"\\]|\\.)*+")*+\})(?:, |$)'
 )
-_STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{1,3})|(.))")
-_SIMPLE = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"v": b"\v", b"f": b"\f", b"e": b"\x1b"}
-_FIELD = re.compile(rb"stx?_(mode|size|ino)=([^,}]+)")
-_DEV = re.compile(rb"st_dev=makedev\((0x[0-9a-f]+), (0x[0-9a-f]+)\)")
-_ENTRY = re.compile(rb'd_type=(DT_\w+), d_name="((?:[^"\\]|\\.)*)"')
 _CWD = re.compile(rb"AT_FDCWD<((?:[^<>\\]|\\.)*)>")
-_FD = re.compile(rb"(-?\d+)(?:<((?:[^<>\\]|\\.)*)>)?$")
 _FLAGS = re.compile(rb"flags=([A-Z_0-9|x]+)")
 _KILLED = re.compile(rb"(exited with|killed by) (\w+)( \(core dumped\))?")
-_PAIR = re.compile(rb"\[(\d+)(?:<[^>]*>)?, (\d+)")
 _RESTARTS = {
     "ERESTARTSYS": 512,
     "ERESTARTNOINTR": 513,
     "ERESTARTNOHAND": 514,
     "ERESTART_RESTARTBLOCK": 516,
 }
-_TYPES = {b"DT_FIFO": 1, b"DT_CHR": 2, b"DT_DIR": 4, b"DT_BLK": 6, b"DT_REG": 8, b"DT_LNK": 10,
-          b"DT_SOCK": 12}  # fmt: skip
-_OUT = struct.Struct("<QQQII")
-_U64 = (1 << 64) - 1
 _EXECS = (b"execve", b"execveat")
 _FORKS = ("fork", "vfork", "clone", "clone3")
-_STATX = (
-    *("TYPE", "MODE", "NLINK", "UID", "GID", "ATIME", "MTIME"),
-    *("CTIME", "INO", "SIZE", "BLOCKS", "BTIME", "MNT_ID"),
-)
-_OTHER_CONSTANTS = {
-    "NULL": 0,
-    "AT_FDCWD": 0xFFFFFF9C,
-    "AT_SYMLINK_NOFOLLOW": 0x100,
-    "AT_EACCESS": 0x200,
-    "AT_REMOVEDIR": 0x200,
-    "AT_SYMLINK_FOLLOW": 0x400,
-    "AT_NO_AUTOMOUNT": 0x800,
-    "AT_EMPTY_PATH": 0x1000,
-    "AT_STATX_SYNC_AS_STAT": 0,
-    "AT_STATX_FORCE_SYNC": 0x2000,
-    "AT_STATX_DONT_SYNC": 0x4000,
-    "STATX_BASIC_STATS": 0x7FF,
-    "STATX_ALL": 0xFFF,
-    **{f"STATX_{name}": 1 << bit for bit, name in enumerate(_STATX)},
-    "CLONE_VM": 0x100,
-    "CLONE_VFORK": 0x4000,
-    "CLONE_THREAD": 0x10000,
-    "O_LARGEFILE": 0,
-    "FIOCLEX": 0x5451,
-    "FIONCLEX": 0x5450,
-    "MFD_CLOEXEC": 1,
-    "CLOSE_RANGE_CLOEXEC": 4,
-    "F_OK": 0,
-    "X_OK": 1,
-    "W_OK": 2,
-    "R_OK": 4,
-}
-
-
-def _constants() -> dict[bytes, int]:
-    found: dict[str, int] = {}
-    for module in (os, fcntl, mmap, socket, stat, select, signal):
-        for name in dir(module):
-            value = getattr(module, name)
-            if name.isupper() and isinstance(value, int):
-                found[name] = int(value)
-    found |= _OTHER_CONSTANTS
-    return {name.encode(): value for name, value in found.items()}
-
-
-CONSTANTS = _constants()
-
-
-@lru_cache(maxsize=1 << 14)
-def number(word: bytes) -> int:
-    """Return what a printed argument was in its register; 0: strace does not say."""
-    fd = _FD.match(word)
-    if fd:
-        text = fd[1]
-        octal = len(text) > 1 and text[:1] == b"0"
-        return int(text, 8 if octal and text.isdigit() and b"8" not in text and b"9" not in text
-                   else 10) & _U64  # fmt: skip
-    if word[:9] == b"AT_FDCWD<":
-        return CONSTANTS[b"AT_FDCWD"]
-    value = 0
-    for part in word.split(b"|"):
-        part = part.split(b" ", 1)[0].split(b"<", 1)[0]
-        if part in CONSTANTS:
-            value |= CONSTANTS[part]
-            continue
-        try:
-            octal = part[:1] == b"0" and part[1:2] not in (b"x", b"")
-            value |= int(part, 8 if octal else 0)
-        except ValueError:
-            continue  # a name that we do not know
-    return value & _U64
-
-
-def unescape(text: bytes) -> bytes:
-    """Return the bytes of a string as strace prints them."""
-    if b"\\" not in text:
-        return text
-
-    def one(found: re.Match[bytes]) -> bytes:
-        if found[1]:
-            return bytes([int(found[1], 16)])
-        if found[2]:
-            return bytes([int(found[2], 8) & 255])
-        return _SIMPLE.get(found[3], found[3])
-
-    return _ESCAPE.sub(one, text)
+_NEVER_PLAIN = frozenset((*_EXECS, *(name.encode() for name in _FORKS)))
 
 
 def split(text: bytes) -> list[bytes]:
@@ -221,9 +129,12 @@ class Importer:
     _tasks: dict[int, _Task] = field(default_factory=dict)
     _cwd: bytes = b""
     _root: int = 0
+    _tid: int = 0
+    """The task of the last line that was looked at by itself."""
     _written: bool = False
     _opened: set[int] = field(default_factory=set)
     _calls: dict[str, Syscall] = field(default_factory=lambda: dict(by_name()))
+    _maker: Maker = field(default_factory=lambda: Maker(by_name()))
     _kept: dict[int, kept.Kept] = field(default_factory=lambda: dict(kept.by_call()))
 
     def read(self, lines: Iterable[bytes]) -> Iterator[int]:
@@ -236,21 +147,83 @@ class Importer:
             if found or len(ahead) >= LOOK_AHEAD_LINES:
                 self._cwd = unescape(found[1]) if found else b""
                 break
-        for part in (ahead, source):
-            for line in part:
-                self.lines += 1
-                self._line(line.rstrip(b"\n"))
-                if not self.lines & 0x1FFFF:
-                    yield self.lines
+        every = chain(ahead, source)
+        while block := list(islice(every, BLOCK_LINES)):
+            self.lines += len(block)
+            self._block(block)
+            yield self.lines
         self._finish()
 
+    def _block(self, lines: list[bytes]) -> None:
+        """Take some lines: most of them at once, the others one by one, in their order."""
+        self.writer.flush()
+        alone = self._root in (0, _ALONE) and _NO_TID.match(lines[0])
+        if alone and not any(line.startswith(b"[pid ") for line in lines):
+            lines = [b"%d %b" % (_ALONE, line) for line in lines]
+        found = strace_blocks.sort(lines, set(self._tasks), _NEVER_PLAIN, _HEAD.match)
+        plain = strace_blocks.parse(found.plain)
+        first = _TID.match(lines[0])
+        root = self._root or int(first[1] if first else _ALONE)
+        known = self._opened | set(self.inherited)
+        records = self._maker.records(plain, np.array(found.tid, np.int64), root, known)
+        at = np.array(found.at, np.int64)
+        others: list[tuple[int, Callable[[], None]]] = [
+            (place, partial(self._line, line)) for place, line in found.other
+        ]
+        for row in np.flatnonzero(~plain.good).tolist():
+            others.append((found.at[row], partial(self._line, found.plain[row])))
+        for row, word in records.used.values():
+            others.append((found.at[row], partial(self._seen, word, root)))
+        for fd, row in records.opened.items():
+            others.append((found.at[row], partial(self._opened.add, fd)))
+        if len(records.line):
+            others.append((found.at[records.line[0]], self._began))
+            self.last_ns = max(self.last_ns, int(plain.t_ns[records.line[-1]]))
+        written: list[tuple[int, bytes]] = []
+        tasks = [(tid, -1, task.pid) for tid, task in self._tasks.items()]
+        for place, take in sorted(others, key=itemgetter(0)):
+            take()
+            if records_of_it := self.writer.take():
+                written.append((place, records_of_it))
+            task = self._tasks.get(self._tid)
+            if task:
+                tasks.append((self._tid, place, task.pid))
+        self._write(records, at[records.line], written, tasks)
+
+    def _began(self) -> None:
+        self._written = True
+
+    def _write(
+        self,
+        records: Records,
+        at: npt.NDArray[np.int64],
+        written: list[tuple[int, bytes]],
+        tasks: list[tuple[int, int, int]],
+    ) -> None:
+        """Write the records of plain lines, which are at these places, between the others.
+
+        `tasks`: from which place on a task is of which process.
+        """
+        table = np.array(sorted(set(tasks)), np.int64).reshape(-1, 3)
+        since = table[:, 0] << 32 | table[:, 1] + 1
+        pid = table[np.searchsorted(since, records.tid << 32 | at + 1) - 1, 2]
+        parts = records.parts(pid)
+        done = 0
+        bounds = np.searchsorted(at, [place for place, _ in written])
+        for bound, (_, others) in zip(bounds.tolist(), written, strict=True):
+            self.writer.copy(b"".join(chain.from_iterable(parts[done:bound])))
+            self.writer.copy(others)
+            done = bound
+        self.writer.copy(b"".join(chain.from_iterable(parts[done:])))
+
     def _line(self, line: bytes) -> None:
+        line = line.rstrip(b"\n")
         head = _HEAD.match(line)
         if not head:
             self.unread += bool(line.strip()) and b"Process " not in line
             return
         pid_in, pid_at, epoch, hours, minutes, seconds, name, resumed, other, rest = head.groups()
-        tid = int(pid_in or pid_at or self._root or 1)
+        tid = self._tid = int(pid_in or pid_at or self._root or _ALONE)
         if epoch:
             whole, fraction = epoch.split(b".")
             self.now_ns = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0")[:9])
@@ -343,7 +316,7 @@ class Importer:
         elif value == b"-1" and error:
             ret = -getattr(errno, error.decode(), 1)
         else:
-            ret = int(value, 0)
+            ret = int(value, 16 if value.startswith(b"0x") else 10)
         words = split(begun + rest[: end.start()].removesuffix(b")"))
         args, path, path2, out = self._arguments(call, words, ret, tid)
         if name in ("execve", "execveat") and ret == 0 and flags == DONE:
@@ -366,7 +339,7 @@ class Importer:
 
     def _executed(self, task: _Task, t_ns: int, path: bytes, words: list[bytes]) -> None:
         lists = [word for word in words if word[:1] == b"["]
-        argv = [unescape(word) for word in _STRING.findall(lists[0])] if lists else []
+        argv = [unescape(word) for word in STRING.findall(lists[0])] if lists else []
         if not self.command:
             self.command = [os.fsdecode(word) for word in argv]
         exe = path if path.startswith(b"/") else os.path.join(self._cwd, path)
@@ -392,7 +365,7 @@ class Importer:
             return args, path, path2, out
         for i, word in enumerate(words[:6]):
             if word[:1] in b'"[{' and word:
-                string = _STRING.match(word)
+                string = STRING.match(word)
                 if not string or not what:
                     continue
                 if i == what.path:
@@ -404,12 +377,12 @@ class Importer:
             if i < len(call.args) and call.args[i] in (ArgKind.FD, ArgKind.DIRFD):
                 self._seen(word, tid)
         if what and what.out is not None and what.out < len(words) and ret is not None and ret >= 0:
-            out = _output(what.out_kind, words[what.out])
+            out = output(what.out_kind, words[what.out])
         return args, path, path2, out
 
     def _seen(self, word: bytes, tid: int) -> None:
         """With -y: a descriptor that nobody opened was there before."""
-        found = _FD.match(word)
+        found = FD.match(word)
         if not found or found[2] is None or tid != self._root:
             return
         fd = int(found[1])
@@ -422,19 +395,3 @@ class Importer:
         elif name.startswith(b"/dev/"):
             kind = "device"
         self.inherited[fd] = Object(kind, name if name.startswith(b"/") else None)
-
-
-def _output(kind: ArgKind | None, word: bytes) -> bytes:
-    """Return what a raw event holds of a printed result."""
-    if kind == ArgKind.PTR:
-        pair = _PAIR.match(word)
-        return struct.pack("<ii", int(pair[1]), int(pair[2])) if pair else b""
-    if kind == ArgKind.DIRENTS_OUT:
-        found = [(unescape(name), _TYPES.get(k, 0)) for k, name in _ENTRY.findall(word)]
-        return dirents.hashes(pair for pair in found if pair[0] not in (b".", b"..")).tobytes()
-    fields = {name: number(value) for name, value in _FIELD.findall(word)}
-    if b"mode" not in fields:
-        return b""
-    dev = _DEV.search(word)
-    device = os.makedev(int(dev[1], 16), int(dev[2], 16)) if dev else 0
-    return _OUT.pack(device, fields.get(b"ino", 0), fields.get(b"size", 0), fields[b"mode"], 0)

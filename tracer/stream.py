@@ -49,8 +49,8 @@ from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread
 SUFFIX = ".stream"
 _HEAD = struct.Struct("<IIII")
 _EVENT = struct.Struct("<QQq6QQHHIHHI")
-_FIXED = _HEAD.size - 8 + _EVENT.size  # of a record's length
-_PAD = [b"\0" * (-n % 8) for n in range(8)]
+FIXED = _HEAD.size - 8 + _EVENT.size  # of a record's length
+PAD = [b"\0" * (-n % 8) for n in range(8)]
 BUSY, DISCARD = 1 << 31, 1 << 30  # of a ring buffer's record
 LENGTH = DISCARD - 1
 MAX_PATH = 4096
@@ -101,14 +101,14 @@ class StreamWriter:
     ) -> None:
         """Append one event; `args` has six members, each 0 to 2^64 - 1."""
         sizes = len(path), len(path2), len(out)
-        length = _FIXED + sum(sizes)
+        length = FIXED + sum(sizes)
         self._parts += (
             _HEAD.pack(length, 0, pid, tid),
             _EVENT.pack(t_ns, dur_ns, ret, *args, site, nr, flags, 0, *sizes),
             path,
             path2,
             out,
-            _PAD[length % 8],
+            PAD[length % 8],
         )
         self._size += length + 8
         if self._size >= _WRITE_AT_BYTES:
@@ -120,6 +120,12 @@ class StreamWriter:
         self._size += len(records)
         if self._size >= _WRITE_AT_BYTES:
             self.flush()
+
+    def take(self) -> bytes:
+        """Return the records that were not yet handed to the kernel, and forget them."""
+        records = b"".join(self._parts)
+        self._parts, self._size = [], 0
+        return records
 
     def process(
         self, pid: int, t_ns: int, ppid: int, exe: bytes, cwd: bytes, argv: Sequence[bytes]
@@ -144,8 +150,7 @@ class StreamWriter:
     def flush(self) -> None:
         """Hand everything to the kernel; raises OSError."""
         if self._parts:
-            data = memoryview(b"".join(self._parts))
-            self._parts, self._size = [], 0
+            data = memoryview(self.take())
             while data:
                 data = data[self._file.write(data) :]
 
@@ -168,7 +173,7 @@ def _records(mapped: mmap.mmap) -> Ints:
             length = head & LENGTH
             if not length or position + 8 + length > end:
                 break  # the writer was killed here
-            if length >= _FIXED and not head & (BUSY | DISCARD):
+            if length >= FIXED and not head & (BUSY | DISCARD):
                 add(position + 8)
             position += (length + 15) & ~7
     return np.frombuffer(at, np.int64) if at else np.empty(0, np.int64)
@@ -219,7 +224,7 @@ class StreamSource(Source):
             words[k] = self._words[word + (1 + k)]
         found = Chunk(words, np.zeros(len(at), np.int32), at + (8 + EVENT_BYTES), self._data)
         length = (self._words[word - 1] & np.uint64(LENGTH)).astype(np.int64)
-        whole = found.size + _FIXED <= length
+        whole = found.size + FIXED <= length
         whole &= (found.tsc <= MAX_TIME) & (found.dur <= MAX_TIME)
         if self._to_ticks:
             tick, ns, rate = self._to_ticks

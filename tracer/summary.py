@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tracer import insights
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_nr, name_of
+from tracer.totals import BATCH, COLUMNS, MAX_TOKENS, Totals
 
 WIDTH = 80
 MAX_SEQUENCE = 8
@@ -23,7 +23,6 @@ N_FILES = 5
 N_SITES = 4
 N_PROCESSES = 10
 MIN_SHARE = 0.005  # of the time inside calls: less is not worth a line
-MAX_TOKENS = 1 << 20
 
 Ints = npt.NDArray[np.int64]
 
@@ -98,67 +97,50 @@ class Summary:
 
 
 def summarize(data: Dataset) -> Summary:
-    """Read a dataset and sum it up."""
-    columns = ["pid", "tid", "nr", "ret", "t_ns", "dur_ns", "bytes_in", "bytes_out"]
-    table = data.events([*columns, "path", "object_id", "site"])
-    of = {name: numbers(table[name]) for name in columns}
-    nr, tid, duration = of["nr"], of["tid"], of["dur_ns"]
-    sums = [
-        np.bincount(nr, weights, minlength=1).astype(np.int64)
-        for weights in (
-            None,
-            of["ret"] < 0,
-            duration,
-            of["bytes_in"],
-            of["bytes_out"],
-        )
-    ]
-    inside = int(sums[2].sum())
+    """Read a dataset and sum it up, a part at a time."""
+    found = Totals(data)
+    for batch in data.batches(COLUMNS, BATCH):
+        found.add(batch)
+    sums, meta = found.by_nr, data.meta
+    calls, inside = int(sums[0].sum()), int(sums[2].sum())
     rows = [
-        Row(
-            name_of(number),
-            int(sums[0][number]),
-            int(sums[1][number]),
-            int(sums[2][number]),
-            sums[2][number] / inside if inside else 0.0,
-            int(sums[3][number]),
-            int(sums[4][number]),
+        Row(name, n, errors, time_ns, time_ns / inside if inside else 0.0, into, out)
+        for name, (n, errors, time_ns, into, out) in (
+            (name_of(number), sums[:, number].tolist())
+            for number in np.flatnonzero(sums[0]).tolist()
         )
-        for number in np.flatnonzero(sums[0]).tolist()
     ]
     rows.sort(key=lambda row: (-row.time_ns, row.call))
     waits = {call.name for call in by_nr().values() if call.cls == SyscallClass.SYNC} | {
         "wait4",
         "waitid",
     }
-    sequences = _sequences(tid, nr, duration)
-    ret = of["ret"]
-    moved = of["bytes_in"] + of["bytes_out"]
+    sequences = _sequences(*found.first())
     return Summary(
-        command=data.meta["command"],
-        calls=len(nr),
+        command=meta["command"],
+        calls=calls,
         errors=int(sums[1].sum()),
         processes=len(set(data.processes()["pid"].to_pylist())),
-        threads=len(np.unique(tid)),
-        lost_events=data.meta["lost_events"],
-        unseen_programs=data.meta.get("unseen_programs", []),
-        wall_ns=data.meta["wall_ns"],
+        threads=len(found.threads),
+        lost_events=meta["lost_events"],
+        unseen_programs=meta.get("unseen_programs", []),
+        wall_ns=meta["wall_ns"],
         inside_ns=inside,
         waiting_ns=sum(row.time_ns for row in rows if row.call in waits),
-        own_ns=insights.own_ns(tid, of["t_ns"], duration),
-        user_ns=data.meta.get("user_ns", 0),
-        system_ns=data.meta.get("system_ns", 0),
-        backend=data.meta["backend"],
-        adopted_programs=data.meta.get("adopted_programs", []),
-        interrupted=int((ret == -insights.EINTR).sum()),
-        restarted=int(np.isin(ret, [-number for number in insights.RESTARTS]).sum()),
+        own_ns=found.own.ns,
+        user_ns=meta.get("user_ns", 0),
+        system_ns=meta.get("system_ns", 0),
+        backend=meta["backend"],
+        adopted_programs=meta.get("adopted_programs", []),
+        interrupted=found.interrupted,
+        restarted=found.restarted,
         rows=rows,
         sequences=sequences,
-        sequences_of=min(len(nr), MAX_TOKENS),
-        boundary=_boundary(sequences, len(nr), data.meta.get("crossing_ns")),
-        processes_by_start=insights.processes(data, of["pid"], duration),
-        files=insights.files(data, table, duration, (ret < 0).astype(np.int64), moved, N_FILES),
-        sites=insights.sites(data, table, duration, N_SITES),
+        sequences_of=min(calls, MAX_TOKENS),
+        boundary=_boundary(sequences, calls, meta.get("crossing_ns")),
+        processes_by_start=insights.processes(data, found.processes),
+        files=found.files.best(N_FILES),
+        sites=insights.sites(data, found.sites, N_SITES),
     )
 
 
@@ -169,20 +151,6 @@ def _boundary(sequences: list[Sequence], calls: int, measured_ns: int | None) ->
         covered = round(found.calls_covered * min(calls, MAX_TOKENS) * share)
         removable += max(0, covered - found.count)
     return insights.Boundary(measured_ns or insights.crossing_ns(), removable)
-
-
-def numbers(column: pa.ChunkedArray) -> Ints:
-    """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
-
-    def plain(column: pa.ChunkedArray) -> Ints:
-        parts = [
-            np.frombuffer(part.buffers()[1], np.int64, len(part), part.offset * 8)
-            for part in column.cast(pa.int64()).chunks
-            if len(part)
-        ]
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
-    return plain(column) * plain(column.is_valid()) if column.null_count else plain(column)
 
 
 # --- sequences ---------------------------------------------------------------

@@ -4,23 +4,39 @@
  * image in the trace folder, named PID.TID.TSC.raw (TSC: 16 hex digits, the
  * time of the thread's first event). tracer/raw.py reads them.
  *
- *   0                      struct cosy_trace_header, one page
- *   4096                   the live block, mapped by the thread: live_size bytes
- *   4096 + live_size       flushed blocks, one behind the other
+ *   0                          struct cosy_trace_header, one page
+ *   4096                       live blocks, mapped by the thread: live_size bytes each
+ *   4096 + slots * live_size   flushed blocks, one behind the other
  *
  * A block is a struct cosy_trace_block, n_events events, heap_bytes of heap.
- * The live block's heap lies at its fixed place, live_heap bytes into the
+ * A live block's heap lies at its fixed place, live_heap bytes into the
  * block, a flushed block's directly behind its events. A thread that is killed
- * leaves its last events in the live block; if the block was flushed but not
- * yet reset, both have the same seq, and the reader takes one.
+ * leaves its last events in the live block.
+ *
+ * At first there is one live block (ring is 1): when it is full it is flushed
+ * and begins anew. A thread that has filled some asks whoever records, through
+ * the FIFO COSY_TRACE_DRAIN in the folder, to take its blocks away; from then
+ * on all `slots` live blocks are used in turn, block seq in the place
+ * (seq - ring_first) % ring. The recorder copies those before `filled` into
+ * PID.TID.TSC.taken, in the form of flushed blocks, and then raises `taken`.
+ * Where it comes too late the thread flushes the oldest block itself. So a block
+ * may be in two or three places, with the same seq, and the reader takes one.
  */
 #ifndef COSY_TRACE_H
 #define COSY_TRACE_H
 
 #include <linux/types.h>
 
-#define COSY_TRACE_MAGIC "COSYRAW\x01"
+#define COSY_TRACE_MAGIC "COSYRAW\x02"
 #define COSY_TRACE_PAGE 4096
+
+/* What a thread writes into the FIFO, in one piece: which file is its own. */
+#define COSY_TRACE_DRAIN "drain"
+struct cosy_trace_request {
+	__u32 pid;
+	__u32 tid;
+	__u64 start_tsc;
+};
 
 /* struct cosy_trace_header.flags */
 #define COSY_TRACE_CLOSED 0x1 /* the thread ended its file in good order */
@@ -28,8 +44,8 @@
 struct cosy_trace_header {
 	__u8 magic[8];
 	__u32 flags;
-	__u32 live_size; /* bytes, from 4096 on */
-	__u32 live_heap; /* offset of the live heap from the start of the live block */
+	__u32 live_size; /* bytes of a live block */
+	__u32 live_heap; /* offset of its heap from its start */
 	__u32 pid;
 	__u32 tid;
 	__u32 ppid;
@@ -40,7 +56,14 @@ struct cosy_trace_header {
 	__u64 now_ns;
 	__s64 realtime_ns; /* CLOCK_REALTIME - CLOCK_MONOTONIC at start */
 	__u64 lost_events; /* could not be kept: disk full, no memory, sandboxed */
-	__u64 flushed_bytes; /* of whole blocks behind the live one */
+	__u64 flushed_bytes; /* of whole blocks behind the live ones */
+	__u32 slots; /* how many live blocks there is room for in front of the flushed ones */
+	__u32 ring; /* how many of them are in use */
+	__u64 ring_first; /* seq of the block that lies in the first one, modulo ring */
+	__u64 filled; /* seq of the block that is being written */
+	__u64 unused[2];
+	/* In a cache line of its own: written by the recorder. */
+	__u64 taken; /* blocks before this seq need not be kept any more */
 };
 
 struct cosy_trace_block {

@@ -7,13 +7,19 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import tracer.drain as tracer_drain
+from tests.conftest import DEADLINE_S, Compiler
 from tests.native.tracing import COSY_TRACE, Done, Tracer, counts, environment
-from tracer.backends import bcc
+from tracer import native
+from tracer.backends import bcc, shim
 from tracer.dataset import Dataset
+from tracer.drain import Drain
+from tracer.syscalls import by_name
 
 N = 20_000
 # Less room than a full block takes, in pages of 4096 bytes: a program with --block waits now.
@@ -140,3 +146,92 @@ def test_interrupting_the_writing_keeps_the_recording(tracer: Tracer) -> None:
     assert not (tracer.folder / "out").exists()
     assert tracer.run("import", folder, "-o", "out").returncode == 0
     assert counts(Dataset(tracer.folder / "out"))["getdents64"] == 2
+
+
+N_BUSY = 60_000  # calls: dozens of blocks
+BUSY_THEN_KILLED = f"""
+import os, signal
+for _ in range({N_BUSY}):
+    os.getppid()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def raw(native_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COSY_NATIVE_DIR", str(native_dir))
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    return folder
+
+
+def recorded(folder: Path, taker: bool, program: str) -> tuple[int, int, int]:
+    """Calls of getppid and losses of a recording, and the bytes that were taken meanwhile."""
+    drain = Drain(folder) if taker else None
+    env = shim.with_orders(os.environb, native.library(), folder)
+    subprocess.run([sys.executable, "-c", program], env=env, check=False, timeout=DEADLINE_S)
+    if drain:
+        drain.close()
+    found_raw = shim.read(folder)
+    wanted = by_name()["getppid"].nr
+    found = sum(int((chunk.nr == wanted).sum()) for chunk in found_raw.chunks(1 << 16))
+    return found, found_raw.lost_events, sum(file.stat().st_size for file in folder.glob("*.taken"))
+
+
+@pytest.mark.parametrize("taker", [True, False])
+def test_a_busy_program_that_is_killed_loses_nothing(raw: Path, taker: bool) -> None:
+    found, lost, taken = recorded(raw, taker, BUSY_THEN_KILLED)
+    assert (found, lost) == (N_BUSY, 0)
+    assert (taken > 0) == taker
+
+
+def test_a_taker_that_comes_late_loses_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It looks so seldom that the program goes round its blocks several times in between.
+    monkeypatch.setattr(tracer_drain, "LOOK_S", 0.02)
+    monkeypatch.setattr(tracer_drain, "LOOK_IDLE_S", 0.02)
+    found, lost, _ = recorded(raw, True, BUSY_THEN_KILLED)
+    assert (found, lost) == (N_BUSY, 0)
+
+
+def test_a_taker_that_goes_away_does_no_harm(raw: Path) -> None:
+    # The reader of the FIFO is there until the program has begun, and then no more.
+    drain = Drain(raw)
+    env = shim.with_orders(os.environb, native.library(), raw)
+    program = f"import os\nprint(1, flush=True)\nfor _ in range({N_BUSY}): os.getppid()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        drain.close()
+        assert process.wait(DEADLINE_S) == 0
+    found = shim.read(raw)
+    assert found.lost_events == 0
+    assert found.n_calls > N_BUSY
+
+
+def test_what_has_ended_holds_nothing_of_the_taker(raw: Path) -> None:
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = held()
+    drain = Drain(raw)
+    env = shim.with_orders(os.environb, native.library(), raw)
+    program = f"import os\nfor _ in range({N_BUSY // 10}): os.getppid()"
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", program], env=env, check=True, timeout=DEADLINE_S)
+    assert len(list(raw.glob("*.taken"))) == 8
+    # Of the one that ended last, and of one that may have been there when the next began.
+    assert held() - before <= 3 + 2 * 2
+    drain.close()
+    assert held() <= before + 2 * 2
+
+
+def test_calls_of_signal_handlers_are_not_lost_while_a_block_is_written(
+    tracer: Tracer, compiled: Compiler
+) -> None:
+    program = compiled("handlers.c")
+    done, data = tracer.trace(program, str(N_BUSY * 5))
+    found = counts(data)
+    assert found["getuid"] == N_BUSY * 5
+    assert found["getppid"] == int(done.stdout) > 100
+    assert data.meta["lost_events"] == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracer.events import DONE, NO_RETURN, NR_MODULE, NR_PROCESS
-from tracer.raw import MAGIC, PAGE, read_folder
+from tracer.raw import MAGIC, PAGE, TAKEN, read_folder
 from tracer.syscalls import by_name
 from tracer.timeline import RawTrace
 
@@ -51,6 +51,10 @@ class RawBuilder:
     live: list[Event] = field(default_factory=list)
     lost: int = 0
     live_seq: int | None = None
+    taken: list[list[Event]] = field(default_factory=list)
+    """Blocks that a recorder took away, behind the flushed ones."""
+    ring: list[tuple[int, list[Event]]] = field(default_factory=list)
+    """Further live blocks, with their seq."""
     _clock: int = 0
 
     def __post_init__(self) -> None:
@@ -83,13 +87,15 @@ class RawBuilder:
         return struct.pack("<QII", seq, len(events), len(heap)) + rows, heap
 
     def data(self) -> bytes:
-        blocks = [b"".join(self.block(seq, events)) for seq, events in enumerate(self.flushed)]
-        flushed = b"".join(blocks)
-        seq = len(blocks) if self.live_seq is None else self.live_seq
-        head, heap = self.block(seq, self.live)
-        live = head.ljust(LIVE_HEAP, b"\0") + heap
+        flushed = self._joined(0, self.flushed)
+        self._joined(len(self.flushed), self.taken)  # gets its times before the live one
+        seq = len(self.flushed) + len(self.taken) if self.live_seq is None else self.live_seq
+        live = b""
+        for number, events in [(seq, self.live), *self.ring]:
+            head, heap = self.block(number, events)
+            live += (head.ljust(LIVE_HEAP, b"\0") + heap).ljust(LIVE_SIZE, b"\0")
         header = struct.pack(
-            "<8sIIIIIIQQQQqQQ",
+            "<8sIIIIIIQQQQqQQIIQQ",
             MAGIC,
             0,
             LIVE_SIZE,
@@ -104,13 +110,22 @@ class RawBuilder:
             0,
             self.lost,
             len(flushed),
+            1 + len(self.ring),
+            1 + len(self.ring),
+            0,
+            seq,
         )
-        return header.ljust(PAGE, b"\0") + live.ljust(LIVE_SIZE, b"\0") + flushed
+        return header.ljust(PAGE, b"\0") + live + flushed
+
+    def _joined(self, first: int, blocks: list[list[Event]]) -> bytes:
+        return b"".join(b"".join(self.block(seq, e)) for seq, e in enumerate(blocks, first))
 
     def write(self, folder: Path) -> Path:
         data = self.data()
         path = folder / f"{self.pid}.{self.tid}.{self.start_tsc:016x}.raw"
         path.write_bytes(data)
+        if self.taken:
+            path.with_suffix(TAKEN).write_bytes(self._joined(len(self.flushed), self.taken))
         return path
 
 

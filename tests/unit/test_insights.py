@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.unit.trace_builder import REG, TraceBuilder, run
-from tracer import insights
-from tracer.dataset import Dataset
+from tracer import insights, summary
+from tracer.dataset import Dataset, Writer
 from tracer.summary import render, summarize
 from tracer.symbols import Symbols
 
@@ -83,9 +83,9 @@ def test_interruptions_and_restarts(tmp_path: Path) -> None:
     program = builder.program("/bin/x")
     for ret in (-4, -512, -516, -2, 0):
         builder.add(program, "read", (3,), ret)
-    summary = summarize(Dataset(builder.write(tmp_path / "t")))
-    assert (summary.interrupted, summary.restarted) == (1, 2)
-    assert "1 calls interrupted, 2 restarted" in render(summary)
+    found = summarize(Dataset(builder.write(tmp_path / "t")))
+    assert (found.interrupted, found.restarted) == (1, 2)
+    assert "1 calls interrupted, 2 restarted" in render(found)
 
 
 def test_lines_fit_a_terminal(tmp_path: Path) -> None:
@@ -123,3 +123,25 @@ def test_symbols_of_a_broken_file(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     assert Symbols(str(tmp_path / "x")).name(16) is None
     assert Symbols(str(tmp_path / "none")).name(16) is None
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_a_summary_of_many_parts_is_that_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    builder = TraceBuilder()
+    one, two = builder.program("/bin/x"), builder.program("/bin/y")
+    run(one.grep(-100, "/a", {"f": None, "g": {"h": None}}), two.grep(-100, "/b", {"f": None}))
+    builder.add(one, "read", (3,), -4, dur_ns=77)
+    data = Dataset(builder.write(tmp_path / "t"))
+    # Row groups and parts end in the midst of everything.
+    with Writer(tmp_path / "small", row_group=5) as writer:
+        writer.write_events(data.events())
+        writer.finish(data.processes(), data.objects(), {**data.meta, "crossing_ns": 90})
+    small = Dataset(tmp_path / "small")
+    whole = summarize(small)
+    monkeypatch.setattr(summary, "BATCH", batch)
+    monkeypatch.setattr(insights, "MAX_ROWS", 3)
+    assert len(data) > 30
+    assert summarize(small) == whole
+    assert len(whole.files) > 3

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.raw_builder import LIVE_SIZE, Event, RawBuilder, trace
 from tracer.events import DONE
-from tracer.raw import PAGE, RawError, RawFile, read_folder
+from tracer.raw import PAGE, TAKEN, RawError, RawFile, read_folder
 from tracer.timeline import RawTrace
 
 
@@ -52,16 +52,35 @@ def test_killed_between_flush_and_reset(tmp_path: Path) -> None:
     assert numbers(raw) == list(range(5))
 
 
-def test_killed_in_the_middle_of_the_reset(tmp_path: Path) -> None:
-    same = events(0, 5)
-    raw = trace(tmp_path, RawBuilder(flushed=[same], live=same, live_seq=1))
-    assert numbers(raw) == list(range(5))
-
-
 def test_a_slot_that_was_taken_but_not_written_holds_nothing_new(tmp_path: Path) -> None:
-    old = events(0, 5)
-    raw = trace(tmp_path, RawBuilder(flushed=[old], live=[*events(5, 2), old[2]]))
+    # The writer clears the flags of all slots when a block begins anew.
+    old = Event("close", (2,), tsc=1200, flags=0)
+    raw = trace(tmp_path, RawBuilder(flushed=[events(0, 5)], live=[*events(5, 2), old]))
     assert sorted(numbers(raw)) == list(range(7))
+
+
+def test_blocks_that_a_recorder_took_join(tmp_path: Path) -> None:
+    builder = RawBuilder(flushed=[events(0, 5)], taken=[events(5, 5), events(10, 2)])
+    builder.live = events(12, 4)
+    assert numbers(trace(tmp_path, builder)) == list(range(16))
+
+
+def test_a_block_in_three_places_counts_once(tmp_path: Path) -> None:
+    first, second = events(0, 5), events(5, 5)
+    builder = RawBuilder(flushed=[first, second], live=events(10, 2), live_seq=2)
+    builder.ring = [(1, second), (0, [])]
+    path = builder.write(tmp_path)
+    path.with_suffix(TAKEN).write_bytes(b"".join(builder.block(1, second)))
+    assert numbers(read_folder(tmp_path)) == list(range(12))
+
+
+def test_of_a_block_that_was_half_taken_the_live_one_counts(tmp_path: Path) -> None:
+    builder = RawBuilder(flushed=[events(0, 5)], live=events(5, 5))
+    path = builder.write(tmp_path)
+    whole = b"".join(builder.block(1, builder.live))
+    for size in range(0, len(whole), 50):
+        path.with_suffix(TAKEN).write_bytes(whole[:size])
+        assert numbers(read_folder(tmp_path)) == list(range(10))
 
 
 def test_half_written_events_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tracer import dirents
+from tracer import dirents, strace_blocks, strace_text
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer
-from tracer.strace_text import Importer, number, split, split_nested, unescape
+from tracer.strace_blocks import Sorted
+from tracer.strace_text import Importer, split, split_nested
+from tracer.strace_words import number, unescape
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import name_of
 
@@ -22,8 +29,8 @@ def imported(folder: Path, text: str) -> tuple[list[dict[str, Any]], Dataset, Im
         importer = Importer(writer)
         for _ in importer.read(text.encode("latin-1").splitlines(keepends=True)):
             pass
-    meta = {"backend": "strace", "kernel": "", "clock": "", "command": importer.command}
-    meta |= {"recorded": "", "wall_ns": 0, "tool_version": ""}
+    meta: dict[str, Any] = {"backend": "strace", "kernel": "", "clock": ""}
+    meta |= {"command": importer.command, "recorded": "", "wall_ns": 0, "tool_version": ""}
     with Writer(folder / "d") as out:
         write_dataset(read_stream(folder / "s"), out, meta, importer.inherited, importer.exits)
     data = Dataset(folder / "d")
@@ -187,3 +194,94 @@ def test_splitting() -> None:
 )
 def test_both_ways_of_splitting_agree(text: str) -> None:
     assert split(text.encode()) == split_nested(text.encode())
+
+
+MANY = """\
+70 1700000000.000001 execve("/bin/x", ["x"], 0x7ffd /* 3 vars */) = 0 <0.000100>
+70 1700000000.000002 getcwd("/w", 4096)       = 3 <0.000004>
+70 1700000000.000003 openat(AT_FDCWD, "a, b(\\"c\\\\", O_RDONLY|O_CLOEXEC) = 4</w/a, b(c> <0.000004>
+70 1700000000.000004 read(5</was/here>, "x)y\\"}"..., 100) = 9 <12.000004>
+70 1700000000.000005 newfstatat(4</w>, "", {st_dev=makedev(0xfe, 0), \
+st_ino=7, st_mode=S_IFREG|0644, st_nlink=1, st_uid=0, st_gid=0, st_blksize=4096, \
+st_blocks=8, st_size=99, st_atime=1}, AT_EMPTY_PATH) = 0 <0.000004>
+70 1700000000.000006 getdents64(4</w>, [{d_ino=1, d_off=1, \
+d_reclen=24, d_type=DT_DIR, d_name="."}, \
+{d_ino=2, d_off=2, d_reclen=24, d_type=DT_REG, d_name="n,m"}], 32768) = 48 <0.000004>
+70 1700000000.000007 getdents64(4</w>, [], 32768) = 0 <0.000004>
+70 1700000000.000008 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLD) = 71 <0.000004>
+71 1700000000.000009 read(0</dev/tty>,  <unfinished ...>
+70 1700000000.000010 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 4</w>, 0) = 0x7f0000001000 <0.000004>
+70 1700000000.000011 write(6<TCP:[1.2.3.4:1->1.2.3.4:2]>, "x", 1 <unfinished ...>
+71 1700000000.000012 <... read resumed>"q", 1) = 1 <0.000020>
+70 1700000000.000013 <... write resumed>)     = 1 <0.000004>
+71 1700000000.000014 read(0</dev/tty>,  <unfinished ...>
+71 1700000000.000015 <... read resumed>0x7ff, 1) = ? ERESTARTSYS (To be restarted) <0.000004>
+71 1700000000.000016 --- SIGTERM {si_signo=SIGTERM, si_code=SI_USER, si_pid=1, si_uid=0} ---
+71 1700000000.000017 access("/no", R_OK)      = -1 ENOENT (No such file or directory) <0.000004>
+71 1700000000.000018 pause( <unfinished ...>
+71 1700000000.000019 +++ killed by SIGKILL +++
+70 1700000000.000020 --- SIGCHLD {si_signo=SIGCHLD, si_pid=71, si_status=SIGKILL} ---
+70 1700000000.000021 nobody_knows(1)          = 0 <0.000004>
+70 1700000000.000022 fcntl(1</dev/null>, F_GETFL) = 0x8002 (flags O_RDWR|O_LARGEFILE) <0.000004>
+70 1700000000.000023 pipe2([7<pipe:[12]>, 8<pipe:[12]>], O_CLOEXEC) = 0 <0.000004>
+70 1700000000.000024 close(3)                 = 0 <0.000004>
+71 1700000000.000025 read(3, "", 10)          = 0
+70 1700000000.000026 exit_group(0)            = ?
+70 1700000000.000027 +++ exited with 0 +++
+"""
+
+
+def line_by_line(lines: Sequence[bytes], *_rest: object) -> Sorted:
+    return Sorted([], [], [], list(enumerate(lines)))
+
+
+def stream_of(folder: Path, text: bytes) -> tuple[bytes, object]:
+    out = folder / "stream"
+    out.unlink(missing_ok=True)
+    with StreamWriter(out) as writer:
+        importer = Importer(writer)
+        for _ in importer.read(text.splitlines(keepends=True)):
+            pass
+    said = (importer.inherited, importer.exits, importer.command, importer.lines, importer.unread)
+    return out.read_bytes(), said
+
+
+def variants() -> list[bytes]:
+    """Lines as they are, in other orders, and damaged."""
+    whole = MANY.encode()
+    lines = whole.splitlines(keepends=True)
+    whole_calls = [at for at, line in enumerate(lines) if not re.search(rb"resumed|unfin", line)]
+    rng = random.Random(7)
+    found = [whole, whole * 3, whole.replace(b"> ", b">"), re.sub(rb" <\d+\.\d+>", b"", whole)]
+    found.append(b"".join(line[3:] for line in lines if line.startswith(b"70")))
+    for _ in range(60):
+        damaged = [bytearray(line) for line in lines]
+        for _ in range(rng.randrange(1, 12)):
+            line = damaged[rng.choice(whole_calls)]
+            line[rng.randrange(27, len(line) - 1)] = rng.choice(b'"\\,({<> =-0a')
+        found.append(b"".join(damaged))
+        left = rng.randrange(1, len(lines))
+        found.append(b"".join(lines[:left] + lines[left + 1 :]))
+    return found
+
+
+def test_many_lines_at_once_are_read_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = variants()
+    at_once = []
+    for block_lines in (strace_text.BLOCK_LINES, 3):
+        monkeypatch.setattr(strace_text, "BLOCK_LINES", block_lines)
+        at_once.append([stream_of(tmp_path, text) for text in texts])
+    lines = MANY.encode().splitlines(keepends=True)
+    plain = strace_blocks.sort(lines, {70, 71}, frozenset(), bool)
+    assert strace_blocks.parse(plain.plain).good.sum() >= 14
+    monkeypatch.setattr(strace_blocks, "sort", line_by_line)
+    for text, *found in zip(texts, *at_once, strict=True):
+        expected = stream_of(tmp_path, text)
+        assert found == [expected, expected], text.decode("latin-1")
+
+
+def test_a_device_with_minor_zero_is_known(tmp_path: Path) -> None:
+    found, _ = stream_of(tmp_path, MANY.encode())
+    assert struct.pack("<QQQ", os.makedev(0xFE, 0), 7, 99) in found

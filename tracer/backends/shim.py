@@ -13,6 +13,7 @@ from pathlib import Path
 from tracer import native
 from tracer.backends import BackendError
 from tracer.backends.adopt import Adopter
+from tracer.drain import Drain
 from tracer.events import NR_PROCESS
 from tracer.raw import read_folder
 from tracer.timeline import RawTrace, merge
@@ -33,10 +34,12 @@ class Session:
         self._folder = folder
         self.env = with_orders(env, native.library(), folder, block)
         self.watcher = Adopter(folder)
+        self._drain = Drain(folder)
 
     def close(self) -> None:
         """The program has ended."""
         self.watcher.close()
+        self._drain.close()
 
     def raw(self) -> RawTrace:
         """Return what was recorded."""
