@@ -54,7 +54,7 @@ def main(version: str, rounds: int, module: bool, pti: tuple[str, ...], timeout_
         good = True
         for setting in pti:
             with tempfile.TemporaryDirectory() as folder:
-                rows, complaints = run_stock(
+                rows, errors = run_stock(
                     kernel,
                     ROOT / "build",
                     inserted,
@@ -67,7 +67,7 @@ def main(version: str, rounds: int, module: bool, pti: tuple[str, ...], timeout_
             for row in rows:
                 print(json.dumps(report(row, kernel, setting, module)), flush=True)
                 good = good and row.identical
-            for line in complaints:
+            for line in errors:
                 print(f"bench: {line}", file=sys.stderr)
     except VmError as error:
         raise SystemExit(f"bench: {error}") from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmod.vm import Disk, Kernel, Machine, make_ext4
-from kmod.vm.kernels import FOLDER
+from kmod.vm.place import FOLDER
 from tests.vm.programs import build_program
 
 TREE_MIB = 160
@@ -147,7 +147,7 @@ def run_stock(
     icount: bool = False,
     timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
-    """Rows, and what the guest's kernel complained of. The module is the executor if it is given.
+    """Rows, and what was printed to standard error. The module is the executor if it is given.
 
     folder: for scratch files. part: the folder of the tree to use. append: to the kernel's command
     line. icount: count instructions, else the numbers are nanoseconds.
@@ -155,6 +155,6 @@ def run_stock(
     machine = stock_machine(kernel, native, module, folder, tree_image(kernel, part))
     machine = replace(machine, append=append, icount=icount)
     auto = AUTO if module is None else AUTO_MODULE
-    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s)
-    complaints = [*result.complaints, *result.stderr.decode(errors="replace").splitlines()]
-    return parse_stock(result.stdout.decode(), JOBS), complaints
+    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s).check()
+    errors = result.stderr.decode(errors="replace").splitlines()
+    return parse_stock(result.stdout.decode(), JOBS), errors
