@@ -87,7 +87,7 @@ struct file *cosy_open(const struct path *path, int flags)
  * As __fput() but for what takes a descriptor: no epoll, lock, lease or fasync
  * can be on it. The file is as before it was opened.
  */
-static void reader_shut(struct file *file)
+static __always_inline void reader_shut(struct file *file)
 {
 	struct inode *inode = file_inode(file);
 
@@ -170,7 +170,7 @@ void cosy_reader_destroy(struct cosy_op *op)
 
 #if defined(HAVE_FOLIO) && defined(HAVE_RW_VERIFY_AREA)
 /* Of file systems whose read_iter is filemap_read(), or the same for shmem. */
-static bool is_plain(const struct file *file)
+static __always_inline bool is_plain(const struct file *file)
 {
 	const struct inode *inode = file_inode(file);
 	unsigned long magic = inode->i_sb->s_magic;
@@ -281,7 +281,7 @@ static noinline ssize_t read_cached(struct file *file, u8 *to, size_t bytes, lof
 	return done;
 }
 #else
-static bool is_plain(const struct file *file)
+static __always_inline bool is_plain(const struct file *file)
 {
 	return false;
 }
