@@ -61,6 +61,8 @@ def test_a_difference_is_seen() -> None:
     jobs = JOBS[:2]
     assert "cmp /tmp/native /tmp/cosy && cmp /tmp/native.err /tmp/cosy.err" in stock_script(jobs, 1)
     lines = ["0 1 native 10 0", "0 1 cosy 20 1", "0 same", "1 1 native 5 0", "1 1 cosy 6 0"]
+    lines.append("1 served 7")
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [False, False]
     lines[1] = "0 1 cosy 20 0"
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [True, False]
+    assert [row.served for row in parse_stock("\n".join(lines), jobs)] == [0, 7]
