@@ -17,6 +17,7 @@
 #define BUFFER_MAX (4u << 20)
 #define FAILURES_SHOWN 20
 #define DOOR_BYTES 4096
+#define LONGEST_NS 3600000000000ull /* a negative time is longer */
 
 /* What overran a deadline by how much; indices of worst_ns. */
 enum kind {
@@ -90,6 +91,8 @@ static void check_outcome(const char *what, const struct cosy_limits *limits,
 	if (limits->ops && outcome->ops > limits->ops)
 		BROKEN("%s: %llu ops of %llu\n", what, (unsigned long long)outcome->ops,
 		       (unsigned long long)limits->ops);
+	if (outcome->time_ns > LONGEST_NS)
+		BROKEN("%s: took %llu ns\n", what, (unsigned long long)outcome->time_ns);
 	switch (outcome->status) {
 	case 0:
 		COUNT(status_0);
