@@ -120,7 +120,9 @@ static void check(const struct cosy_fused *call, const unsigned char *buffer)
 	const struct cosy_block *block = (const void *)(buffer + OUT);
 	const struct cosy_entry *e = (const void *)(block + 1);
 
-	if (call->result < 0 || !(block->flags & COSY_BLOCK_END)) {
+	/* an emulated CPU may be stopped for as long as a deadline: what is there is good */
+	if (call->result < 0 ||
+	    (!(block->flags & COSY_BLOCK_END) && call->outcome.status != -ETIME)) {
 		WRONG("operation %u: %lld, status %d\n", call->op, (long long)call->result,
 		      call->outcome.status);
 		return;
