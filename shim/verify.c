@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "verify.h"
-
-#include <asm/unistd_64.h>
-
-#include "syscall_table.h"
+#include "verify_parts.h"
 
 #define MAX_NTH 1024
 #define MAX_ENTRIES (1u << 20)
@@ -12,55 +8,13 @@
 #define MAX_LIMIT_TIME_NS 1000000000u
 #define MAX_OUT (1u << 20)
 #define MAX_NAME 64
-#define MAX_ATTRIBUTE 255
-#define MAX_PATH 4095
 
 #define GUARDS                                                                                     \
 	(COSY_GUARD_SCANNED | COSY_GUARD_CHILD | COSY_GUARD_LEAF | COSY_GUARD_REGULAR |            \
 	 COSY_GUARD_LISTED)
 #define IN_SCAN (COSY_GUARD_SCANNED | COSY_GUARD_CHILD)
 #define OP_FLAGS (COSY_OP_OPTIONAL | COSY_OP_UNTIL)
-
-// The kernel's ABI (include/uapi/linux/fcntl.h, stat.h, asm-generic/fcntl.h); no C library here.
 #define AT_FDCWD_VALUE ((__u64) - 100)
-#define AT_NOFOLLOW 0x100u
-#define AT_NO_AUTO 0x800u
-#define AT_EMPTY 0x1000u
-#define AT_KNOWN (AT_NOFOLLOW | 0x400u | AT_NO_AUTO | AT_EMPTY | 0x2000u | 0x4000u)
-#define OPEN_KNOWN (0400u | 04000u | 0100000u | 0200000u | 0400000u | 01000000u | 02000000u)
-#define SCAN_FLAGS (AT_NOFOLLOW | AT_NO_AUTO)
-#define SCAN_MASK (0x7ffu | 0x1000u) /* STATX_BASIC_STATS, STATX_MNT_ID */
-
-// Calls that the result of one another answers.
-enum family {
-	FAMILY_NONE,
-	FAMILY_STAT, // by path
-	FAMILY_FSTAT,
-	FAMILY_XATTR,
-	FAMILY_OPEN,
-	FAMILY_READ,
-	FAMILY_LINK,
-	FAMILY_ACCESS,
-};
-
-// --- small things ------------------------------------------------------------
-
-static bool text_is(const char *a, const char *b)
-{
-	while (*a && *a == *b)
-		a++, b++;
-	return *a == *b;
-}
-
-// At most MAX_PATH + 1; every string ends within its section.
-static size_t text_len(const char *s)
-{
-	size_t n = 0;
-
-	while (n <= MAX_PATH && s[n])
-		n++;
-	return n;
-}
 
 // zlib's CRC-32 (RFC 1952, section 8), by nibbles: a table of 16.
 static __u32 crc32(const __u8 *at, size_t n)
@@ -77,79 +31,6 @@ static __u32 crc32(const __u8 *at, size_t n)
 		crc = table[(crc ^ *at >> 4) & 15] ^ crc >> 4;
 	}
 	return ~crc;
-}
-
-// NULL: the table has no such call.
-static const struct cosy_syscall *call_of(__u32 nr)
-{
-	if (nr >= COSY_NR_MAX || cosy_syscalls[nr].cls == COSY_CLASS_UNKNOWN)
-		return NULL;
-	return &cosy_syscalls[nr];
-}
-
-// Position of the first argument of a kind; -1: none.
-static int arg_of(const struct cosy_syscall *call, __u8 kind)
-{
-	for (int i = 0; i < call->n_args; i++)
-		if (call->args[i] == kind)
-			return i;
-	return -1;
-}
-
-static bool has(const struct cosy_syscall *call, __u8 kind)
-{
-	return arg_of(call, kind) >= 0;
-}
-
-static enum family family_of(__u32 nr)
-{
-	switch (nr) {
-	case __NR_stat:
-	case __NR_lstat:
-	case __NR_newfstatat:
-	case __NR_statx:
-		return FAMILY_STAT;
-	case __NR_fstat:
-		return FAMILY_FSTAT;
-	case __NR_getxattr:
-	case __NR_lgetxattr:
-		return FAMILY_XATTR;
-	case __NR_open:
-	case __NR_openat:
-		return FAMILY_OPEN;
-	case __NR_read:
-	case __NR_pread64:
-		return FAMILY_READ;
-	case __NR_readlink:
-	case __NR_readlinkat:
-		return FAMILY_LINK;
-	case __NR_access:
-	case __NR_faccessat:
-	case __NR_faccessat2:
-		return FAMILY_ACCESS;
-	}
-	return FAMILY_NONE;
-}
-
-static bool same_family(__u32 a, __u32 b)
-{
-	enum family x = family_of(a), y = family_of(b);
-
-	if (x == FAMILY_FSTAT)
-		x = FAMILY_STAT;
-	if (y == FAMILY_FSTAT)
-		y = FAMILY_STAT;
-	return a == b || (x == y && x != FAMILY_NONE);
-}
-
-static const char *text(const struct image *im, __u32 offset)
-{
-	return im->strings + offset;
-}
-
-static bool arg_has_text(const struct image *im, const struct cosy_arg *arg)
-{
-	return *text(im, arg->string) != 0;
 }
 
 static bool tells_size(const struct image *im, const struct cosy_compound *c, __u32 op)
@@ -375,142 +256,6 @@ static bool op_valid(const struct image *im, const struct cosy_compound *c, __u3
 		if (!cond_valid(im, c, i, &im->conds[op->first_cond + k]))
 			return false;
 	return true;
-}
-
-// --- patterns ----------------------------------------------------------------
-
-static bool pattern_valid(const struct image *im, const struct cosy_pattern *p)
-{
-	const struct cosy_syscall *call = call_of(p->nr);
-	__u32 flags = 0;
-
-	if (!call ||
-	    (call->cls != COSY_CLASS_PURE && family_of(p->nr) != FAMILY_OPEN && p->nr != __NR_read))
-		return false;
-	if (has(call, COSY_ARGT_AT_FLAGS))
-		flags = AT_KNOWN;
-	else if (has(call, COSY_ARGT_OPEN_FLAGS))
-		flags = OPEN_KNOWN;
-	return !(p->flags_allowed & ~flags) &&
-	       (!p->mask_within || has(call, COSY_ARGT_STATX_MASK)) &&
-	       !*text(im, p->string) == !has(call, COSY_ARGT_NAME) &&
-	       text_len(text(im, p->string)) <= MAX_ATTRIBUTE;
-}
-
-static bool trigger_valid(const struct image *im, const struct cosy_compound *c,
-			  const struct cosy_pattern *p)
-{
-	const struct cosy_syscall *call = call_of(p->nr);
-
-	if (!pattern_valid(im, p))
-		return false;
-	if (c->guards & (COSY_GUARD_CHILD | COSY_GUARD_LISTED) && !has(call, COSY_ARGT_PATH))
-		return false;
-	if (c->guards & COSY_GUARD_CHILD && p->flags_allowed & AT_EMPTY &&
-	    has(call, COSY_ARGT_AT_FLAGS))
-		return false;
-	return !(c->guards & COSY_GUARD_REGULAR) || has(call, COSY_ARGT_FD);
-}
-
-static bool op_answers(const struct image *im, const struct cosy_op *op,
-		       const struct cosy_pattern *p)
-{
-	if (family_of(p->nr) == FAMILY_XATTR && family_of(op->nr) == FAMILY_XATTR) {
-		for (__u32 k = 0; k < op->n_args; k++)
-			if (text_is(text(im, op->args[k].string), text(im, p->string)))
-				return true;
-		return false;
-	}
-	return same_family(op->nr, p->nr);
-}
-
-static bool serve_valid(const struct image *im, const struct cosy_compound *c,
-			const struct cosy_pattern *p)
-{
-	if (!pattern_valid(im, p))
-		return false;
-	for (__u32 i = 0; i < c->n_ops; i++)
-		if (op_answers(im, &im->ops[c->first_op + i], p))
-			return true;
-	return false;
-}
-
-// --- executors ---------------------------------------------------------------
-
-static bool scan_op(const struct image *im, const struct cosy_op *op)
-{
-	enum family family = family_of(op->nr);
-
-	if ((family != FAMILY_STAT && family != FAMILY_XATTR) || op->flags & COSY_OP_UNTIL ||
-	    op->n_conds)
-		return false;
-	for (__u32 k = 0; k < op->n_args; k++)
-		if ((op->args[k].kind == COSY_ARG_NAME || op->args[k].kind == COSY_ARG_PATH) &&
-		    !arg_has_text(im, &op->args[k]))
-			return true;
-	return false;
-}
-
-static bool scan_answers(const struct image *im, const struct cosy_pattern *p)
-{
-	static const char *const attributes[] = {
-		"security.selinux",
-		"security.capability",
-		"system.posix_acl_access",
-		"system.posix_acl_default",
-	};
-
-	if (family_of(p->nr) != FAMILY_XATTR)
-		return family_of(p->nr) == FAMILY_STAT && !(p->flags_allowed & ~SCAN_FLAGS) &&
-		       !(p->mask_within & ~SCAN_MASK);
-	for (__u32 i = 0; i < sizeof(attributes) / sizeof(attributes[0]); i++)
-		if (text_is(text(im, p->string), attributes[i]))
-			return true;
-	return false;
-}
-
-static bool directory_scan(const struct image *im, const struct cosy_compound *c)
-{
-	if (c->flags != COSY_SPECULATIVE || c->loop != COSY_LOOP_ENTRIES)
-		return false;
-	for (__u32 i = 0; i < c->n_ops; i++)
-		if (!scan_op(im, &im->ops[c->first_op + i]))
-			return false;
-	for (__u32 i = 0; i < c->n_serve; i++)
-		if (!scan_answers(im, &im->patterns[c->first_serve + i]))
-			return false;
-	return true;
-}
-
-static bool reference_call(__u32 nr)
-{
-	return family_of(nr) != FAMILY_NONE || nr == __NR_close;
-}
-
-static bool plain_calls(const struct image *im, const struct cosy_compound *c)
-{
-	if (c->flags != COSY_SPECULATIVE)
-		return false;
-	for (__u32 i = 0; i < c->n_ops; i++)
-		if (!reference_call(im->ops[c->first_op + i].nr))
-			return false;
-	for (__u32 i = 0; i < c->n_serve; i++)
-		if (!reference_call(im->patterns[c->first_serve + i].nr))
-			return false;
-	return true;
-}
-
-static bool executors_valid(const struct image *im, const struct cosy_compound *c)
-{
-	__u32 able = 0;
-
-	if (directory_scan(im, c))
-		able |= COSY_EXECUTOR_BPF;
-	if (c->flags == COSY_EXPLICIT)
-		able |= COSY_EXECUTOR_MODULE;
-	if (plain_calls(im, c))
-		able |= COSY_EXECUTOR_REFERENCE;
-	return c->executors && !(c->executors & ~able);
 }
 
 // --- compounds ---------------------------------------------------------------

@@ -2,7 +2,7 @@
 /*
  * The static verifier of compound images. It calls nothing, allocates nothing
  * and needs no C library, so that the shim, a test program and a kernel module
- * can all be built from the same file. synth/verify.py states the same rules
+ * can all be built from the same files, verify*.c. synth/verify.py states the same rules
  * in words; a test holds the two to the same verdict.
  */
 #ifndef COSY_SHIM_VERIFY_H

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which executor can run which compound: one table, read by lowering and by the verifier.
 
-An executor that is added to Cosy gets its line here and in shim/verify.c; a test holds the two to
-the same verdict.
+An executor that is added to Cosy gets its line here and in shim/verify_patterns.c; a test holds the
+two to the same verdict.
 """
 
 from __future__ import annotations

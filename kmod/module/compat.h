@@ -114,6 +114,17 @@ static inline void cosy_vm_flags_clear(struct vm_area_struct *vma, unsigned long
 #endif
 }
 
+/* commit 077c212f0344 ("fs: new accessor methods for atime and mtime") (in v6.7) */
+#ifdef HAVE_INODE_GET_ATIME
+#define cosy_inode_atime(inode) inode_get_atime(inode)
+#define cosy_inode_mtime(inode) inode_get_mtime(inode)
+#define cosy_inode_ctime(inode) inode_get_ctime(inode)
+#else
+#define cosy_inode_atime(inode) ((inode)->i_atime)
+#define cosy_inode_mtime(inode) ((inode)->i_mtime)
+#define cosy_inode_ctime(inode) ((inode)->i_ctime)
+#endif
+
 /*
  * getxattr(name, NULL, 0). Since commit e499214ce3ef ("acl: don't depend on IOP_XATTR")
  * and its series (in v6.2) ACLs have a way of their own.

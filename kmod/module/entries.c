@@ -39,7 +39,6 @@ struct walk {
 	struct subdir *subdirs; /* a queue: [first, n) wait */
 	u32 first, n;
 	u32 most_depth;
-	u64 most_data;
 	char xattrs[COSY_MAX_XATTRS][XATTR_NAME_MAX + 1];
 	u32 n_xattrs;
 	s64 entries; /* in all blocks */
@@ -114,8 +113,7 @@ static bool contents(struct walk *w, struct cosy_record *r, const struct path *p
 		return !(flags & COSY_WANT_LINK) || cosy_record_link(r, w->op, path);
 	if (S_ISREG(st->mode))
 		return !(flags & COSY_WANT_DATA) ||
-		       cosy_record_data(r, w->op, path, st->size, 0, w->most_data, !first,
-					&w->status);
+		       cosy_record_data(r, w->op, path, st->size, !first, &w->status);
 	if (!S_ISDIR(st->mode))
 		r->flags |= COSY_ENTRY_SPECIAL;
 	return true;
@@ -291,7 +289,7 @@ s64 cosy_entries(struct cosy_op *op, int *status)
 		return -ENOMEM;
 	w->op = op;
 	w->most_depth = op->args[5];
-	w->most_data = op->args[7];
+	op->most_data = min_t(u64, op->args[7], S32_MAX);
 	w->names.dc.actor = collect;
 	err = op->flags & COSY_WANT_XATTR ? take_xattrs(w) : 0;
 	if (err)

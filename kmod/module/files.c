@@ -9,7 +9,6 @@ struct files {
 	struct path dir;
 	int dirfd;
 	int dir_error; /* of dirfd, or of the permission to search it */
-	u64 offset, most_data;
 	int status;
 	/* the file at hand; its name, if it is short */
 	struct cosy_found found;
@@ -101,8 +100,7 @@ static bool contents(struct files *f, struct cosy_record *r, const struct path *
 	if (S_ISLNK(st->mode) && (flags & COSY_WANT_LINK))
 		return cosy_record_link(r, f->op, path);
 	if (S_ISREG(st->mode) && (flags & COSY_WANT_DATA))
-		return cosy_record_data(r, f->op, path, st->size, f->offset, f->most_data, !first,
-					&f->status);
+		return cosy_record_data(r, f->op, path, st->size, !first, &f->status);
 	if (!S_ISREG(st->mode) && !S_ISDIR(st->mode) && !S_ISLNK(st->mode))
 		r->flags |= COSY_ENTRY_SPECIAL;
 	else if ((flags & COSY_WANT_DATA) && !S_ISREG(st->mode))
@@ -174,13 +172,13 @@ s64 cosy_files(struct cosy_op *op, int *status)
 	struct files f = {
 		.op = op,
 		.dirfd = (int)op->args[0],
-		.offset = op->args[6],
-		.most_data = op->args[7],
 	};
 	struct cosy_block block = { .parent = ~0u };
 	bool opened;
 
-	if (f.offset > LLONG_MAX - U32_MAX)
+	op->data_offset = op->args[6];
+	op->most_data = min_t(u64, op->args[7], S32_MAX);
+	if (op->data_offset > LLONG_MAX - U32_MAX)
 		return -EINVAL;
 	if (cosy_room(op) < sizeof(block))
 		return -ENOSPC;

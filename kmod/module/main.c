@@ -238,8 +238,11 @@ static long unload(struct cosy_context *c, const void __user *arg)
 static void ended(bool is_program, u32 nr, const struct cosy_budget *budget,
 		  struct cosy_outcome *outcome)
 {
+	u64 now = ktime_get_ns();
+
 	outcome->ops = budget->ops;
-	outcome->time_ns = ktime_get_ns() - budget->start_ns;
+	/* the clocks of a virtual machine's CPUs may differ by milliseconds */
+	outcome->time_ns = now > budget->start_ns ? now - budget->start_ns : 0;
 	trace_cosy_compound(is_program, nr, outcome);
 }
 

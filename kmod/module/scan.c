@@ -262,11 +262,18 @@ static int may_list(const struct file *file)
 static u32 check(const struct file *file)
 {
 	const struct dentry *dentry = file->f_path.dentry;
+	u32 odd = DCACHE_OP_REVALIDATE | DCACHE_OP_COMPARE | DCACHE_OP_HASH;
 
 	if (!d_is_dir(dentry))
 		return COSY_BPF_NOTDIR;
+	/*
+	 * Nobody looks up a file system's root, so that this says nothing of its children,
+	 * which have flags of their own: on 6.12 ext4's has fscrypt's d_revalidate.
+	 */
+	if (IS_ROOT(dentry))
+		odd &= ~DCACHE_OP_REVALIDATE;
 	/* a server might have to be asked; names that differ may mean the same */
-	if (dentry->d_flags & (DCACHE_OP_REVALIDATE | DCACHE_OP_COMPARE | DCACHE_OP_HASH))
+	if (dentry->d_flags & odd)
 		return COSY_BPF_FS;
 	if (may_list(file) || cosy_may_search(&file->f_path))
 		return COSY_BPF_PERM;

@@ -6,7 +6,14 @@ build-vm/, and KVM is never used, so that results do not depend on the host's ke
 """
 
 from kmod.vm.disk import make_ext4
-from kmod.vm.errors import CrashError, GuestError, TimedOutError, UnavailableError, VmError
+from kmod.vm.errors import (
+    CrashError,
+    FailedError,
+    GuestError,
+    TimedOutError,
+    UnavailableError,
+    VmError,
+)
 from kmod.vm.kernels import Kernel, obtain
 from kmod.vm.machine import Disk, Machine, Result
 from kmod.vm.modules import build_module
@@ -14,6 +21,7 @@ from kmod.vm.modules import build_module
 __all__ = [
     "CrashError",
     "Disk",
+    "FailedError",
     "GuestError",
     "Kernel",
     "Machine",

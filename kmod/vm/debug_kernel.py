@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 
 from kmod.vm.errors import UnavailableError
-from kmod.vm.kernels import FOLDER, Kernel, apt_options, command_output, locked
+from kmod.vm.kernels import Kernel, apt_options, command_output, locked
+from kmod.vm.place import FOLDER
 
 FRAGMENT = Path(__file__).with_name("debug.config")
 SUFFIX = "-debug"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What can go wrong with a virtual machine."""
 
-CONSOLE_TAIL_LINES = 60
+from kmod.vm.log import excerpt, keep
 
 
 class VmError(Exception):
@@ -13,12 +13,14 @@ class UnavailableError(VmError):
 
 
 class GuestError(VmError):
-    """The guest ended without a result; `console` is all that its kernel printed."""
+    """The guest did not do what it should; `log` is all that its kernel said.
 
-    def __init__(self, what: str, console: str) -> None:
-        tail = "\n".join(console.splitlines()[-CONSOLE_TAIL_LINES:])
-        super().__init__(f"{what}; the console's last lines:\n{tail}")
-        self.console = console
+    The message shows what in it matters, and in which file all of it is kept.
+    """
+
+    def __init__(self, what: str, log: str) -> None:
+        super().__init__(f"{what}\n{excerpt(log)}\nall of its log: {keep(log)}")
+        self.log = log
 
 
 class CrashError(GuestError):
@@ -26,4 +28,8 @@ class CrashError(GuestError):
 
 
 class TimedOutError(GuestError):
-    """The guest had to be killed."""
+    """The guest had to be killed; its log ends with its tasks, if its kernel could still tell."""
+
+
+class FailedError(GuestError):
+    """The command failed, or the kernel complained meanwhile."""

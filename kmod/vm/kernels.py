@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmod.vm.errors import UnavailableError
+from kmod.vm.place import FOLDER
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build-vm"
 META_IMAGE = "linux-image-amd64"
 BACKPORTS = "backports"
 # Hundreds of megabytes that no virtual machine of ours has hardware for.

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmod.vm.errors import CrashError, TimedOutError, UnavailableError
+from kmod.vm.errors import CrashError, FailedError, TimedOutError, UnavailableError
 from kmod.vm.initramfs import Initramfs
 from kmod.vm.kernels import Kernel
+from kmod.vm.log import complaints
 
 QEMU = "qemu-system-x86_64"
 INIT = Path(__file__).with_name("init")
@@ -23,13 +24,9 @@ PORTS = ("stdout", "stderr", "status", "dmesg")
 BASE_MODULES = ("virtio_pci", "virtio_console")
 DISK_MODULES = ("virtio_blk",)
 KILL_AFTER_S = 5
-TIMEOUT_EXIT_CODES = (124, 137)  # of timeout(1)
-COMPLAINT = re.compile(
-    r"BUG:|WARNING:|Oops|general protection|KASAN|KCSAN|UBSAN|unreferenced object"
-    r"|possible (?:recursive locking|circular locking|irq lock|deadlock)|suspicious RCU"
-    r"|held lock|lock held when returning|stack segment|soft lockup|blocked for more than"
-    r"|Bad page|list_(?:add|del) corruption|refcount_t:|Kernel panic|rcu: INFO"
-)
+LAST_WORDS_S = 30
+# All tasks, locks and CPUs: a guest whose time is over tells whether it hangs, and where.
+LAST_WORDS = "unknown_nmi_panic panic_print=0x49"
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,14 @@ class Result:
     @property
     def complaints(self) -> list[str]:
         """Lines of the kernel's log that tell of a bug: oops, warning, lockdep report..."""
-        return [line for line in self.dmesg.splitlines() if COMPLAINT.search(line)]
+        return complaints(self.dmesg)
+
+    def check(self, returncode: int = 0) -> Result:
+        """This result. Raises FailedError if there are complaints or the exit code is another."""
+        if self.returncode == returncode and not self.complaints:
+            return self
+        said = (self.stdout + self.stderr).decode(errors="replace")
+        raise FailedError(f"exit code {self.returncode}, output:\n{said}", self.dmesg)
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,9 @@ class Machine:
             folder = Path(name)
             self._initramfs(command).write(folder / "initramfs")
             start = time.monotonic()
-            # timeout(1) ends the guest even if we are killed first.
-            limit = ["timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s)]
-            with open(folder / "qemu", "wb") as log:
-                done = subprocess.run(
-                    [*limit, *self.arguments(folder)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    check=False,
-                )
+            returncode = self._boot(folder, timeout_s)
             wall_s = time.monotonic() - start
-            return self._collect(folder, done.returncode, wall_s)
+            return self._collect(folder, returncode, wall_s)
 
     def arguments(self, folder: Path) -> list[str]:
         """QEMU's command line; its files are in `folder`."""
@@ -119,11 +114,13 @@ class Machine:
         words += ["-machine", "q35", "-m", str(self.memory_mib), "-kernel", str(self.kernel.image)]
         words += ["-initrd", str(folder / "initramfs"), "-serial", f"file:{folder}/console"]
         # no_timer_check: on a busy host the timer's test at boot comes too late, and panics.
-        append = "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic random.trust_cpu=on"
+        append = "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic random.trust_cpu=on "
+        append += LAST_WORDS
         # notests: on newer kernels a thread that tests ciphers takes the CPU for ticks on end.
         append += " no_timer_check cryptomgr.notests=1"
         words += ["-append", f"{append} {self.append}".rstrip()]
-        words += ["-device", "virtio-serial-pci"]
+        words += ["-chardev", f"socket,id=monitor,path={folder}/monitor,server=on,wait=off"]
+        words += ["-mon", "chardev=monitor", "-device", "virtio-serial-pci"]
         for number, port in enumerate(PORTS, 1):
             words += ["-chardev", f"file,id={port},path={folder}/{port}"]
             words += ["-device", f"virtserialport,nr={number},chardev={port},name={port}"]
@@ -131,6 +128,28 @@ class Machine:
             drive = f"file={disk.image},format=raw,if=none,id=disk{number},snapshot=on"
             words += ["-drive", drive, "-device", f"virtio-blk-pci,drive=disk{number}"]
         return words
+
+    def _boot(self, folder: Path, timeout_s: float) -> int | None:
+        """QEMU's exit code; None: the time was over."""
+        # timeout(1) ends the guest even if we are killed first.
+        limit = ["timeout", f"--kill-after={KILL_AFTER_S}", str(timeout_s + LAST_WORDS_S)]
+        with (
+            open(folder / "qemu", "wb") as log,
+            subprocess.Popen(
+                [*limit, *self.arguments(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            ) as guest,
+        ):
+            try:
+                return guest.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                with socket.socket(socket.AF_UNIX) as monitor:
+                    monitor.connect(str(folder / "monitor"))
+                    monitor.sendall(b"nmi\n")
+                    guest.wait()
+                return None
 
     def _initramfs(self, command: Sequence[str] | str) -> Initramfs:
         archive = Initramfs()
@@ -174,14 +193,14 @@ class Machine:
         own = [f"{path.name} {parameters}\n" for path, parameters in self.own_modules]
         archive.data("/vm/own-order", "".join(own))
 
-    def _collect(self, folder: Path, qemu_code: int, wall_s: float) -> Result:
+    def _collect(self, folder: Path, qemu_code: int | None, wall_s: float) -> Result:
         def text(name: str) -> str:
             path = folder / name
             return path.read_text(errors="replace") if path.exists() else ""
 
         console, status = text("console"), text("status").strip()
         if not status:
-            if qemu_code in TIMEOUT_EXIT_CODES:
+            if qemu_code is None:
                 raise TimedOutError(f"the guest was killed after {wall_s:.0f} s", console)
             said = text("qemu").strip() or f"QEMU exited with {qemu_code}"
             raise CrashError(f"the guest ended without a result ({said})", console)

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from kmod.vm.errors import UnavailableError, VmError
-from kmod.vm.kernels import FOLDER, ROOT, Kernel
+from kmod.vm.kernels import Kernel
+from kmod.vm.place import FOLDER, ROOT
 
 # What one kernel's build sees: the module's Makefile finds the uapi headers beside its folder.
 SOURCES = ("module", "uapi")

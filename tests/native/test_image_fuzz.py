@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Damaged images: the verifier in Python and the one in C give the same verdict, and neither trips.
 
-The C side is shim/verify.c in a program of its own, under the address and undefined behaviour
+The C side is shim/verify*.c in a program of its own, under the address and undefined behaviour
 sanitizers. Vectors are the compounds of tests/vectors/ and the shipped profile.
 """
 
@@ -31,14 +31,15 @@ TABLES = (image.COMPOUND.size, image.OP_SIZE, image.PATTERN.size, image.COND.siz
 
 @pytest.fixture(scope="module")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """shim/verify.c as a program."""
+    """shim/verify*.c as a program."""
     folder = tmp_path_factory.mktemp("verify")
     table = [sys.executable, str(ROOT / "tracer" / "gen_table.py"), str(folder / "syscall_table.h")]
     subprocess.run(table, check=True)
     program = folder / "verify_images"
     command = ["cc", "-std=gnu11", "-O1", "-Wall", "-Werror", "-fsanitize=address,undefined"]
     command += ["-fno-sanitize-recover=all", "-I", str(folder), "-I", str(ROOT / "kmod" / "uapi")]
-    command += ["-I", str(ROOT / "shim"), "-o", str(program), str(ROOT / "shim" / "verify.c")]
+    command += ["-I", str(ROOT / "shim"), "-o", str(program)]
+    command += map(str, sorted((ROOT / "shim").glob("verify*.c")))
     command.append(str(ROOT / "tests" / "native" / "programs" / "verify_images.c"))
     subprocess.run(command, check=True)
     return program
@@ -52,7 +53,7 @@ def vector(request: pytest.FixtureRequest) -> bytes:
 
 
 def in_c(verifier: Path, images: Sequence[bytes]) -> list[bool]:
-    """The verdicts of shim/verify.c."""
+    """The verdicts of shim/verify*.c."""
     stream = b"".join(struct.pack("<I", len(data)) + data for data in images)
     done = subprocess.run([verifier], input=stream, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

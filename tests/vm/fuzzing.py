@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Fuzzes /dev/cosy in a virtual machine: `python -m tests.vm.fuzzing --kernel 6.1-debug`.
 
-Prints one line of JSON per boot: what was done, what the kernel complained of, and by how much the
-deadline was overrun at worst. Exit code 1 if anything was found.
+In each boot, a fifth of the time is a stress of right compounds from many processes at once, whose
+results are checked (programs/stress.c), the rest random and nearly right requests (fuzz.c there).
+Prints one line of JSON per boot: what was done, and by how much a deadline was overrun at worst; on
+standard error what the kernel complained of. Exit code 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -20,27 +22,37 @@ import click
 
 from kmod.vm import Disk, GuestError, Kernel, Machine, build_module, make_ext4, obtain
 from kmod.vm.debug_kernel import SUFFIX, obtain_debug
+from kmod.vm.log import excerpt, keep
 from tests.vm.programs import build_program
 
 DISK_MIB = 64
 LEAKS_EVERY = 5
-BOOT_S = 240  # and the way back: a scan for leaks takes long under KASAN
+STRESS_PART = 5
+# Boot and the way back: minutes for each in a debug kernel on a busy host.
+AROUND_S = 900
 SCRIPT = """
+step() {{ echo "<4>fuzz: $*" >/dev/kmsg; }}
 chmod 666 /dev/cosy
 mkdir -p /tree
 {mount}
 chmod 777 /tree
+step stress
+/stress /tree {stress} {workers} || echo "stress: exit code $?" >&2
+step requests
 /fuzz /tree {seconds} {seed} {workers} || echo "exit code $?" >&2
+step remove the module
 cat /sys/module/cosy/refcnt
 rmmod cosy || echo "cosy cannot be removed" >&2
 umount /tree || echo "the tree is still in use" >&2
 leaks=/sys/kernel/debug/kmemleak
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
-if (echo scan >$leaks) 2>/dev/null; then
+if (step look for leaks; echo scan >$leaks) 2>/dev/null; then
 	sleep 6 # what is younger than 5 s is not reported
 	echo scan >$leaks
 	cat $leaks >&2
+	echo leaks looked for
 fi
+step end
 """
 
 
@@ -69,7 +81,6 @@ def fuzz(
     """Boot, fuzz for `seconds` over a tree on tmpfs or ext4, look for what stayed behind."""
     with tempfile.TemporaryDirectory(prefix="cosy-fuzz-") as name:
         folder = Path(name)
-        program = build_program("fuzz", folder)
         disks = []
         mount = "mount -t tmpfs -o size=64m tree /tree"
         if ext4:
@@ -77,26 +88,33 @@ def fuzz(
             mount = "true"
         machine = Machine(
             kernel,
-            files={"/fuzz": program},
+            files={f"/{name}": build_program(name, folder) for name in ("fuzz", "stress")},
             own_modules=[(module, "")],
             disks=disks,
             memory_mib=1024,
             cpus=cpus,
             append=append,
         )
-        script = SCRIPT.format(mount=mount, seconds=seconds, seed=seed, workers=2 * cpus)
+        stress = seconds // STRESS_PART
+        script = SCRIPT.format(
+            mount=mount, stress=stress, seconds=seconds - stress, seed=seed, workers=2 * cpus
+        )
         try:
-            result = machine.run(script, seconds + BOOT_S)
+            result = machine.run(script, seconds + AROUND_S)
         except GuestError as error:
             return Finding({"seed": seed}, [str(error)])
     lines = result.stdout.decode().splitlines()
     complaints = [*result.complaints, *result.stderr.decode(errors="replace").splitlines()]
-    if len(lines) != 2 or lines[1] != "0":
+    leaks = lines[3:] == ["leaks looked for"]
+    if len(lines) != 3 + leaks or lines[2] != "0":
         complaints.append(f"the module is still in use, or the fuzzer failed: {lines}")
     if complaints:
-        complaints += ["--- the kernel's log", *result.dmesg.splitlines()[-200:]]
-    counted = json.loads(lines[0]) if lines else {"seed": seed}
-    return Finding({"kernel": kernel.release, "ext4": ext4, **counted}, complaints)
+        complaints.append(f"{excerpt(result.dmesg)}\nall of its log: {keep(result.dmesg)}")
+    counted: dict[str, object] = {"seed": seed}
+    if len(lines) > 1:
+        counted = {"stress": json.loads(lines[0]), **json.loads(lines[1])}
+    facts = {"kernel": kernel.release, "ext4": ext4, "kmemleak": leaks}
+    return Finding({**facts, **counted, "wall_s": round(result.wall_s)}, complaints)
 
 
 def rounds(kernel: Kernel, module: Path, seconds: int, each: int, seed: int) -> Iterator[Finding]:

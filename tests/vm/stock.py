@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmod.vm import Disk, Kernel, Machine, make_ext4
-from kmod.vm.kernels import FOLDER
+from kmod.vm.place import FOLDER
 from tests.vm.programs import build_program
 
 TREE_MIB = 160
@@ -23,7 +23,10 @@ AUTO_MODULE = (*AUTO, "--executor", "module")
 # Where a build has what cosy-auto needs; the guest has all in one folder.
 PARTS = ("shim/libcosy.so", "shim/launcher/cosy-auto", "synth/default.img")
 BPF_PARTS = ("kmod/bpf/cosy-bpf-load", "kmod/bpf/cosy_dirscan.bpf.o")
-PROGRAMS = ("du", "ls", "find", "tar", "grep", "cat", "wc", "cp", "xargs", "rm")
+PROGRAMS = ("du", "ls", "find", "tar", "grep", "cat", "wc", "cp", "xargs", "rm", "true")
+# Of what --stats prints, the answers of all compounds, in all processes.
+SERVED = "awk '/^  call site/ { table = 0 } table { n += $4 } /^  compound/ { table = 1 }"
+SERVED += f" END {{ print n + 0 }}' /tmp/{COSY}.err"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class StockJob:
     makes: str | None = None
 
 
+START = "start"  # what every program pays
 JOBS = (
+    StockJob(START, ("true",)),
     StockJob("du -s", ("du", "-s", "/mnt")),
     StockJob("ls -lR", ("ls", "-lR", "/mnt")),
     StockJob("find -size", ("find", "/mnt", "-size", "+20k")),
@@ -49,11 +54,15 @@ JOBS = (
 
 @dataclass(frozen=True)
 class StockRow:
-    """One job: instructions of each round by variant, and whether nothing differed."""
+    """One job: instructions of each round by variant, and whether nothing differed.
+
+    served: calls that were answered without the kernel, in a round that is not counted.
+    """
 
     job: StockJob
     instructions: dict[str, list[int]]
     identical: bool
+    served: int
 
 
 def tree_image(kernel: Kernel, part: str) -> Path:
@@ -85,7 +94,10 @@ def stock_machine(
 
 
 def stock_script(jobs: Sequence[StockJob], rounds: int, auto: Sequence[str] = AUTO) -> str:
-    """Each job alone and under `auto`, `rounds` times in turn after one that is not counted."""
+    """Each job alone and under `auto`, `rounds` times in turn after one that is not counted.
+
+    What the latter's --stats say goes to standard error, so that it is no output to compare.
+    """
     lines = [
         "mount -t bpf bpf /sys/fs/bpf",
         "[ ! -x /cosy/cosy-bpf-load ] || /cosy/cosy-bpf-load 2>/dev/null",
@@ -94,9 +106,12 @@ def stock_script(jobs: Sequence[StockJob], rounds: int, auto: Sequence[str] = AU
     ]
     for number, job in enumerate(jobs):
         for turn in range(rounds + 1):
-            for variant, prefix in ((NATIVE, ()), (COSY, auto)):
+            stats = () if turn else ("--stats",)
+            for variant, prefix in ((NATIVE, ()), (COSY, (*auto, *stats))):
                 once = _once(job, variant, prefix)
                 lines.append(f'echo "{number} {turn} {variant} $({once})"')
+            if not turn:
+                lines.append(f'echo "{number} served $({SERVED})"')
         outputs = f"/tmp/{NATIVE} /tmp/{COSY}", f"/tmp/{NATIVE}.err /tmp/{COSY}.err"
         checks = [f"cmp {pair}" for pair in outputs]
         if job.makes:
@@ -119,18 +134,22 @@ def parse_stock(output: str, jobs: Sequence[StockJob]) -> list[StockRow]:
     counts: list[dict[str, list[int]]] = [{NATIVE: [], COSY: []} for _ in jobs]
     codes: list[set[str]] = [set() for _ in jobs]
     same = [False] * len(jobs)
+    served = [0] * len(jobs)
     for line in output.splitlines():
         words = line.split()
         number = int(words[0])
         if words[1:] == ["same"]:
             same[number] = True
             continue
+        if words[1] == "served":
+            served[number] = int(words[2])
+            continue
         turn, variant, instructions, code = words[1:]
         codes[number].add(code)
         if int(turn) > 0:
             counts[number][variant].append(int(instructions))
     return [
-        StockRow(job, counts[number], same[number] and len(codes[number]) == 1)
+        StockRow(job, counts[number], same[number] and len(codes[number]) == 1, served[number])
         for number, job in enumerate(jobs)
     ]
 
@@ -147,7 +166,7 @@ def run_stock(
     icount: bool = False,
     timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
-    """Rows, and what the guest's kernel complained of. The module is the executor if it is given.
+    """Rows, and what was printed to standard error. The module is the executor if it is given.
 
     folder: for scratch files. part: the folder of the tree to use. append: to the kernel's command
     line. icount: count instructions, else the numbers are nanoseconds.
@@ -155,6 +174,6 @@ def run_stock(
     machine = stock_machine(kernel, native, module, folder, tree_image(kernel, part))
     machine = replace(machine, append=append, icount=icount)
     auto = AUTO if module is None else AUTO_MODULE
-    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s)
-    complaints = [*result.complaints, *result.stderr.decode(errors="replace").splitlines()]
-    return parse_stock(result.stdout.decode(), JOBS), complaints
+    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s).check()
+    errors = result.stderr.decode(errors="replace").splitlines()
+    return parse_stock(result.stdout.decode(), JOBS), errors

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from kmod.vm import CrashError, Disk, Kernel, Machine, TimedOutError, build_module, make_ext4
+from kmod.vm import (
+    CrashError,
+    Disk,
+    FailedError,
+    Kernel,
+    Machine,
+    TimedOutError,
+    build_module,
+    make_ext4,
+)
 from kmod.vm.kernels import locked
 
 PROBE = """
@@ -56,6 +65,16 @@ def test_module_is_inserted_and_its_warning_is_a_complaint(kernel: Kernel, probe
     result = machine.run(["cat", "/sys/module/probe/parameters/number"])
     assert result.stdout == b"13\n"
     assert any("WARNING:" in line for line in result.complaints)
+    with pytest.raises(FailedError, match=r"(?s)complained:.*WARNING:.*Call Trace:.*probe_init"):
+        result.check()
+
+
+def test_a_failed_command_is_told_with_its_output(kernel: Kernel) -> None:
+    """What it printed, and the kernel's last lines, though nothing in them is a complaint."""
+    result = Machine(kernel).run("echo '<4>cosy-test-mark' >/dev/kmsg; echo said >&2; exit 3")
+    assert result.check(returncode=3) is result
+    with pytest.raises(FailedError, match=r"(?s)exit code 3.*said.*cosy-test-mark"):
+        result.check()
 
 
 def test_disk_keeps_nothing(kernel: Kernel, tmp_path: Path) -> None:
@@ -101,9 +120,9 @@ def test_panic_is_told_with_the_console(kernel: Kernel) -> None:
 
 
 def test_timeout_ends_the_guest(kernel: Kernel) -> None:
-    """A guest that hangs is killed, and nothing of it stays behind."""
-    with pytest.raises(TimedOutError, match="killed after"):
-        Machine(kernel, append="cosy_test_timeout").run("sleep 1000", timeout_s=6)
+    """A guest that hangs tells what it was doing and is killed; nothing of it stays behind."""
+    with pytest.raises(TimedOutError, match=r"(?s)killed after.* S +sleep +[0-9]+"):
+        Machine(kernel, append="cosy_test_timeout").run("sleep 1000", timeout_s=12)
     processes = subprocess.run(["ps", "-A", "-o", "args"], capture_output=True, text=True).stdout
     assert not [line for line in processes.splitlines() if "cosy_test_timeout" in line]
 

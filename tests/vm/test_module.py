@@ -41,10 +41,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def run(machine: Machine, script: str) -> Result:
     """Run it; neither the script nor the kernel may complain."""
-    result = machine.run(script, timeout_s=120)
-    assert result.returncode == 0, result.stdout.decode() + result.stderr.decode()
-    assert result.complaints == []
-    return result
+    return machine.run(script, timeout_s=300).check()
 
 
 def test_fused_operations_read_what_plain_calls_read(
@@ -133,9 +130,9 @@ def test_sources_for_dkms_are_complete(kernel: Kernel, tmp_path: Path) -> None:
     assert (tmp_path / "etc" / "udev" / "rules.d" / "60-cosy.rules").exists()
 
 
-# Instructions: some 1 ms on a machine of today. It was 20 million before work that takes long
-# looked at the clock each time.
-MOST_OVERRUN = 3_000_000
+# Instructions: less than 1 ms on a machine of today. It was 20 million before work that takes long
+# looked at the clock each time, and 3.4 million for a copy on ext4.
+MOST_OVERRUN = 2_000_000
 
 
 def test_deadlines_hold(any_kernel: Kernel, tmp_path: Path) -> None:
@@ -144,13 +141,13 @@ def test_deadlines_hold(any_kernel: Kernel, tmp_path: Path) -> None:
         any_kernel,
         files={"/overrun": build_program("overrun", tmp_path)},
         own_modules=[(build_module(any_kernel), "")],
+        disks=[Disk(make_ext4(None, tmp_path / "disk", 128), "/mnt")],
         memory_mib=1024,
         icount=True,
     )
-    result = machine.run("mkdir /t; mount -t tmpfs t /t; /overrun /t", timeout_s=180)
-    assert result.returncode == 0, result.stdout
+    result = run(machine, "mkdir /t; mount -t tmpfs t /t; /overrun /t && /overrun /mnt")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(rows) == 8
+    assert len(rows) == 16
     for row in rows:
         assert row["n"] > 0, row
         assert row["worst_ns"] < MOST_OVERRUN, row

@@ -28,10 +28,8 @@ def test_outputs_are_identical(
     kernel: Kernel, cosy_module: Path, native_dir: Path, tmp_path: Path, append: str
 ) -> None:
     """Standard output and error, exit code, and what was copied."""
-    rows, complaints = run_stock(
-        kernel, native_dir, cosy_module, tmp_path, part="uapi", append=append
-    )
-    assert complaints == []
+    rows, errors = run_stock(kernel, native_dir, cosy_module, tmp_path, part="uapi", append=append)
+    assert errors == []
     for row in rows:
         assert row.identical, row.job.name
         assert [len(row.instructions[name]) for name in (NATIVE, COSY)] == [1, 1]
@@ -48,8 +46,7 @@ def test_the_module_answers(
     {auto} sh -c 'for i in 1 2 3; do du -s /mnt; done'
     rmmod cosy && echo unloaded"""
     # counted, so that no answer gets too old on a busy host
-    result = replace(machine, icount=True).run(script)
-    assert result.complaints == []
+    result = replace(machine, icount=True).run(script).check()
     said = result.stderr.decode()
     served = re.search(r"^ *dirscan-stat +\d+ +\d+ +(\d+)$", said, re.M)
     assert served, said
@@ -64,6 +61,8 @@ def test_a_difference_is_seen() -> None:
     jobs = JOBS[:2]
     assert "cmp /tmp/native /tmp/cosy && cmp /tmp/native.err /tmp/cosy.err" in stock_script(jobs, 1)
     lines = ["0 1 native 10 0", "0 1 cosy 20 1", "0 same", "1 1 native 5 0", "1 1 cosy 6 0"]
+    lines.append("1 served 7")
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [False, False]
     lines[1] = "0 1 cosy 20 0"
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [True, False]
+    assert [row.served for row in parse_stock("\n".join(lines), jobs)] == [0, 7]

@@ -161,7 +161,7 @@ int main(int argc, char **argv)
 		int hit = 0;
 
 		for (unsigned int i = 0; i < TRIES; i++) {
-			__u64 deadline_ns = 200000 + 37000 * i;
+			__u64 deadline_ns = 20000 + 37000 * i;
 			struct cosy_outcome outcome = kinds[k].work(deadline_ns);
 			long long over = (long long)(outcome.time_ns - deadline_ns);
 
