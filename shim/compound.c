@@ -291,7 +291,7 @@ static void rest(void)
 	resting = next_rest;
 	exec_rest();
 	if (next_rest < LONGEST_REST)
-		next_rest *= 2;
+		next_rest *= 4;
 	fruitless = 0;
 	for (u32 i = 0; i < profile.head->n_compounds; i++)
 		account_reopen(&works[i].account);

@@ -10,7 +10,7 @@
 #include "fence.h"
 #include "stats.h"
 
-#define MOST_UNTRIED 2048 // records of one directory before nearly all of others was asked for
+#define MOST_UNTRIED 1024 // records of one directory before nearly all of others was asked for
 #define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)

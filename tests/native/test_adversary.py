@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A profile that fires at the first call everywhere, and programs for which that is a waste.
 
-Counts of results, not times. A directory at hand may be wasted, some 2,048 entries of it
+Counts of results, not times. A directory at hand may be wasted, some 1,024 entries of it
 (shim/firing.c), others after rests, and what 0.3 ms are enough for (shim/account.c).
 """
 
