@@ -30,13 +30,11 @@ static inline bool mem_page_readable(const void *at)
 	       mem_probe_read(page);
 }
 
-/* [at, at + len) can be read; written, which may be probed by writing. At least a byte, eight. */
+/* [at, at + len) can be read; written, which may be probed by writing. At least a byte, eight; a page at most. */
 static inline bool mem_readable(const void *at, size_t len)
 {
-	for (u64 p = PAGE_DOWN(at); p < (u64)at + len; p += PAGE_SIZE)
-		if (!mem_page_readable((const void *)p))
-			return false;
-	return true;
+	// Both, though the sum may wrap: nothing at the top of memory is the program's.
+	return mem_page_readable(at) && mem_page_readable((const u8 *)at + len - 1);
 }
 
 static inline bool mem_page_writable(u64 page, u64 at)

@@ -8,10 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -59,6 +61,7 @@ static void ask_nowhere(int dir, int next)
 	say("attribute's name cut",
 	    lgetxattr(paths[next + 7], at_edge("security.sel", 12), value, 64));
 	say("attribute, no path", getxattr(nowhere, "security.selinux", value, sizeof(value)));
+	say("an action at the top", syscall(SYS_rt_sigaction, SIGUSR1, -1L, nowhere, 8));
 	say("attribute, no room", getxattr(paths[next + 8], "security.selinux", nowhere, 64));
 }
 
