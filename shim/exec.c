@@ -183,8 +183,12 @@ void exec_disarm(int native_reason)
 
 static long exec_hook(struct regs *r)
 {
-	return unlikely(reference_wants(r->nr)) ? reference_call(r, call_by_action) :
-						  call_by_action(r);
+	if (unlikely(reference_wants(r->nr)))
+		return reference_call(r, call_by_action);
+	// Ahead of the rest: the calls that are answered.
+	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR)
+		return compound_call(r);
+	return call_by_action(r);
 }
 
 /*
@@ -208,8 +212,10 @@ static void exec_before(struct regs *r)
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
 		watch_descriptors(true);
-		if (!(flags & CLONE_VFORK))
+		if (!(flags & CLONE_VFORK)) {
+			ground_share();
 			reference_stop();
+		}
 		watch_reads();
 	}
 }
