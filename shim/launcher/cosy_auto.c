@@ -150,6 +150,13 @@ static int run_and_tell(struct plan *p)
 	die_as(status);
 }
 
+/* Nothing but the command: whoever says more wants to see it done. */
+static bool usual(const struct options *opt)
+{
+	return !opt->stats && !opt->learn && !opt->explain && !opt->strict && !opt->profile &&
+	       !opt->max_age_ms && opt->executors == EXECUTORS_USUAL;
+}
+
 int main(int argc, char **argv)
 {
 	static struct plan p;
@@ -163,7 +170,9 @@ int main(int argc, char **argv)
 	program_inspect(&p.program);
 	places_find(&p.places);
 	p.native = p.program.native ?: library_trouble(p.places.library);
-	if (!p.opt.learn || p.opt.explain)
+	if (!p.native && usual(&p.opt) && leaf_asked_in_vain(&p.program, &p.places))
+		p.native = "it is short, and has gained nothing so far";
+	if (p.opt.explain || (!p.opt.learn && !p.native))
 		plan_execution(&p);
 	if (p.opt.explain) {
 		explain(&p.program, &p.places, &p.profile, p.native, p.executor);

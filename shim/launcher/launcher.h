@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "cosy_image.h"
@@ -43,6 +44,7 @@ struct options {
 struct program {
 	char path[PATH_MAX];
 	char build_id[41]; /* in hex; empty: none */
+	struct stat file; /* its st_ino 0: not known */
 	const char *native; /* why it cannot run under the shim; NULL: it can */
 };
 
@@ -86,6 +88,10 @@ uint32_t profile_executors(const struct profile *p);
 /* The kernel module is there, and this user may use it. */
 bool executor_module(void);
 const char *executor_prepare(const struct places *places);
+
+/* leaf.c */
+/* It is short and has never gained anything. Now and then this is false, so that it is tried again. */
+bool leaf_asked_in_vain(const struct program *program, const struct places *places);
 
 /* environment.c */
 char **environment_with(const char *library, const char *orders);

@@ -380,6 +380,36 @@ def test_stats_count_and_leave_no_file(auto: Auto, executor: Path, tmp_path: Pat
     assert not list(tmp_path.glob("cosy-stats-*"))
 
 
+# Is the library in this process? The program's own work comes before.
+PRESENT = "print('libcosy' in open('/proc/self/maps').read())"
+WORK = {
+    "nothing": "",
+    "long": "import time; time.sleep(0.3); ",
+    "gains": "import os; [os.lstat(f) for _ in range(3) for f in os.scandir('.')]; ",
+    "starts another": "import os; os.spawnl(os.P_WAIT, '/bin/true', 'true'); ",
+}
+
+
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize("kind", WORK)
+def test_the_short_that_never_gains_runs_without_the_shim(
+    auto: Auto, kind: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(400):
+        (folder / f"file-{k}").touch()
+        (folder / f"file-{k}").stat()
+    # An interpreter of its own, so that no other program is taken for it.
+    python = shutil.copy(os.path.realpath(sys.executable), tmp_path / "python")
+    command = [python, "-I", "-S", "-c", WORK[kind] + PRESENT]
+    env = {"PYTHONHOME": sys.base_prefix}
+    seen = [auto(*command, cwd=folder, env=env).stdout == b"True\n" for _ in range(12)]
+    assert seen == [True] * 8 + [kind != "nothing"] * 4
+    # Whoever says more than the command wants to see it at work.
+    assert auto("--stats", *command, cwd=folder, env=env).stdout == b"True\n"
+
+
 def test_learning_stores_a_profile(auto: Auto) -> None:
     """The whole chain: the run is traced, mined and synthesized in the background."""
     pytest.importorskip("pyarrow", reason="reading traces needs pyarrow")
