@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "launcher.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,7 +130,7 @@ static int run_and_tell(struct plan *p)
 	plan_orders(p);
 	if (!p->native)
 		env = environment_with(p->places.library, p->orders) ?: environ;
-	status = run_wait(p->opt.command, env);
+	status = run_wait(p->program.path, p->opt.command, env);
 	setlocale(LC_NUMERIC, "");
 	if (p->opt.learn && !p->native)
 		trouble = learn_start(&p->places, p->trace);
@@ -184,6 +183,5 @@ int main(int argc, char **argv)
 		plan_orders(&p);
 	if (!p.native)
 		env = environment_with(p.places.library, p.orders) ?: environ;
-	execvpe(p.opt.command[0], p.opt.command, env);
-	return exec_failed(p.opt.command[0], errno);
+	return be_command(p.program.path, p.opt.command, env);
 }

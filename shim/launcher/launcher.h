@@ -97,7 +97,9 @@ bool leaf_asked_in_vain(const struct program *program, const struct places *plac
 char **environment_with(const char *library, const char *orders);
 
 /* run.c */
-int run_wait(char **command, char **env);
+/* Become the program at `path`; else a line, and the exit code. */
+int be_command(const char *path, char **command, char **env);
+int run_wait(const char *path, char **command, char **env);
 int exec_failed(const char *name, int error);
 void die_as(int status) __attribute__((noreturn));
 
