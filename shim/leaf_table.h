@@ -24,7 +24,7 @@ struct leaf_slot {
 	uint16_t runs, gains;
 	uint16_t skipped; /* execs that left it alone */
 	uint8_t execs; /* it starts others */
-	uint8_t longs; /* of the runs: so long that the shim's start was no matter */
+	uint8_t longs; /* of the runs: of so much work that the shim's start was no matter */
 };
 
 struct leaf_table {
