@@ -178,7 +178,7 @@ static long mmap_call(struct regs *r)
 	u64 dev, ino;
 
 	if (r->a[3] & MAP_FIXED)
-		mem_forget();
+		mem_forget(r->a[0], r->a[1]);
 	if (shared && fence_on(FENCE_MMAP_WRITE)) {
 		flags = sys(__NR_fcntl, r->a[4], F_GETFL);
 		if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY &&
@@ -187,19 +187,32 @@ static long mmap_call(struct regs *r)
 	}
 	ret = follow_mmap(r);
 	if (r->a[3] & MAP_FIXED)
-		mem_forget();
+		mem_forget(r->a[0], r->a[1]);
 	if (!(r->a[3] & MAP_ANONYMOUS))
 		touch(TOUCH_FILE);
 	return ret;
+}
+
+static void forget_memory(const struct regs *r)
+{
+	switch (r->nr) {
+	case __NR_munmap:
+	case __NR_mprotect:
+	case __NR_pkey_mprotect:
+	case __NR_madvise:
+		mem_forget(r->a[0], r->a[1]);
+		return;
+	}
+	mem_forget_all();
 }
 
 static long memory_call(struct regs *r)
 {
 	long ret;
 
-	mem_forget();
+	forget_memory(r);
 	ret = sys_regs(r);
-	mem_forget();
+	forget_memory(r);
 	return ret;
 }
 
