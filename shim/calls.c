@@ -11,13 +11,14 @@
 #include "dirs.h"
 #include "fence.h"
 #include "mem.h"
+#include "opened.h"
 
 // --- descriptors -----------------------------------------------------------
 
 static long open_call(struct regs *r)
 {
 	bool at = r->nr == __NR_openat;
-	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc(), dev, ino;
+	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc();
 	long ret;
 
 	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
@@ -31,9 +32,8 @@ static long open_call(struct regs *r)
 	if (armed || flags & O_DIRECTORY)
 		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
 				flags & O_DIRECTORY, epoch, tsc);
-	if (armed && !(flags & O_DIRECTORY) && results_alive() &&
-	    fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
-		epoch_end(FENCE_OPEN_FIFO);
+	if (armed && !(flags & O_DIRECTORY) && results_alive())
+		opened_later((u32)ret);
 	return ret;
 }
 
@@ -44,6 +44,7 @@ static long close_call(struct regs *r)
 	if (range && r->a[2] & 2 /* CLOSE_RANGE_UNSHARE */)
 		exec_disarm(COSY_NATIVE_SHARING);
 	// First: afterwards the number may be another thread's new file.
+	opened_closing((u32)r->a[0], (u32)r->a[range]);
 	if (fence_on(FENCE_CLOSE_FD))
 		fd_forget((u32)r->a[0], (u32)r->a[range]);
 	return sys_regs(r);
@@ -61,6 +62,8 @@ static long dup_call(struct regs *r)
 {
 	long ret;
 
+	if (r->nr != __NR_dup)
+		opened_closing((u32)r->a[1], (u32)r->a[1]);
 	if (r->nr != __NR_dup && (u32)r->a[0] != (u32)r->a[1] && fence_on(FENCE_DUP_FD))
 		fd_forget((u32)r->a[1], (u32)r->a[1]);
 	ret = sys_regs(r);

@@ -16,6 +16,7 @@
 #include "fence.h"
 #include "firing.h"
 #include "leaf.h"
+#include "opened.h"
 #include "reference.h"
 #include "sites.h"
 #include "syscall_table.h"
@@ -27,6 +28,7 @@
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
+#define FRUITLESS_REFUSED 7 // what a call counts more where a run would not pay
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 // What a record has answered: two bits count the first kind, the others are one bit each.
@@ -322,6 +324,18 @@ static s64 left(const struct dir_slot *d)
 	return (s64)d->entries - DOTS - d->asked;
 }
 
+// A run that would cost more than it saves says more than a call that nothing answered.
+static bool pays(u32 ci, const struct dir_slot *d)
+{
+	struct account *a = &works[ci].account;
+
+	if (!account_expects(a, d->entries - DOTS, left(d))) {
+		fruitless += FRUITLESS_REFUSED;
+		return false;
+	}
+	return !losing(a) && !sampled(&profile.compounds[ci], d);
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -335,9 +349,7 @@ static bool due(u32 ci, const struct child *child)
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       (!fence_on(FENCE_ACCOUNT) ||
-		(account_expects(&works[ci].account, d->entries - DOTS, left(d)) &&
-		 !losing(&works[ci].account) && !sampled(c, d)));
+	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }
 
 // --- calls -----------------------------------------------------------------
@@ -373,6 +385,17 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		primed = primed || child->dir->matched + 1 >= c->nth;
 }
 
+// Nothing answers call after call: time to rest. After a rest that is seen sooner.
+static void unanswered(void)
+{
+	u32 most = FRUITLESS;
+
+	if (!primed)
+		most = next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN;
+	if (++fruitless > most && dirs_known())
+		rest();
+}
+
 // The kernel's own answer, from which the next ones learn.
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
 		       int ci, u32 generation)
@@ -382,8 +405,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	bool told;
 
 	ticks = rdtsc() - tsc;
-	if (++fruitless > FRUITLESS)
-		rest();
+	unanswered();
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	told = has_results(child);
@@ -411,9 +433,7 @@ static long watch(struct regs *r)
 	struct child child;
 	int ci;
 
-	if (++fruitless > (next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN) &&
-	    dirs_known())
-		rest();
+	unanswered();
 	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)))
 		return ret;
 	attr_call_take(r, &call);
@@ -445,6 +465,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 
 	if (!dir_child(call->dirfd, call->path, child))
 		return false;
+	opened_settle();
 	if (serve(call, child, ret))
 		return true;
 	*ci = triggered(call);
@@ -457,6 +478,26 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	return serve(call, child, ret);
 }
 
+/*
+ * About a descriptor, as fstat() of today's C library asks: no run over a directory tells
+ * that. Most programs ask so about each file that they read.
+ */
+static bool about_descriptor(const struct regs *r)
+{
+	return r->nr == __NR_newfstatat && r->a[3] & AT_EMPTY_PATH;
+}
+
+static long ask_about_descriptor(struct regs *r)
+{
+	long ret = sys_regs(r);
+
+	unanswered();
+	// The kernel read the path, if there is one, and wrote the answer: both are there.
+	if (!ret && armed && (!r->a[1] || !*(const char *)r->a[1]))
+		opened_told((u32)r->a[0], (const struct stat *)r->a[2]);
+	return ret;
+}
+
 long compound_call(struct regs *r)
 {
 	struct attr_call call;
@@ -467,6 +508,8 @@ long compound_call(struct regs *r)
 	bool done;
 
 	stats_add(calls, 1);
+	if (about_descriptor(r))
+		return ask_about_descriptor(r);
 	if (!primed)
 		return watch(r);
 	attr_call_take(r, &call);
@@ -509,8 +552,10 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 				*rec.served |= SERVED_ALL;
 		}
 	}
-	if (directory)
+	if (directory) {
+		exec_directory();
 		dir_opened(dirfd, path, len, fd, epoch, tsc);
+	}
 	ground_unlock();
 }
 
@@ -526,6 +571,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 		ground_unlock();
 		return;
 	}
+	exec_directory();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())
