@@ -14,6 +14,7 @@
 #include "executor.h"
 #include "fence.h"
 #include "firing.h"
+#include "opened.h"
 #include "reference.h"
 #include "serve.h"
 #include "sites.h"
@@ -146,6 +147,14 @@ static s64 left(const struct dir_slot *d)
 	return (s64)d->entries - DOTS - d->asked;
 }
 
+static bool pays(u32 ci, const struct dir_slot *d)
+{
+	struct account *a = &works[ci].account;
+
+	return account_expects(a, d->entries - DOTS, left(d)) && !losing(a) &&
+	       !sampled(&profile.compounds[ci], d);
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -159,9 +168,7 @@ static bool due(u32 ci, const struct child *child)
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
-	       (!fence_on(FENCE_ACCOUNT) ||
-		(account_expects(&works[ci].account, d->entries - DOTS, left(d)) &&
-		 !losing(&works[ci].account) && !sampled(c, d)));
+	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }
 
 // --- calls -----------------------------------------------------------------
@@ -197,6 +204,17 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		primed = primed || child->dir->matched + 1 >= c->nth;
 }
 
+// Nothing answers call after call: time to rest. After a rest that is seen sooner.
+static void unanswered(void)
+{
+	u32 most = FRUITLESS;
+
+	if (!primed)
+		most = next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN;
+	if (++fruitless > most && dirs_known())
+		rest();
+}
+
 // The kernel's own answer, from which the next ones learn.
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
 		       int ci, u32 generation)
@@ -207,8 +225,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 
 	ticks = rdtsc() - tsc;
 	attr_call_note(call->nr);
-	if (++fruitless > FRUITLESS)
-		rest();
+	unanswered();
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	told = has_results(child);
@@ -237,9 +254,7 @@ static long watch(struct regs *r)
 	int ci;
 
 	attr_call_note((u32)r->nr);
-	if (++fruitless > (next_rest == FIRST_REST ? FRUITLESS_EARLY : FRUITLESS_AGAIN) &&
-	    dirs_known())
-		rest();
+	unanswered();
 	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)))
 		return ret;
 	attr_call_take(r, &call);
@@ -267,10 +282,12 @@ static void count_firing(const struct attr_call *call, const struct dir_slot *d)
 // True: *ret is the answer. Else the kernel must be asked, about *child if *ci >= 0.
 static bool answered(const struct attr_call *call, struct child *child, int *ci, long *ret)
 {
+	struct dir_slot *near;
 	const char *name;
-	struct dir_slot *near = dir_near(call->dirfd, call->path, &name);
 	u32 runs;
 
+	opened_settle();
+	near = dir_near(call->dirfd, call->path, &name);
 	if (near && serve(call, near, name, ret))
 		return true;
 	if (!dir_child(call->dirfd, call->path, child))
@@ -287,6 +304,25 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	return serve(call, child->dir, child->at, ret);
 }
 
+/*
+ * About a descriptor, as fstat() of today's C library asks: no run over a directory tells
+ * that. Most programs ask so about each file that they read.
+ */
+static bool about_descriptor(const struct regs *r)
+{
+	return r->nr == __NR_newfstatat && r->a[3] & AT_EMPTY_PATH;
+}
+
+static long ask_about_descriptor(struct regs *r)
+{
+	long ret = sys_regs(r);
+
+	// The kernel read the path, if there is one, and wrote the answer: both are there.
+	if (!ret && armed && (!r->a[1] || !*(const char *)r->a[1]))
+		opened_told((u32)r->a[0], (const struct stat *)r->a[2]);
+	return ret;
+}
+
 long compound_call(struct regs *r)
 {
 	struct attr_call call;
@@ -297,6 +333,8 @@ long compound_call(struct regs *r)
 	bool done;
 
 	stats_add(calls, 1);
+	if (about_descriptor(r))
+		return ask_about_descriptor(r);
 	if (!primed)
 		return watch(r);
 	attr_call_take(r, &call);
@@ -326,8 +364,10 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 	}
 	if (armed && dir_child(dirfd, path, &child) && has_results(&child) && serve_opened(&child))
 		directory = true;
-	if (directory)
+	if (directory) {
+		exec_directory();
 		dir_opened(dirfd, path, len, fd, epoch, tsc);
+	}
 	ground_unlock();
 }
 
@@ -343,6 +383,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 		ground_unlock();
 		return;
 	}
+	exec_directory();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

@@ -63,6 +63,15 @@ static enum fd_kind kind_of(const struct stat *st)
 	return FD_NEWS;
 }
 
+void fd_learn(u64 fd, const struct stat *st)
+{
+	if (fd >= FDS || !ground_ours())
+		return;
+	kinds[fd].dev = st->st_dev;
+	kinds[fd].ino = st->st_ino;
+	__atomic_store_n(&kinds[fd].kind, kind_of(st), __ATOMIC_RELEASE);
+}
+
 enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 {
 	struct stat st;
@@ -78,15 +87,10 @@ enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 	}
 	if (sys_failed(sys(__NR_fstat, fd, &st)))
 		return FD_QUIET; // no descriptor: the call fails, too
-	kind = kind_of(&st);
 	*dev = st.st_dev;
 	*ino = st.st_ino;
-	if (fd < FDS && ground_ours()) {
-		kinds[fd].dev = st.st_dev;
-		kinds[fd].ino = st.st_ino;
-		__atomic_store_n(&kinds[fd].kind, kind, __ATOMIC_RELEASE);
-	}
-	return kind;
+	fd_learn(fd, &st);
+	return kind_of(&st);
 }
 
 static struct dir_slot *slot_new(void)

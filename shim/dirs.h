@@ -8,6 +8,8 @@
 #ifndef COSY_DIRS_H
 #define COSY_DIRS_H
 
+#include <sys/stat.h>
+
 #include "results.h"
 #include "shim.h"
 
@@ -46,6 +48,9 @@ enum fd_kind { FD_UNKNOWN, FD_FILE, FD_NEWS, FD_QUIET };
 HIDDEN void fd_forget(u64 first, u64 last);
 /* FD_FILE: *dev and *ino are set. Asks the kernel the first time. */
 HIDDEN enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino);
+
+/* What the kernel told of a descriptor just now, so that fd_kind() need not ask. */
+HIDDEN void fd_learn(u64 fd, const struct stat *st);
 
 /* Was there ever a directory to know? */
 HIDDEN bool dirs_known(void);

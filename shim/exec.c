@@ -143,6 +143,31 @@ static void watch_descriptors(bool watch)
 		cosy_actions[calls[i]] = watch ? special[calls[i]] : pass_action(calls[i]);
 }
 
+/*
+ * A program that opens no directory asks nothing that a compound could answer: until it
+ * does, only opens are looked at. What the reference executor runs may be about files.
+ */
+static bool asleep;
+
+static void fall_asleep(void)
+{
+	if (reference_wants(__NR_openat))
+		return;
+	asleep = true;
+	watch_attributes(false);
+	watch_descriptors(false);
+	cosy_actions[__NR_open] = ACTION_OPEN;
+	cosy_actions[__NR_openat] = ACTION_OPEN;
+}
+
+void exec_directory(void)
+{
+	if (likely(!asleep))
+		return;
+	asleep = false;
+	exec_wake();
+}
+
 void exec_rest(void)
 {
 	epoch_end(FENCE_PROCESS);
@@ -236,6 +261,7 @@ void exec_start(void)
 		else if (cosy_actions[nr] == ACTION_PASS)
 			cosy_actions[nr] = pass_action(nr);
 	}
+	fall_asleep();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;

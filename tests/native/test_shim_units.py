@@ -58,3 +58,17 @@ def test_names_are_read_as_far_as_memory_goes(compiled: Compiler) -> None:
         "most names have a place of their own: 1",
         "nowhere: 0",
     ]
+
+
+def test_what_is_known_of_memory(compiled: Compiler) -> None:
+    """Only what a call may have changed is looked at again; what is gone is not used."""
+    assert lines_of(compiled, "mem.c") == [
+        "all: 128",
+        "a page: 127 of 128 known",
+        "part of two: 126 of 128 known",
+        "nothing: 128 of 128 known",
+        "more than a few: 0 of 128 known",
+        "more than there is: 0 of 128 known",
+        "gone: 0",
+        "known from an age ago: 0",
+    ]
