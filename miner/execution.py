@@ -98,7 +98,7 @@ def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
                 with _without_script():  # processes start when there is work for them
                     waiting.append(pool.submit(_mine_tasks, share))
             # What clusters need takes a second to import: better now than at the end.
-            import_module("scipy.cluster.hierarchy")
+            import_module("sklearn.cluster")
             while waiting:
                 yield from waiting.pop(0).result()
     except BrokenProcessPool:
