@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -275,6 +276,42 @@ def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: st
     assert shell.pid in pids
     assert len(pids) > 2, "the children belong to it"
     assert "/dev/null" in data.events(["path"])["path"].to_pylist()
+
+
+def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
+    """Though its parent, this test, does not ask how it ended until later."""
+    with subprocess.Popen(["sh", "-c", "read line"], stdin=subprocess.PIPE) as shell:
+        assert shell.stdin
+        output = tracer.folder / "attached"
+        words = ["--backend", backend, "-p", str(shell.pid), "-o", str(output)]
+        ending = threading.Timer(3, shell.stdin.close)
+        ending.start()
+        done = tracer.run(*words)
+        ending.join()
+    assert done.returncode == 0, done.stderr
+    assert b"lost events: 0" in done.stderr
+
+
+def test_a_tree_that_forks_faster_than_anybody_looks(tracer: Tracer, backend: str) -> None:
+    """Each look at the tree finds a process that was not there before."""
+    slow = """import time
+from tracer import identity
+def late(pid, tree=identity.tree):
+    time.sleep(0.2)
+    return tree(pid)
+identity.tree = late
+from tracer.cli import main; main()"""
+    script = "echo $$; while :; do sleep 0.5 & sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        output = tracer.folder / "attached"
+        words = ["--backend", backend, "-p", str(shell.pid), "--duration", "1", "-o", str(output)]
+        done = tracer.native(sys.executable, "-c", slow, *words)
+        shell.kill()
+    assert done.returncode == 0, done.stderr
+    pids = set(Dataset(output).events(["pid"])["pid"].to_pylist())
+    assert len(pids) > 5, "those of a later look are followed, too"
 
 
 def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
