@@ -10,14 +10,16 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "leaf.h"
 #include "mem.h"
+#include "opened.h"
 
 // --- descriptors -----------------------------------------------------------
 
 static long open_call(struct regs *r)
 {
 	bool at = r->nr == __NR_openat;
-	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc(), dev, ino;
+	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc();
 	long ret;
 
 	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
@@ -31,9 +33,8 @@ static long open_call(struct regs *r)
 	if (armed || flags & O_DIRECTORY)
 		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
 				flags & O_DIRECTORY, epoch, tsc);
-	if (armed && !(flags & O_DIRECTORY) && results_alive() &&
-	    fd_kind((u64)ret, &dev, &ino) == FD_NEWS)
-		epoch_end(FENCE_OPEN_FIFO);
+	if (armed && !(flags & O_DIRECTORY) && results_alive())
+		opened_later((u32)ret);
 	return ret;
 }
 
@@ -44,6 +45,7 @@ static long close_call(struct regs *r)
 	if (range && r->a[2] & 2 /* CLOSE_RANGE_UNSHARE */)
 		exec_disarm(COSY_NATIVE_SHARING);
 	// First: afterwards the number may be another thread's new file.
+	opened_closing((u32)r->a[0], (u32)r->a[range]);
 	if (fence_on(FENCE_CLOSE_FD))
 		fd_forget((u32)r->a[0], (u32)r->a[range]);
 	return sys_regs(r);
@@ -61,6 +63,8 @@ static long dup_call(struct regs *r)
 {
 	long ret;
 
+	if (r->nr != __NR_dup)
+		opened_closing((u32)r->a[1], (u32)r->a[1]);
 	if (r->nr != __NR_dup && (u32)r->a[0] != (u32)r->a[1] && fence_on(FENCE_DUP_FD))
 		fd_forget((u32)r->a[1], (u32)r->a[1]);
 	ret = sys_regs(r);
@@ -178,7 +182,7 @@ static long mmap_call(struct regs *r)
 	u64 dev, ino;
 
 	if (r->a[3] & MAP_FIXED)
-		mem_forget();
+		mem_forget(r->a[0], r->a[1]);
 	if (shared && fence_on(FENCE_MMAP_WRITE)) {
 		flags = sys(__NR_fcntl, r->a[4], F_GETFL);
 		if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY &&
@@ -187,19 +191,32 @@ static long mmap_call(struct regs *r)
 	}
 	ret = follow_mmap(r);
 	if (r->a[3] & MAP_FIXED)
-		mem_forget();
+		mem_forget(r->a[0], r->a[1]);
 	if (!(r->a[3] & MAP_ANONYMOUS))
 		touch(TOUCH_FILE);
 	return ret;
+}
+
+static void forget_memory(const struct regs *r)
+{
+	switch (r->nr) {
+	case __NR_munmap:
+	case __NR_mprotect:
+	case __NR_pkey_mprotect:
+	case __NR_madvise:
+		mem_forget(r->a[0], r->a[1]);
+		return;
+	}
+	mem_forget_all();
 }
 
 static long memory_call(struct regs *r)
 {
 	long ret;
 
-	mem_forget();
+	forget_memory(r);
 	ret = sys_regs(r);
-	mem_forget();
+	forget_memory(r);
 	return ret;
 }
 
@@ -330,6 +347,9 @@ long call_by_action(struct regs *r)
 		return signal_action(r);
 	case ACTION_EXEC:
 		return follow_exec(r);
+	case ACTION_EXIT:
+		leaf_exit();
+		break;
 	case ACTION_PASS:
 	case ACTION_LOOK:
 	case ACTION_CLONE:

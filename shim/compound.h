@@ -26,6 +26,8 @@ HIDDEN bool exec_arm(void);
 /* Give up all results and look at no call that is only about them; begin again. */
 HIDDEN void exec_rest(void);
 HIDDEN void exec_wake(void);
+/* A directory was opened, or read: from now on calls are looked at. */
+HIDDEN void exec_directory(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
 HIDDEN void exec_disarm(int native_reason);
 

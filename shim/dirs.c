@@ -19,6 +19,15 @@ static struct dir_slot slots[SLOTS];
 // younger), and the length and last bytes of its path (0: none).
 static u64 used[SLOTS], path_keys[SLOTS];
 static u64 clock;
+static const struct dir_slot *latest;
+
+static void note_use(const struct dir_slot *d)
+{
+	if (d == latest)
+		return;
+	latest = d;
+	used[d - slots] = ++clock;
+}
 
 // Binding of a descriptor: generation << 8 | slot + 1; CLOSED: none.
 static u64 bound[FDS];
@@ -27,12 +36,24 @@ static struct {
 	u8 kind; // enum fd_kind
 } kinds[FDS];
 
+// All that is noted of descriptors is of lower ones: those of most programs fit into one page.
+static u64 noted;
+
+static void note(u64 fd)
+{
+	u64 n = __atomic_load_n(&noted, __ATOMIC_RELAXED);
+
+	while (n <= fd && !__atomic_compare_exchange_n(&noted, &n, fd + 1, false, __ATOMIC_ACQ_REL,
+						       __ATOMIC_RELAXED))
+		;
+}
+
 void fd_forget(u64 first, u64 to)
 {
+	u64 end = __atomic_load_n(&noted, __ATOMIC_ACQUIRE);
+
 	recorded_forget(first, to);
-	if (to >= FDS)
-		to = FDS - 1;
-	for (u64 fd = first; fd <= to; fd++) {
+	for (u64 fd = first; fd <= to && fd < end; fd++) {
 		__atomic_store_n(&bound[fd], CLOSED, __ATOMIC_RELAXED);
 		__atomic_store_n(&kinds[fd].kind, FD_UNKNOWN, __ATOMIC_RELEASE);
 	}
@@ -54,6 +75,16 @@ static enum fd_kind kind_of(const struct stat *st)
 	return FD_NEWS;
 }
 
+void fd_learn(u64 fd, const struct stat *st)
+{
+	if (fd >= FDS || !ground_ours())
+		return;
+	note(fd);
+	kinds[fd].dev = st->st_dev;
+	kinds[fd].ino = st->st_ino;
+	__atomic_store_n(&kinds[fd].kind, kind_of(st), __ATOMIC_RELEASE);
+}
+
 enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 {
 	struct stat st;
@@ -69,15 +100,10 @@ enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 	}
 	if (sys_failed(sys(__NR_fstat, fd, &st)))
 		return FD_QUIET; // no descriptor: the call fails, too
-	kind = kind_of(&st);
 	*dev = st.st_dev;
 	*ino = st.st_ino;
-	if (fd < FDS && ground_ours()) {
-		kinds[fd].dev = st.st_dev;
-		kinds[fd].ino = st.st_ino;
-		__atomic_store_n(&kinds[fd].kind, kind, __ATOMIC_RELEASE);
-	}
-	return kind;
+	fd_learn(fd, &st);
+	return kind_of(&st);
 }
 
 static struct dir_slot *slot_new(void)
@@ -162,7 +188,9 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 	d->fd = fd;
 	d->open_epoch = epoch;
 	d->open_tsc = tsc;
-	used[d - slots] = ++clock;
+	latest = NULL;
+	note_use(d);
+	note((u64)fd);
 	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
 			 __ATOMIC_RELAXED);
 	return d;
@@ -170,8 +198,10 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 
 void dir_duplicated(u64 from, u64 to)
 {
-	if (from < FDS && to < FDS)
-		__atomic_store_n(&bound[to], bound[from], __ATOMIC_RELAXED);
+	if (from >= FDS || to >= FDS)
+		return;
+	note(to);
+	__atomic_store_n(&bound[to], bound[from], __ATOMIC_RELAXED);
 }
 
 struct dir_slot *dir_of_fd(u64 fd)
@@ -207,18 +237,41 @@ static size_t name_in_last(const char *path)
 		       0;
 }
 
-// The directory of a path, and the name in it; NULL: none that we know.
-static struct dir_slot *dir_of_path(const char *path, struct name *name)
+struct dir_slot *dir_near(int dirfd, const char *path, const char **name)
+{
+	struct dir_slot *d;
+	size_t at = 0;
+
+	if (dirfd != AT_FDCWD) {
+		d = dir_of_fd((u32)dirfd);
+	} else {
+		at = mem_page_readable(path) ? name_in_last(path) : 0;
+		d = at ? &slots[last] : NULL;
+	}
+	*name = path + at;
+	if (d)
+		note_use(d);
+	return d;
+}
+
+static bool take_entry(struct child *to, const char *name)
+{
+	to->at = name;
+	return name_take(&to->name, name) && name_is_entry(&to->name);
+}
+
+// The directory of a path, if we know it, and the name in it.
+static struct dir_slot *dir_of_path(const char *path, struct child *to)
 {
 	size_t at = name_in_last(path);
 	long len;
 
-	if (at && name_take(name, path + at))
+	if (at && take_entry(to, path + at))
 		return &slots[last];
 	len = mem_strlen(path, MAX_PATH_LEN);
 	for (at = len < 0 ? 0 : (size_t)len; at && path[at - 1] != '/';)
 		at--;
-	if (len < 0 || !name_take(name, path + at))
+	if (len < 0 || !take_entry(to, path + at))
 		return NULL;
 	while (at > 1 && path[at - 1] == '/')
 		at--;
@@ -227,23 +280,20 @@ static struct dir_slot *dir_of_path(const char *path, struct name *name)
 
 bool dir_child(int dirfd, const char *path, struct child *to)
 {
-	struct dir_slot *d;
-
 	if (!mem_page_readable(path))
 		return false;
 	if (dirfd == AT_FDCWD || path[0] == '/') {
 		to->dirfd = AT_FDCWD;
-		d = dir_of_path(path, &to->name);
+		to->dir = dir_of_path(path, to);
 	} else {
 		to->dirfd = dirfd;
-		d = dir_of_fd((u32)dirfd);
-		if (d && !name_take(&to->name, path))
-			d = NULL;
+		to->dir = dir_of_fd((u32)dirfd);
+		if (to->dir && !take_entry(to, path))
+			to->dir = NULL;
 	}
-	if (!d)
+	if (!to->dir)
 		return false;
-	used[d - slots] = ++clock;
-	to->dir = d;
+	note_use(to->dir);
 	return true;
 }
 

@@ -64,16 +64,11 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_clone3] = ACTION_CLONE,
 	[__NR_fork] = ACTION_SYNC,
 	[__NR_vfork] = ACTION_CLONE,
-	// No news, whatever the class: the process ends, or its parent is elsewhere.
-	[__NR_exit] = ACTION_PASS,
-	[__NR_exit_group] = ACTION_PASS,
-	[__NR_rt_sigreturn] = ACTION_PASS,
+	[__NR_exit_group] = ACTION_EXIT,
 };
 
-static bool is_special(u32 nr)
-{
-	return special[nr] || nr == __NR_exit || nr == __NR_exit_group || nr == __NR_rt_sigreturn;
-}
+// No news, whatever their class: the thread ends, or its parent is elsewhere.
+static const u16 passed[] = { __NR_exit, __NR_rt_sigreturn };
 
 // The most frequent calls of all are watched only while results can exist.
 static const struct {
@@ -88,14 +83,6 @@ static const struct {
 };
 
 static bool threads; // there were some, or a child of vfork
-
-static bool is_when_armed(u32 nr)
-{
-	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
-		if (when_armed[i].nr == nr)
-			return true;
-	return false;
-}
 
 // Single-threaded, no such call is under way now; with threads this came first.
 static void watch_reads(void)
@@ -156,6 +143,31 @@ static void watch_descriptors(bool watch)
 		cosy_actions[calls[i]] = watch ? special[calls[i]] : pass_action(calls[i]);
 }
 
+/*
+ * A program that opens no directory asks nothing that a compound could answer: until it
+ * does, only opens are looked at. What the reference executor runs may be about files.
+ */
+static bool asleep;
+
+static void fall_asleep(void)
+{
+	if (reference_wants(__NR_openat))
+		return;
+	asleep = true;
+	watch_attributes(false);
+	watch_descriptors(false);
+	cosy_actions[__NR_open] = ACTION_OPEN;
+	cosy_actions[__NR_openat] = ACTION_OPEN;
+}
+
+void exec_directory(void)
+{
+	if (likely(!asleep))
+		return;
+	asleep = false;
+	exec_wake();
+}
+
 void exec_rest(void)
 {
 	epoch_end(FENCE_PROCESS);
@@ -183,8 +195,12 @@ void exec_disarm(int native_reason)
 
 static long exec_hook(struct regs *r)
 {
-	return unlikely(reference_wants(r->nr)) ? reference_call(r, call_by_action) :
-						  call_by_action(r);
+	if (unlikely(reference_wants(r->nr)))
+		return reference_call(r, call_by_action);
+	// Ahead of the rest: the calls that are answered.
+	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR)
+		return compound_call(r);
+	return call_by_action(r);
 }
 
 /*
@@ -208,42 +224,44 @@ static void exec_before(struct regs *r)
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
 		watch_descriptors(true);
-		if (!(flags & CLONE_VFORK))
+		if (!(flags & CLONE_VFORK)) {
+			ground_share();
 			reference_stop();
+		}
 		watch_reads();
 	}
 }
 
 static u8 action_of_class(u8 class)
 {
-	switch (class) {
-	case COSY_CLASS_PURE:
-	case COSY_CLASS_POSITIONAL:
-		return ACTION_PASS;
-	case COSY_CLASS_MUTATING:
-		return ACTION_MUTATE;
-	case COSY_CLASS_SYNC:
-		return ACTION_SYNC;
-	}
-	return ACTION_BOTH; // process, and what nobody knows
+	// Of a process, and what nobody knows: both.
+	static const u8 actions[] = {
+		[COSY_CLASS_PURE] = ACTION_PASS,       [COSY_CLASS_POSITIONAL] = ACTION_PASS,
+		[COSY_CLASS_MUTATING] = ACTION_MUTATE, [COSY_CLASS_SYNC] = ACTION_SYNC,
+		[COSY_CLASS_PROCESS] = ACTION_BOTH,    [COSY_CLASS_UNKNOWN] = ACTION_BOTH,
+	};
+
+	return actions[class];
 }
 
 void exec_start(void)
 {
 	if (!compounds_start() || !results_start() || !fence_start())
 		return;
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		cosy_actions[nr] = special[nr] ? special[nr] :
+						 action_of_class(cosy_syscalls[nr].cls);
+	for (u32 i = 0; i < ARRAY_SIZE(passed); i++)
+		cosy_actions[passed[i]] = ACTION_PASS;
+	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
+		cosy_actions[when_armed[i].nr] = ACTION_PASS;
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
 		if (compounds_want(nr))
 			cosy_actions[nr] = ACTION_ATTR;
-		else if (is_special(nr))
-			cosy_actions[nr] = special[nr];
-		else if (is_when_armed(nr))
-			cosy_actions[nr] = pass_action(nr);
-		else
-			cosy_actions[nr] = action_of_class(cosy_syscalls[nr].cls);
-		if (cosy_actions[nr] == ACTION_PASS)
+		else if (cosy_actions[nr] == ACTION_PASS)
 			cosy_actions[nr] = pass_action(nr);
 	}
+	fall_asleep();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;

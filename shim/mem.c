@@ -7,34 +7,57 @@
 
 u64 mem_good_read[MEM_WAYS], mem_good_write[MEM_WAYS];
 
-static bool some; // known; a process that never asks pays nothing for forgetting
+u64 mem_age;
 
-void mem_forget(void)
+#define FEW_PAGES 64 // beyond, it is cheaper to look at them all again
+
+void mem_forget_all(void)
 {
-	if (likely(!__atomic_exchange_n(&some, false, __ATOMIC_RELAXED)))
+	// Once in 2^19 times it begins anew.
+	if (likely(__atomic_add_fetch(&mem_age, MEM_AGE_STEP, __ATOMIC_RELAXED)))
 		return;
 	memset(mem_good_read, 0, sizeof(mem_good_read));
 	memset(mem_good_write, 0, sizeof(mem_good_write));
 }
 
+/*
+ * A program that copies files maps and unmaps a buffer for each, while it asks again and
+ * again from the same few pages.
+ */
+void mem_forget(u64 at, u64 len)
+{
+	u64 first = at / PAGE_SIZE, pages = PAGE_UP(len + at % PAGE_SIZE) / PAGE_SIZE;
+
+	if (pages > FEW_PAGES || len > PAGE_SIZE * FEW_PAGES) {
+		mem_forget_all();
+		return;
+	}
+	for (u64 page = first; page < first + pages; page++) {
+		__atomic_store_n(&mem_good_read[page % MEM_WAYS], 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&mem_good_write[page % MEM_WAYS], 0, __ATOMIC_RELAXED);
+	}
+}
+
 bool mem_probe_read(u64 page)
 {
+	u64 known = mem_known(page); // before: what is forgotten meanwhile stays forgotten
+
 	// No such `how`: the set is read, then the call fails. NULL would mean none.
 	if (!page ||
 	    sys(__NR_rt_sigprocmask, -1, page * PAGE_SIZE, 0, SIGSET_SIZE) == -14 /* EFAULT */)
 		return false;
-	__atomic_store_n(&mem_good_read[page % MEM_WAYS], page + 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&some, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&mem_good_read[page % MEM_WAYS], known, __ATOMIC_RELAXED);
 	return true;
 }
 
 bool mem_probe_write(u64 page, u64 at)
 {
+	u64 known = mem_known(page);
+
 	// Stores the signal mask there; the caller overwrites it at once.
 	if (!page || sys(__NR_rt_sigprocmask, 0, 0, at, SIGSET_SIZE))
 		return false;
-	__atomic_store_n(&mem_good_write[page % MEM_WAYS], page + 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&some, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&mem_good_write[page % MEM_WAYS], known, __ATOMIC_RELAXED);
 	return true;
 }
 

@@ -11,11 +11,22 @@
 
 #include "sys.h"
 
-/* Forget what is known: after munmap, mremap, mprotect, mmap, brk. */
-HIDDEN void mem_forget(void);
-/* Page number + 1 of pages known to be good, by page number; races only lose. */
+/* Forget what is known of [at, at + len): after munmap, mprotect, madvise. */
+HIDDEN void mem_forget(u64 at, u64 len);
+/* Of all memory: after mremap, brk. */
+HIDDEN void mem_forget_all(void);
+/* What mem_known() says of pages known to be good, by page number; races only lose. */
 #define MEM_WAYS 512
 extern HIDDEN u64 mem_good_read[MEM_WAYS], mem_good_write[MEM_WAYS];
+/* Counts what was forgotten, above the bits of any page's number. */
+extern HIDDEN u64 mem_age;
+#define MEM_AGE_STEP (1ul << 45)
+
+static inline u64 mem_known(u64 page)
+{
+	return __atomic_load_n(&mem_age, __ATOMIC_RELAXED) + page + 1;
+}
+
 /* Of pages that are not known. `at`: where in the page may be written. */
 HIDDEN COLD bool mem_probe_read(u64 page);
 HIDDEN COLD bool mem_probe_write(u64 page, u64 at);
@@ -26,7 +37,7 @@ static inline bool mem_page_readable(const void *at)
 	u64 page = (u64)at / PAGE_SIZE;
 
 	return likely(__atomic_load_n(&mem_good_read[page % MEM_WAYS], __ATOMIC_RELAXED) ==
-		      page + 1) ||
+		      mem_known(page)) ||
 	       mem_probe_read(page);
 }
 
@@ -40,7 +51,7 @@ static inline bool mem_readable(const void *at, size_t len)
 static inline bool mem_page_writable(u64 page, u64 at)
 {
 	return likely(__atomic_load_n(&mem_good_write[page % MEM_WAYS], __ATOMIC_RELAXED) ==
-		      page + 1) ||
+		      mem_known(page)) ||
 	       mem_probe_write(page, at);
 }
 

@@ -10,6 +10,7 @@
 #include "firing.h"
 #include "leaf.h"
 #include "mem.h"
+#include "opened.h"
 #include "sites.h"
 #include "syscall_table.h"
 
@@ -447,6 +448,7 @@ long reference_call(struct regs *r, long (*kernel)(struct regs *))
 	if (!question_take(r, &q) || !ground_ours() || !question_read(&q) || !ground_trylock())
 		return kernel(r);
 	stats_add(calls, 1);
+	opened_settle();
 	find_about(&q, &about);
 	done = answered(r, &q, &about, &ret);
 	epoch = epoch_now();

@@ -336,7 +336,7 @@ static long trace_exec(struct regs *r)
 	struct cosy_trace_event *ev = record_before(r);
 	long ret;
 
-	mem_forget();
+	mem_forget_all();
 	ret = follow_exec(r);
 	// Still here: it failed, and the event can say so.
 	if (ev && ev->tsc <= rdtsc() && ev->nr == r->nr) {

@@ -13,18 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* zlib's CRC-32, bit by bit: images are a few kilobytes. */
-static uint32_t crc32(const unsigned char *data, size_t size)
-{
-	uint32_t crc = ~0u;
-
-	while (size--) {
-		crc ^= *data++;
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-	}
-	return ~crc;
-}
+#include "../crc32.h"
 
 static const char no_image[] = "it is no profile image: give NAME.img, as cosy-synth wrote it";
 static const char other_version[] = "another version wrote it";

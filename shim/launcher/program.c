@@ -62,13 +62,9 @@ int program_find(const char *name, char path[PATH_MAX])
 	}
 }
 
-static bool privileged(int fd)
+static bool privileged(int fd, const struct stat *st)
 {
-	struct stat st;
-
-	if (fstat(fd, &st))
-		return false;
-	return st.st_mode & (S_ISUID | S_ISGID) ||
+	return st->st_mode & (S_ISUID | S_ISGID) ||
 	       fgetxattr(fd, "security.capability", NULL, 0) > 0;
 }
 
@@ -161,15 +157,18 @@ void program_inspect(struct program *p)
 			Elf64_Ehdr elf;
 		} head = { 0 };
 		int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		struct stat st;
 		ssize_t n;
 
-		if (fd < 0) {
+		if (fd < 0 || fstat(fd, &st)) {
 			p->native = "its file cannot be read";
 			return;
 		}
+		if (!level)
+			p->file = st;
 		n = pread(fd, head.bytes, sizeof(head.bytes), 0);
 		if (n >= (ssize_t)sizeof(head.elf) && !memcmp(head.bytes, ELFMAG, SELFMAG)) {
-			if (privileged(fd))
+			if (privileged(fd, &st))
 				p->native =
 					"set-id or file capabilities: the loader refuses libraries";
 			else

@@ -39,10 +39,12 @@ def test_results_are_their_own_directorys(compiled: Compiler) -> None:
     assert lines_of(compiled, "results.c") == [
         "room for all: 52, 16",
         "the index is full in the middle of a page: 32, 16",
-        "no room for the second page: 20, 16",
+        "no room for the second page: 32, 16",
         "waiting: 10",
         "waiting when given up: 0",
         "in its place: 10, alone",
+        "three asked before, six answered: both",
+        "seven answered: alone",
         "in another epoch: 0",
     ]
 
@@ -55,4 +57,18 @@ def test_names_are_read_as_far_as_memory_goes(compiled: Compiler) -> None:
         "cut by memory that cannot be read: 19",
         "most names have a place of their own: 1",
         "nowhere: 0",
+    ]
+
+
+def test_what_is_known_of_memory(compiled: Compiler) -> None:
+    """Only what a call may have changed is looked at again; what is gone is not used."""
+    assert lines_of(compiled, "mem.c") == [
+        "all: 128",
+        "a page: 127 of 128 known",
+        "part of two: 126 of 128 known",
+        "nothing: 128 of 128 known",
+        "more than a few: 0 of 128 known",
+        "more than there is: 0 of 128 known",
+        "gone: 0",
+        "known from an age ago: 0",
     ]

@@ -482,6 +482,32 @@ static void event_fifo(struct scene *s)
 	check(open(lock_path, O_RDONLY) < 0, lock_path);
 }
 
+// What was opened is asked for, or can be no more when the question comes.
+static void event_fifo_asked(struct scene *s)
+{
+	struct stat st;
+
+	(void)s;
+	check(fstat(open(lock_path, O_RDONLY), &st), lock_path);
+}
+
+static void event_fifo_closed(struct scene *s)
+{
+	(void)s;
+	check(close(open(lock_path, O_RDONLY)), lock_path);
+}
+
+static void event_fifo_replaced(struct scene *s)
+{
+	check(dup2(s->dirfd, open(lock_path, O_RDONLY)) < 0, lock_path);
+}
+
+static void event_fifo_and_file(struct scene *s)
+{
+	event_fifo(s);
+	check(open("/dev/null", O_RDONLY) < 0, "/dev/null");
+}
+
 // Told by memory alone: neither lock nor wait.
 static void event_untold(struct scene *s)
 {
@@ -562,6 +588,10 @@ const struct kind news_kinds[] = {
 	{ "nanosleep", NULL, NULL, tell_memory, event_nanosleep },
 	{ "clock-nanosleep", NULL, NULL, tell_memory, event_clock_nanosleep },
 	{ "fifo", open_fifo, NULL, tell_fifo, event_fifo },
+	{ "fifo-asked", open_fifo, NULL, tell_fifo, event_fifo_asked },
+	{ "fifo-closed", open_fifo, NULL, tell_fifo, event_fifo_closed },
+	{ "fifo-replaced", open_fifo, NULL, tell_fifo, event_fifo_replaced },
+	{ "fifo-and-file", open_fifo, NULL, tell_fifo, event_fifo_and_file },
 	{ "thread-pipe", open_pipe_and_thread, NULL, tell_bytes, event_thread },
 	{ "untold", NULL, NULL, tell_memory, event_untold },
 	{ "untold-long", NULL, NULL, tell_memory, event_untold_long },
