@@ -3,8 +3,6 @@
  * The shim's blocks (kmod/uapi/cosy_trace.h). They lie in mapped files that a program may write to
  * even now: each word is read once, and what is used later is a copy.
  */
-#include <sys/mman.h>
-
 #include "api.h"
 
 struct unaligned {
@@ -35,30 +33,13 @@ static inline bool is_whole(const struct telling *t, u64 heap_size)
 	       (!size || what_place(t->what) + size <= heap_size);
 }
 
-/* Map pages at once that are read next: to fault them in one by one took 40 ns of an event. */
-static void populate(const u8 *from, u64 size)
-{
-#ifdef MADV_POPULATE_READ
-	u64 begin = (u64)from & -(u64)COSY_TRACE_PAGE;
-
-	// Older kernels refuse.
-	madvise((void *)begin, (u64)from + size - begin, MADV_POPULATE_READ);
-#else
-	(void)from;
-	(void)size;
-#endif
-}
-
 void cosy_scan(const struct cosy_block *blocks, u64 n_blocks, u64 end_tsc, const u8 *rare, s64 none,
 	       s64 *first, u64 *n_rare, struct cosy_scan *total)
 {
 	for (u64 i = 0; i < n_blocks; i++) {
 		const struct cosy_block *b = &blocks[i];
-		u64 bytes = b->n * sizeof(struct cosy_trace_event);
 		u64 lowest = (u64)none, rares = 0, calls = 0, lost = 0;
 
-		populate(b->events, bytes);
-		populate(b->heap, b->heap_size);
 		for (u64 k = 0; k < b->n; k++) {
 			struct telling t = telling(b->events + k * sizeof(struct cosy_trace_event));
 
