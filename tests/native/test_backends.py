@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import pytest
 from ptrace.binding import func as binding
 
 from miner import cost, mine
-from tests.conftest import Compiler
+from tests.conftest import DEADLINE_S, Compiler
 from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
 from tracer.backends import bcc
 from tracer.backends.ptrace import Ptrace
@@ -280,16 +279,21 @@ def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: st
 
 def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
     """Though its parent, this test, does not ask how it ended until later."""
+    words = ["--backend", backend, "-o", str(tracer.folder / "attached"), "-p"]
     with subprocess.Popen(["sh", "-c", "read line"], stdin=subprocess.PIPE) as shell:
         assert shell.stdin
-        output = tracer.folder / "attached"
-        words = ["--backend", backend, "-p", str(shell.pid), "-o", str(output)]
-        ending = threading.Timer(3, shell.stdin.close)
-        ending.start()
-        done = tracer.run(*words)
-        ending.join()
-    assert done.returncode == 0, done.stderr
-    assert b"lost events: 0" in done.stderr
+        command = [*COSY_TRACE, *words, str(shell.pid)]
+        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
+            assert watching.stderr
+            said = watching.stderr.readline()
+            status = Path(f"/proc/{shell.pid}/status")
+            while backend == "ptrace" and "TracerPid:\t0\n" in status.read_text():
+                assert watching.poll() is None, said
+                time.sleep(0.01)
+            shell.stdin.close()
+            said += watching.communicate(timeout=DEADLINE_S)[1]
+    assert watching.returncode == 0, said
+    assert b"lost events: 0" in said
 
 
 def test_a_tree_that_forks_faster_than_anybody_looks(tracer: Tracer, backend: str) -> None:
