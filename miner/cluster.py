@@ -47,6 +47,22 @@ def distances(signatures: Sequence[Signature]) -> NDArray[np.float64]:
     return out
 
 
+def _linked(distance: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Label of each row by average linkage: groups that are MAX_DISTANCE apart stay apart.
+
+    scikit-learn calls the same function of SciPy, but takes two seconds more to import.
+    """
+    if len(distance) < 2:
+        return np.zeros(len(distance), dtype=np.int64)
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    tree = linkage(squareform(distance, checks=False), method="average")
+    nearer = np.nextafter(MAX_DISTANCE, 0.0)
+    labels: NDArray[np.int64] = fcluster(tree, nearer, criterion="distance").astype(np.int64)
+    return labels
+
+
 def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[Cluster]:
     """Group signatures; deterministic, heaviest group first."""
     if not signatures:
@@ -60,16 +76,7 @@ def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[
     kinds = [dict(key) for key in index]
     total = np.bincount(kind, weights=weights)
     distance = distances(kinds)
-    labels = np.zeros(1, dtype=np.int64)
-    if len(kinds) > 1:
-        from sklearn.cluster import AgglomerativeClustering
-
-        labels = AgglomerativeClustering(
-            n_clusters=None,
-            metric="precomputed",
-            linkage="average",
-            distance_threshold=MAX_DISTANCE,
-        ).fit_predict(distance)
+    labels = _linked(distance)
     found = []
     for label in np.unique(labels):
         group = np.flatnonzero(labels == label)

@@ -27,6 +27,7 @@
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
+#define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SAMPLE_EVERY 16 // firings
@@ -150,9 +151,11 @@ static s64 left(const struct dir_slot *d)
 static bool pays(u32 ci, const struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
+	enum expectation expected = account_expects(a, d->entries - DOTS, left(d));
 
-	return account_expects(a, d->entries - DOTS, left(d)) && !losing(a) &&
-	       !sampled(&profile.compounds[ci], d);
+	if (expected == EXPECT_WASTE)
+		fruitless += FRUITLESS_WASTE;
+	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
 }
 
 static bool due(u32 ci, const struct child *child)
