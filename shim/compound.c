@@ -55,6 +55,7 @@ static struct work {
 } works[COSY_MAX_COMPOUNDS];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u32 fruitless; // calls in a row that a compound could have answered, and did not
+static u64 asked_epoch; // of the last call that could trigger, answered or not
 static u64 last_key; // the child that the kernel was asked for last
 static bool primed; // somewhere the next call could be the one that fires
 
@@ -242,6 +243,7 @@ static bool serve(const struct attr_call *call, const struct child *child, long 
 	if (rec.results->start.epoch != epoch_now())
 		return false;
 	fruitless = 0;
+	asked_epoch = rec.results->start.epoch;
 	first = !(*rec.served & SERVED_ALL);
 	if (first) {
 		child->dir->asked++;
@@ -324,12 +326,16 @@ static s64 left(const struct dir_slot *d)
 	return (s64)d->entries - DOTS - d->asked;
 }
 
-// A run that would cost more than it saves says more than a call that nothing answered.
+/*
+ * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
+ * no use for answers to the next ones. A run that would cost more than it saves says more
+ * than a call that nothing answered.
+ */
 static bool pays(u32 ci, const struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
 
-	if (!account_expects(a, d->entries - DOTS, left(d))) {
+	if (asked_epoch != epoch_now() || !account_expects(a, d->entries - DOTS, left(d))) {
 		fruitless += FRUITLESS_REFUSED;
 		return false;
 	}
@@ -367,6 +373,7 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 	const struct cosy_compound *c = &profile.compounds[ci];
 	bool leaf = !call->xattr && !S_ISDIR(answer_mode(r));
 
+	asked_epoch = epoch_now();
 	// Walks ask for a directory once more when they enter it; that is no habit.
 	if (leaf) {
 		u64 key = child_key(child);

@@ -162,6 +162,12 @@ static void fall_asleep(void)
 	cosy_actions[__NR_openat] = ACTION_OPEN;
 }
 
+static bool opens_file(const struct regs *r)
+{
+	return (r->nr == __NR_openat && !(r->a[2] & O_DIRECTORY)) ||
+	       (r->nr == __NR_open && !(r->a[1] & O_DIRECTORY));
+}
+
 void exec_directory(void)
 {
 	if (likely(!asleep))
@@ -197,6 +203,8 @@ void exec_disarm(int native_reason)
 
 static long exec_hook(struct regs *r)
 {
+	if (asleep && opens_file(r))
+		return sys_regs(r);
 	// The most frequent where there is something to gain.
 	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR && !reference_wants(r->nr))
 		return compound_call(r);
