@@ -26,7 +26,7 @@ static struct template
 }
 templates[TEMPLATES];
 static u32 n_templates;
-static u32 n_calls; // about attributes, up to MANY_CALLS
+static u32 n_calls; // that the kernel was asked, up to MANY_CALLS
 static bool xattr_asked, statx_asked;
 
 bool names_xattr(u32 nr)
@@ -36,8 +36,8 @@ bool names_xattr(u32 nr)
 
 /* Where a call has what, by its number; places are of arguments, counted from 1 (0: nowhere). */
 static struct layout {
-	u8 dirfd, path, flags, mask, out, size, xattr;
-	bool nofollow;
+	u8 dirfd, path, flags, mask, out, xattr;
+	u16 implied; // flags
 } layouts[ATTR_LAYOUTS] AT_START;
 static u8 layout_of[COSY_NR_MAX] AT_START, n_layouts AT_START; // index, plus 1
 
@@ -65,8 +65,8 @@ bool attr_call_expect(u32 nr)
 		return true;
 	if (n_layouts == ATTR_LAYOUTS)
 		return false;
-	layout_of[nr] = ++n_layouts;
-	l->nofollow = nr == __NR_lstat || nr == __NR_lgetxattr;
+	if (nr == __NR_lstat || nr == __NR_lgetxattr)
+		l->implied = AT_SYMLINK_NOFOLLOW;
 	for (u8 i = 0; i < s->n_args; i++) {
 		switch (s->args[i]) {
 		case COSY_ARGT_DIRFD:
@@ -86,20 +86,15 @@ bool attr_call_expect(u32 nr)
 		case COSY_ARGT_BUF_OUT:
 			l->out = i + 1;
 			break;
-		case COSY_ARGT_SIZE:
-			l->size = i + 1;
-			break;
 		case COSY_ARGT_NAME:
 			l->xattr = i + 1;
 			break;
 		}
 	}
+	if (!l->path || !l->out)
+		return false;
+	layout_of[nr] = ++n_layouts;
 	return true;
-}
-
-static u64 argument(const struct regs *r, u8 place, u64 otherwise)
-{
-	return place ? r->a[place - 1] : otherwise;
 }
 
 u8 attr_call_layout(u32 nr)
@@ -107,50 +102,60 @@ u8 attr_call_layout(u32 nr)
 	return layout_of[nr] - 1;
 }
 
+static u64 argument(const struct regs *r, u8 place, u64 otherwise)
+{
+	return place ? r->a[place - 1] : otherwise;
+}
+
 void attr_call_take(const struct regs *r, struct attr_call *to)
 {
-	const struct layout *l = &layouts[attr_call_layout((u32)r->nr)];
+	u32 layout = attr_call_layout((u32)r->nr);
+	const struct layout *l = &layouts[layout];
 
 	to->regs = r;
-	to->layout = (u8)(l - layouts);
 	to->nr = (u32)r->nr;
+	to->layout = layout;
 	to->dirfd = (int)argument(r, l->dirfd, (u64)AT_FDCWD);
-	to->path = (const char *)argument(r, l->path, 0);
-	to->flags = (u32)argument(r, l->flags, l->nofollow ? AT_SYMLINK_NOFOLLOW : 0);
+	to->flags = (u32)argument(r, l->flags, l->implied);
 	to->mask = (u32)argument(r, l->mask, 0);
-	to->out = (void *)argument(r, l->out, 0);
-	to->size = argument(r, l->size, 0);
+	to->path = (const char *)r->a[l->path - 1];
+	to->out = (void *)r->a[l->out - 1];
 	to->xattr = (const char *)argument(r, l->xattr, 0);
-	to->has_flags = l->flags;
-	xattr_asked |= to->xattr != NULL;
-	statx_asked |= to->nr == __NR_statx;
+}
+
+void attr_call_note(u32 nr)
+{
+	xattr_asked |= names_xattr(nr);
+	statx_asked |= nr == __NR_statx;
 	n_calls += n_calls < MANY_CALLS;
 }
 
-void pattern_name_take(struct pattern_name *to, const char *name)
+void attr_pattern_take(struct attr_pattern *to, const struct cosy_pattern *p, const char *name)
 {
-	to->at = name;
-	to->len = (u32)strlen(name);
+	// What a call implies needs no leave.
+	to->flags_refused = layouts[attr_call_layout(p->nr)].flags ? ~p->flags_allowed : 0;
+	to->mask_refused = ~p->mask_within;
+	to->name = name;
+	to->name_len = (u32)strlen(name);
 	to->acl = str_starts(name, "system.posix_acl_");
 	to->security = str_starts(name, "security.");
 }
 
-static bool names(const char *xattr, const struct pattern_name *name)
+static bool names(const char *xattr, const struct attr_pattern *p)
 {
-	if (!xattr || !name->len)
-		return !xattr && !name->len;
+	if (!xattr)
+		return false;
 	// Not beyond its page, if it is shorter than ours.
-	if (((u64)xattr & (PAGE_SIZE - 1)) + name->len >= PAGE_SIZE)
-		return mem_strlen(xattr, name->len) == name->len &&
-		       same_bytes(xattr, name->at, name->len);
-	return mem_page_readable(xattr) && same_bytes(xattr, name->at, name->len + 1);
+	if (((u64)xattr & (PAGE_SIZE - 1)) + p->name_len >= PAGE_SIZE)
+		return mem_strlen(xattr, p->name_len) == p->name_len &&
+		       same_bytes(xattr, p->name, p->name_len);
+	return mem_page_readable(xattr) && same_bytes(xattr, p->name, p->name_len + 1);
 }
 
-bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
-		       const struct pattern_name *name)
+bool attr_call_matches(const struct attr_call *call, const struct attr_pattern *p)
 {
-	return p->nr == call->nr && !(call->has_flags && call->flags & ~p->flags_allowed) &&
-	       !(call->mask & ~p->mask_within) && names(call->xattr, name);
+	return !(call->flags & p->flags_refused) && !(call->mask & p->mask_refused) &&
+	       (p->name_len ? names(call->xattr, p) : !call->xattr);
 }
 
 static enum cosy_decline answer_stat(const struct attr_call *call, const struct record *rec)
@@ -241,16 +246,16 @@ static enum cosy_decline answer_statx(const struct attr_call *call, const struct
  * Only that there is none can be said, and only of the two name spaces whose
  * missing attributes are ENODATA for everyone who may search the directory.
  */
-static enum cosy_decline answer_xattr(const struct pattern_name *name, const struct record *rec,
+static enum cosy_decline answer_xattr(const struct attr_pattern *p, const struct record *rec,
 				      long *ret)
 {
 	const struct cosy_bpf_child *c = rec->child;
 
 	if (!(c->flags & COSY_BPF_XATTR_NONE))
 		return COSY_DECLINE_RECORD;
-	if (name->acl && (S_ISLNK(c->mode) || !(rec->results->sb_flags & COSY_BPF_SB_ACL)))
+	if (p->acl && (S_ISLNK(c->mode) || !(rec->results->sb_flags & COSY_BPF_SB_ACL)))
 		return COSY_DECLINE_RECORD;
-	if (!name->acl && !name->security)
+	if (!p->acl && !p->security)
 		return COSY_DECLINE_RECORD;
 	*ret = -ENODATA;
 	return COSY_DECLINES;
@@ -270,7 +275,7 @@ static bool atime_moved(const struct record *rec)
 	       (kind == TOUCH_FILE && was_read(rec->results->st_dev, c->ino));
 }
 
-enum cosy_decline answer(const struct attr_call *call, const struct pattern_name *name,
+enum cosy_decline answer(const struct attr_call *call, const struct attr_pattern *p,
 			 const struct record *rec, long *ret)
 {
 	const struct cosy_bpf_child *c = rec->child;
@@ -282,7 +287,7 @@ enum cosy_decline answer(const struct attr_call *call, const struct pattern_name
 	if (written(rec->results->st_dev, c->ino))
 		return COSY_DECLINE_WRITTEN;
 	if (call->xattr)
-		return answer_xattr(name, rec, ret);
+		return answer_xattr(p, rec, ret);
 	if (atime_moved(rec))
 		return COSY_DECLINE_WRITTEN;
 	if (call->nr == __NR_statx)

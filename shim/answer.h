@@ -12,22 +12,22 @@
 struct attr_call {
 	const struct regs *regs; /* as it came */
 	u32 nr;
+	u32 layout; /* of its arguments: below ATTR_LAYOUTS, one for each number */
 	int dirfd; /* AT_FDCWD if the call has none */
-	const char *path;
 	u32 flags; /* AT_*, as said or as the call implies */
 	u32 mask; /* statx */
+	const char *path;
 	void *out;
-	u64 size; /* xattr: of the buffer */
 	const char *xattr; /* NULL: the call names none */
-	bool has_flags;
-	u8 layout; /* of its arguments: below ATTR_LAYOUTS */
 };
 
-/* The attribute that a pattern names, looked at once. */
-struct pattern_name {
-	const char *at;
-	u32 len;
+/* A pattern of the image as calls of its layout are compared with it. */
+struct attr_pattern {
+	u32 flags_refused, mask_refused;
+	const char *name; /* of the attribute */
+	u32 name_len; /* 0: none */
 	bool acl, security; /* which of the name spaces that can be answered from */
+	u8 kind; /* what a record answers by it: calls of one kind count together */
 };
 
 HIDDEN bool names_xattr(u32 nr);
@@ -38,20 +38,25 @@ HIDDEN bool attr_call_expected(u32 nr);
 HIDDEN u8 attr_call_layout(u32 nr);
 /* Of an expected number. No string is looked at yet. */
 HIDDEN void attr_call_take(const struct regs *r, struct attr_call *to);
-HIDDEN void pattern_name_take(struct pattern_name *to, const char *name);
+/* Of an expected number, and its name in the image. */
+HIDDEN void attr_pattern_take(struct attr_pattern *to, const struct cosy_pattern *p,
+			      const char *name);
+/* A call goes to the kernel. */
+HIDDEN void attr_call_note(u32 nr);
 /*
  * Does this program ask for extended attributes, or by statx? Most do neither, and what an
- * executor need not find out is saved. Until many calls came it may yet ask for the former.
+ * executor need not find out is saved. Until the kernel was asked often it may yet ask for the
+ * former.
  */
 HIDDEN bool asks_xattrs(void);
 HIDDEN bool asks_statx(void);
-HIDDEN bool attr_call_matches(const struct attr_call *call, const struct cosy_pattern *p,
-			      const struct pattern_name *name);
+/* Of the pattern's layout. */
+HIDDEN bool attr_call_matches(const struct attr_call *call, const struct attr_pattern *p);
 /*
- * Fill the caller's buffer, for a call that matched a pattern with this name. COSY_DECLINES:
- * done, *ret is what the kernel would return.
+ * Fill the caller's buffer, for a call that matched this pattern. COSY_DECLINES: done, *ret is what
+ * the kernel would return.
  */
-HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct pattern_name *name,
+HIDDEN enum cosy_decline answer(const struct attr_call *call, const struct attr_pattern *p,
 				const struct record *rec, long *ret);
 /* The kernel answered a call: the st_mode that it said, or 0 if it says none. */
 HIDDEN u32 answer_mode(const struct regs *r);

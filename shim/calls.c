@@ -10,6 +10,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "leaf.h"
 #include "mem.h"
 #include "opened.h"
 
@@ -346,6 +347,9 @@ long call_by_action(struct regs *r)
 		return signal_action(r);
 	case ACTION_EXEC:
 		return follow_exec(r);
+	case ACTION_EXIT:
+		leaf_exit();
+		break;
 	case ACTION_PASS:
 	case ACTION_LOOK:
 	case ACTION_CLONE:

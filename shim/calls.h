@@ -28,6 +28,7 @@ enum action {
 	ACTION_PRCTL,
 	ACTION_SIGACTION,
 	ACTION_EXEC,
+	ACTION_EXIT, /* the process ends: no news, but the last moment to note anything */
 	ACTION_CLONE, /* cosy_hook_before */
 	ACTION_LOOK, /* to the kernel; the reference executor wants to see it */
 };

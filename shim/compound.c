@@ -11,13 +11,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "answer.h"
 #include "executor.h"
 #include "fence.h"
 #include "firing.h"
-#include "leaf.h"
 #include "opened.h"
 #include "reference.h"
+#include "serve.h"
 #include "sites.h"
 #include "syscall_table.h"
 
@@ -28,95 +27,18 @@
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
-#define FRUITLESS_REFUSED 7 // what a call counts more where a run would not pay
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
-// What a record has answered: two bits count the first kind, the others are one bit each.
-#define SERVED_SHIFT 24
-#define SERVED_FIRST (3u << SERVED_SHIFT)
-#define SERVED_ALL (0xffu << SERVED_SHIFT)
-#define SERVED_KINDS 7
-#define MOST_TIMES 3
 #define SAMPLE_EVERY 16 // firings
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
 struct image profile AT_START;
-// Each compound: how it fares, and what it serves and what triggers it, by its patterns.
-static struct work {
-	struct account account;
-	u8 times; // that the body asks for the attributes of an entry
-	struct serve {
-		struct pattern_name name;
-		u8 kind;
-	} serves[COSY_MAX_PATTERNS];
-	struct pattern_name triggers[COSY_MAX_PATTERNS];
-	// By the call's layout: which of them may match, a bit each.
-	u32 serving[ATTR_LAYOUTS], triggering[ATTR_LAYOUTS];
-} works[COSY_MAX_COMPOUNDS];
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
-static u32 fruitless; // calls in a row that a compound could have answered, and did not
-static u64 asked_epoch; // of the last call that could trigger, answered or not
+static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
-
-// Calls that one record answers in the same way count as one kind.
-static bool serve_kinds(u32 ci, const struct cosy_compound *c)
-{
-	u8 next = 1;
-
-	for (u32 i = 0; i < c->n_serve; i++) {
-		const struct cosy_pattern *p = &profile.patterns[c->first_serve + i];
-		u8 kind = p->string ? next : 0;
-
-		pattern_name_take(&works[ci].serves[i].name, profile.strings + p->string);
-		works[ci].serving[attr_call_layout(p->nr)] |= 1u << i;
-		for (u32 k = 0; p->string && k < i; k++) {
-			const struct cosy_pattern *q = &profile.patterns[c->first_serve + k];
-
-			if (q->string &&
-			    str_equal(profile.strings + p->string, profile.strings + q->string))
-				kind = works[ci].serves[k].kind;
-		}
-		if (kind == next && p->string)
-			next++;
-		if (kind >= SERVED_KINDS)
-			return false;
-		works[ci].serves[i].kind = kind;
-	}
-	return true;
-}
-
-static void take_triggers(u32 ci, const struct cosy_compound *c)
-{
-	for (u32 i = 0; i < c->n_triggers; i++) {
-		const struct cosy_pattern *p = &profile.patterns[c->first_trigger + i];
-
-		pattern_name_take(&works[ci].triggers[i], profile.strings + p->string);
-		works[ci].triggering[attr_call_layout(p->nr)] |= 1u << i;
-	}
-}
-
-/*
- * Each call of the body is answered once: where the traced programs asked
- * twice, the body holds the call twice.
- */
-static u32 times_asked(const struct cosy_compound *c)
-{
-	u32 most = 1;
-
-	for (u32 i = 0; i < c->n_ops; i++) {
-		const struct cosy_op *op = &profile.ops[c->first_op + i];
-		u32 n = 0;
-
-		for (u32 k = 0; k < c->n_ops; k++)
-			n += profile.ops[c->first_op + k].nr == op->nr;
-		if (!names_xattr(op->nr) && n > most)
-			most = n;
-	}
-	return most < MOST_TIMES ? most : MOST_TIMES;
-}
 
 static bool expect(u32 first, u32 n)
 {
@@ -140,13 +62,10 @@ u32 compounds_start(void)
 
 		if (!(cosy_config.executors & (COSY_EXECUTOR_BPF | COSY_EXECUTOR_MODULE)) ||
 		    !bpf_can_run(&profile, c) || !expect(c->first_trigger, c->n_triggers) ||
-		    !expect(c->first_serve, c->n_serve) || !serve_kinds(i, c)) {
+		    !expect(c->first_serve, c->n_serve) || !work_take(i, c)) {
 			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
 			continue;
 		}
-		take_triggers(i, c);
-		account_open(&works[i].account);
-		works[i].times = (u8)times_asked(c);
 		n++;
 	}
 	if (!n)
@@ -157,23 +76,6 @@ u32 compounds_start(void)
 bool compounds_want(u32 nr)
 {
 	return attr_call_expected(nr);
-}
-
-// --- answering -------------------------------------------------------------
-
-// How the compound answers this call; NULL: not at all.
-static const struct serve *serve_of(u32 ci, const struct attr_call *call)
-{
-	const struct cosy_compound *c = &profile.compounds[ci];
-
-	for (u32 left = works[ci].serving[call->layout]; left; left &= left - 1) {
-		u32 i = (u32)__builtin_ctz(left);
-
-		if (attr_call_matches(call, &profile.patterns[c->first_serve + i],
-				      &works[ci].serves[i].name))
-			return &works[ci].serves[i];
-	}
-	return NULL;
 }
 
 // Results that hold for calls that come this way.
@@ -193,93 +95,13 @@ static bool is_told(const struct child *child)
 	return results_find(child->dir->results, &child->name, &rec) == COSY_DECLINES;
 }
 
-static bool used_up(const struct record *rec, int kind)
-{
-	if (kind)
-		return *rec->served & 2u << (SERVED_SHIFT + kind);
-	return (*rec->served & SERVED_FIRST) >> SERVED_SHIFT >= works[rec->results->compound].times;
-}
-
-static void use(const struct record *rec, int kind)
-{
-	if (kind)
-		*rec->served |= 2u << (SERVED_SHIFT + kind);
-	else if ((*rec->served & SERVED_FIRST) < SERVED_FIRST)
-		*rec->served += 1u << SERVED_SHIFT;
-}
-
-static bool serve(const struct attr_call *call, const struct child *child, long *ret)
-{
-	const struct dir_slot *d = child->dir;
-	const struct serve *how;
-	enum cosy_decline why;
-	struct record rec;
-	bool first;
-
-	if (!results_of(d->results) || !(child->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
-		return false;
-	why = results_find(d->results, &child->name, &rec);
-	if (why != COSY_DECLINES) {
-		stats_decline(why);
-		// The end of a large directory, read slowly: no sign that nothing helps here.
-		if (why == COSY_DECLINE_AGE && fruitless)
-			fruitless--;
-		return false;
-	}
-	how = serve_of(rec.results->compound, call);
-	if (!how)
-		return false;
-	if (used_up(&rec, how->kind) && fence_on(FENCE_SERVED_ONCE)) {
-		stats_decline(COSY_DECLINE_USED);
-		account_take_back(&works[rec.results->compound].account);
-		return false;
-	}
-	why = answer(call, &how->name, &rec, ret);
-	if (why != COSY_DECLINES) {
-		stats_decline(why);
-		return false;
-	}
-	// A signal handler or another thread may have ended the epoch meanwhile.
-	if (rec.results->start.epoch != epoch_now())
-		return false;
-	fruitless = 0;
-	asked_epoch = rec.results->start.epoch;
-	first = !(*rec.served & SERVED_ALL);
-	if (first) {
-		child->dir->asked++;
-		results_asked(rec.results);
-	}
-	use(&rec, how->kind);
-	account_answer(&works[rec.results->compound].account);
-	leaf_answered();
-	if (unlikely(cosy_stats)) {
-		stats_add(compound[rec.results->compound % COSY_STATS_COMPOUNDS].served, 1);
-		sites_served(call->regs, rec.results->site, first);
-	}
-	return true;
-}
-
 // --- when to fire ---------------------------------------------------------
-
-static bool triggers(u32 ci, const struct attr_call *call)
-{
-	const struct cosy_compound *c = &profile.compounds[ci];
-
-	for (u32 left = works[ci].triggering[call->layout]; left; left &= left - 1) {
-		u32 i = (u32)__builtin_ctz(left);
-
-		if (attr_call_matches(call, &profile.patterns[c->first_trigger + i],
-				      &works[ci].triggers[i]))
-			return true;
-	}
-	return false;
-}
 
 // The first compound that this call may trigger; -1: none.
 static int triggered(const struct attr_call *call)
 {
 	for (u32 i = 0; i < profile.head->n_compounds; i++)
-		if (works[i].account.usable && triggers(i, call))
+		if (works[i].account.usable && work_triggers(&works[i], call))
 			return (int)i;
 	return -1;
 }
@@ -328,18 +150,14 @@ static s64 left(const struct dir_slot *d)
 
 /*
  * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
- * no use for answers to the next ones. A run that would cost more than it saves says more
- * than a call that nothing answered.
+ * no use for answers to the next ones.
  */
 static bool pays(u32 ci, const struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
 
-	if (asked_epoch != epoch_now() || !account_expects(a, d->entries - DOTS, left(d))) {
-		fruitless += FRUITLESS_REFUSED;
-		return false;
-	}
-	return !losing(a) && !sampled(&profile.compounds[ci], d);
+	return asked_epoch == epoch_now() && account_expects(a, d->entries - DOTS, left(d)) &&
+	       !losing(a) && !sampled(&profile.compounds[ci], d);
 }
 
 static bool due(u32 ci, const struct child *child)
@@ -412,6 +230,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	bool told;
 
 	ticks = rdtsc() - tsc;
+	attr_call_note(call->nr);
 	unanswered();
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
@@ -440,6 +259,7 @@ static long watch(struct regs *r)
 	struct child child;
 	int ci;
 
+	attr_call_note((u32)r->nr);
 	unanswered();
 	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)))
 		return ret;
@@ -468,12 +288,17 @@ static void count_firing(const struct attr_call *call, const struct dir_slot *d)
 // True: *ret is the answer. Else the kernel must be asked, about *child if *ci >= 0.
 static bool answered(const struct attr_call *call, struct child *child, int *ci, long *ret)
 {
+	struct dir_slot *near;
+	const char *name;
 	u32 runs;
 
+	opened_settle();
+	near = dir_near(call->dirfd, call->path, &name);
+	if (near && serve(call, near, name, ret))
+		return true;
 	if (!dir_child(call->dirfd, call->path, child))
 		return false;
-	opened_settle();
-	if (serve(call, child, ret))
+	if (child->dir != near && serve(call, child->dir, child->at, ret))
 		return true;
 	*ci = triggered(call);
 	if (*ci < 0 || !due((u32)*ci, child))
@@ -482,7 +307,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	fire((u32)*ci, &works[*ci].account, child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
-	return serve(call, child, ret);
+	return serve(call, child->dir, child->at, ret);
 }
 
 /*
@@ -498,7 +323,6 @@ static long ask_about_descriptor(struct regs *r)
 {
 	long ret = sys_regs(r);
 
-	unanswered();
 	// The kernel read the path, if there is one, and wrote the answer: both are there.
 	if (!ret && armed && (!r->a[1] || !*(const char *)r->a[1]))
 		opened_told((u32)r->a[0], (const struct stat *)r->a[2]);
@@ -535,7 +359,6 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 {
 	size_t len = strlen(path);
 	struct child child;
-	struct record rec;
 
 	if (!ground_ours())
 		return;
@@ -545,20 +368,8 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 			epoch_end(FENCE_OPEN_FILE);
 		return;
 	}
-	if (armed && dir_child(dirfd, path, &child) && has_results(&child) &&
-	    results_find(child.dir->results, &child.name, &rec) == COSY_DECLINES) {
-		if (S_ISDIR(rec.child->mode))
-			directory = true;
-		else {
-			// Opening it pays for the cold memory that the answer had saved.
-			if (*rec.served & SERVED_ALL)
-				account_take_back(&works[rec.results->compound].account);
-			// What is asked from now on is about a file that was open meanwhile: has
-			// it changed while it was read?
-			if (fence_on(FENCE_OPEN_FILE))
-				*rec.served |= SERVED_ALL;
-		}
-	}
+	if (armed && dir_child(dirfd, path, &child) && has_results(&child) && serve_opened(&child))
+		directory = true;
 	if (directory) {
 		exec_directory();
 		dir_opened(dirfd, path, len, fd, epoch, tsc);

@@ -19,6 +19,15 @@ static struct dir_slot slots[SLOTS];
 // younger), and the length and last bytes of its path (0: none).
 static u64 used[SLOTS], path_keys[SLOTS];
 static u64 clock;
+static const struct dir_slot *latest;
+
+static void note_use(const struct dir_slot *d)
+{
+	if (d == latest)
+		return;
+	latest = d;
+	used[d - slots] = ++clock;
+}
 
 // Binding of a descriptor: generation << 8 | slot + 1; CLOSED: none.
 static u64 bound[FDS];
@@ -166,7 +175,8 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 	d->fd = fd;
 	d->open_epoch = epoch;
 	d->open_tsc = tsc;
-	used[d - slots] = ++clock;
+	latest = NULL;
+	note_use(d);
 	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
 			 __ATOMIC_RELAXED);
 	return d;
@@ -211,18 +221,41 @@ static size_t name_in_last(const char *path)
 		       0;
 }
 
-// The directory of a path, and the name in it; NULL: none that we know.
-static struct dir_slot *dir_of_path(const char *path, struct name *name)
+struct dir_slot *dir_near(int dirfd, const char *path, const char **name)
+{
+	struct dir_slot *d;
+	size_t at = 0;
+
+	if (dirfd != AT_FDCWD) {
+		d = dir_of_fd((u32)dirfd);
+	} else {
+		at = mem_page_readable(path) ? name_in_last(path) : 0;
+		d = at ? &slots[last] : NULL;
+	}
+	*name = path + at;
+	if (d)
+		note_use(d);
+	return d;
+}
+
+static bool take_entry(struct child *to, const char *name)
+{
+	to->at = name;
+	return name_take(&to->name, name) && name_is_entry(&to->name);
+}
+
+// The directory of a path, if we know it, and the name in it.
+static struct dir_slot *dir_of_path(const char *path, struct child *to)
 {
 	size_t at = name_in_last(path);
 	long len;
 
-	if (at && name_take(name, path + at))
+	if (at && take_entry(to, path + at))
 		return &slots[last];
 	len = mem_strlen(path, MAX_PATH_LEN);
 	for (at = len < 0 ? 0 : (size_t)len; at && path[at - 1] != '/';)
 		at--;
-	if (len < 0 || !name_take(name, path + at))
+	if (len < 0 || !take_entry(to, path + at))
 		return NULL;
 	while (at > 1 && path[at - 1] == '/')
 		at--;
@@ -231,23 +264,20 @@ static struct dir_slot *dir_of_path(const char *path, struct name *name)
 
 bool dir_child(int dirfd, const char *path, struct child *to)
 {
-	struct dir_slot *d;
-
 	if (!mem_page_readable(path))
 		return false;
 	if (dirfd == AT_FDCWD || path[0] == '/') {
 		to->dirfd = AT_FDCWD;
-		d = dir_of_path(path, &to->name);
+		to->dir = dir_of_path(path, to);
 	} else {
 		to->dirfd = dirfd;
-		d = dir_of_fd((u32)dirfd);
-		if (d && !name_take(&to->name, path))
-			d = NULL;
+		to->dir = dir_of_fd((u32)dirfd);
+		if (to->dir && !take_entry(to, path))
+			to->dir = NULL;
 	}
-	if (!d)
+	if (!to->dir)
 		return false;
-	used[d - slots] = ++clock;
-	to->dir = d;
+	note_use(to->dir);
 	return true;
 }
 

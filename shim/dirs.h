@@ -37,6 +37,7 @@ struct dir_slot {
 /* The child that a call names. */
 struct child {
 	struct dir_slot *dir;
+	const char *at; /* the program's name of it */
 	struct name name;
 	int dirfd; /* descriptor that the call went by; AT_FDCWD: by path */
 };
@@ -62,6 +63,11 @@ HIDDEN void dir_duplicated(u64 from, u64 to);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
 /* Which slot it is. */
 HIDDEN u32 dir_number(const struct dir_slot *d);
+/*
+ * The directory that (dirfd, path) is about, most likely, and where the path goes on from there:
+ * with the name of a child, unless there are slashes. NULL: dir_child() may know better.
+ */
+HIDDEN struct dir_slot *dir_near(int dirfd, const char *path, const char **name);
 /* What (dirfd, path) names, if it can be read and is a child of a known directory. */
 HIDDEN bool dir_child(int dirfd, const char *path, struct child *to);
 /* Lock-free: the working directory or the root changed: paths mean something else. */

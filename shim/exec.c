@@ -64,13 +64,11 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_clone3] = ACTION_CLONE,
 	[__NR_fork] = ACTION_SYNC,
 	[__NR_vfork] = ACTION_CLONE,
+	[__NR_exit_group] = ACTION_EXIT,
 };
 
-// Whatever the class: the process ends, or its parent is elsewhere.
-static bool never_news(u32 nr)
-{
-	return nr == __NR_exit || nr == __NR_exit_group || nr == __NR_rt_sigreturn;
-}
+// No news, whatever their class: the thread ends, or its parent is elsewhere.
+static const u16 passed[] = { __NR_exit, __NR_rt_sigreturn };
 
 // The most frequent calls of all are watched only while results can exist.
 static const struct {
@@ -162,12 +160,6 @@ static void fall_asleep(void)
 	cosy_actions[__NR_openat] = ACTION_OPEN;
 }
 
-static bool opens_file(const struct regs *r)
-{
-	return (r->nr == __NR_openat && !(r->a[2] & O_DIRECTORY)) ||
-	       (r->nr == __NR_open && !(r->a[1] & O_DIRECTORY));
-}
-
 void exec_directory(void)
 {
 	if (likely(!asleep))
@@ -203,13 +195,12 @@ void exec_disarm(int native_reason)
 
 static long exec_hook(struct regs *r)
 {
-	if (asleep && opens_file(r))
-		return sys_regs(r);
-	// The most frequent where there is something to gain.
-	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR && !reference_wants(r->nr))
+	if (unlikely(reference_wants(r->nr)))
+		return reference_call(r, call_by_action);
+	// Ahead of the rest: the calls that are answered.
+	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR)
 		return compound_call(r);
-	return unlikely(reference_wants(r->nr)) ? reference_call(r, call_by_action) :
-						  call_by_action(r);
+	return call_by_action(r);
 }
 
 /*
@@ -233,42 +224,43 @@ static void exec_before(struct regs *r)
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
 		watch_descriptors(true);
-		if (!(flags & CLONE_VFORK))
+		if (!(flags & CLONE_VFORK)) {
+			ground_share();
 			reference_stop();
+		}
 		watch_reads();
 	}
 }
 
 static u8 action_of_class(u8 class)
 {
-	switch (class) {
-	case COSY_CLASS_PURE:
-	case COSY_CLASS_POSITIONAL:
-		return ACTION_PASS;
-	case COSY_CLASS_MUTATING:
-		return ACTION_MUTATE;
-	case COSY_CLASS_SYNC:
-		return ACTION_SYNC;
-	}
-	return ACTION_BOTH; // process, and what nobody knows
+	// Of a process, and what nobody knows: both.
+	static const u8 actions[] = {
+		[COSY_CLASS_PURE] = ACTION_PASS,       [COSY_CLASS_POSITIONAL] = ACTION_PASS,
+		[COSY_CLASS_MUTATING] = ACTION_MUTATE, [COSY_CLASS_SYNC] = ACTION_SYNC,
+		[COSY_CLASS_PROCESS] = ACTION_BOTH,    [COSY_CLASS_UNKNOWN] = ACTION_BOTH,
+	};
+
+	return actions[class];
 }
 
 void exec_start(void)
 {
 	if (!compounds_start() || !results_start() || !fence_start())
 		return;
-	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
-		u8 action = special[nr];
-
-		if (!action && !never_news(nr))
-			action = action_of_class(cosy_syscalls[nr].cls);
-		if (compounds_want(nr))
-			action = ACTION_ATTR;
-		cosy_actions[nr] = action != ACTION_PASS ? action : pass_action(nr);
-	}
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		cosy_actions[nr] = special[nr] ? special[nr] :
+						 action_of_class(cosy_syscalls[nr].cls);
+	for (u32 i = 0; i < ARRAY_SIZE(passed); i++)
+		cosy_actions[passed[i]] = ACTION_PASS;
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
-		if (!compounds_want(when_armed[i].nr))
-			cosy_actions[when_armed[i].nr] = pass_action(when_armed[i].nr);
+		cosy_actions[when_armed[i].nr] = ACTION_PASS;
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
+		if (compounds_want(nr))
+			cosy_actions[nr] = ACTION_ATTR;
+		else if (cosy_actions[nr] == ACTION_PASS)
+			cosy_actions[nr] = pass_action(nr);
+	}
 	fall_asleep();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");

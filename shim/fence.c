@@ -15,12 +15,13 @@ u64 touches[TOUCHES];
 bool armed;
 
 static int owner; // process id
+static bool shared; // by threads, now or once
 static bool lent; // a vfork happened: another process may run on our memory
 
 static struct inode_key {
 	u64 dev, ino;
 } written_set[WRITTEN], mapped_set[WRITTEN];
-static u32 n_written, n_mapped;
+u32 n_written, n_mapped;
 
 // A Bloom filter of one hash (B. H. Bloom, CACM 13(7), 1970) of the files that were read.
 static u64 read_filter[READ_BITS / 64];
@@ -131,7 +132,7 @@ static bool set_add(struct inode_key *set, u32 *counter, u64 dev, u64 ino)
 	return true;
 }
 
-bool written(u64 dev, u64 ino)
+bool written_search(u64 dev, u64 ino)
 {
 	return in_set(written_set, &n_written, dev, ino) || in_set(mapped_set, &n_mapped, dev, ino);
 }
@@ -193,8 +194,16 @@ bool ground_trylock(void)
 
 	if (unlikely(!ground->alive))
 		child_reset();
-	return __atomic_compare_exchange_n(&ground->lock, &free, 1, false, __ATOMIC_ACQUIRE,
-					   __ATOMIC_RELAXED);
+	if (unlikely(shared))
+		return __atomic_compare_exchange_n(&ground->lock, &free, 1, false, __ATOMIC_ACQUIRE,
+						   __ATOMIC_RELAXED);
+	// One instruction, for signal handlers; no other processor is in question. With a lock
+	// prefix it waits until all that the last answer wrote has left this one: 20 ns.
+	__asm__ volatile("cmpxchgl %2, %1"
+			 : "+a"(free), "+m"(ground->lock)
+			 : "r"(1)
+			 : "cc", "memory");
+	return !free;
 }
 
 void ground_unlock(void)
@@ -207,6 +216,11 @@ bool ground_ours(void)
 	if (unlikely(!ground->alive))
 		child_reset();
 	return likely(!lent) || sys(__NR_getpid) == owner;
+}
+
+void ground_share(void)
+{
+	shared = true;
 }
 
 void ground_lend(void)

@@ -111,7 +111,15 @@ static inline bool mutation_in_flight(void)
 
 /* A regular file was written, or is mapped for writing. dev as in st_dev. */
 HIDDEN void written_add(u64 dev, u64 ino);
-HIDDEN bool written(u64 dev, u64 ino);
+/* How many are known; may be above what the sets hold. */
+extern HIDDEN u32 n_written, n_mapped;
+HIDDEN bool written_search(u64 dev, u64 ino);
+static inline bool written(u64 dev, u64 ino)
+{
+	return unlikely(__atomic_load_n(&n_written, __ATOMIC_ACQUIRE) ||
+			__atomic_load_n(&n_mapped, __ATOMIC_ACQUIRE)) &&
+	       written_search(dev, ino);
+}
 /* Mapped for writing, perhaps: like written, for good. False: too many of them. */
 HIDDEN bool mapped_add(u64 dev, u64 ino);
 
@@ -123,6 +131,8 @@ HIDDEN bool ground_trylock(void);
 HIDDEN void ground_unlock(void);
 /* May this process bind descriptors and handlers? Not a vfork child: it shares our memory. */
 HIDDEN bool ground_ours(void);
+/* A thread is about to be made. */
+HIDDEN void ground_share(void);
 /* A vfork is about to happen: from now on ground_ours() asks the kernel. */
 HIDDEN void ground_lend(void);
 

@@ -145,7 +145,7 @@ static void run_all(const struct firing *f)
 		skip = run->seen;
 	if (to) {
 		account_told(f->account, to->records);
-		results_close(to);
+		results_close(to, f->dir->asked);
 	}
 }
 

@@ -5,70 +5,15 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-#define MAGIC 0x316661656c79736ful // another value: another layout
-#define SLOTS 1024u // a power of two
-#define TRIES 4u
-#define RUNS_KNOWN 8 // without a gain, before a program is left alone
-#define TRY_AGAIN 32 // one exec in so many
-#define RUNS_PER_GAIN 64 // a gain is remembered for so many runs
 #define LATE_RUNS 200
-#define ANSWERS_GAIN 16
+// A start of the shim takes as long as the kernel does for some 250 answers.
+#define ANSWERS_GAIN 256
+// Of processor time: a hundredth of it is more than a start.
+#define LONG_NS (50u * 1000 * 1000)
 
-struct slot {
-	u64 key;
-	u16 runs, gains;
-	u16 skipped; // execs that left it alone
-	u8 execs;
-	u8 pad;
-};
-
-static struct table {
-	u64 magic;
-	u64 pad;
-	struct slot slots[SLOTS];
-} *table AT_START;
-
-static struct slot *ours AT_START;
+static struct leaf_table *table AT_START;
+static struct leaf_slot *ours AT_START;
 static u32 answers AT_START;
-
-// splitmix64's finalizer (G. Steele, D. Lea, C. Flood, OOPSLA 2014).
-static u64 mix(u64 x)
-{
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ul;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebul;
-	return x ^ x >> 31;
-}
-
-u64 leaf_key(const struct stat *st)
-{
-	u64 key = mix(st->st_dev) ^ st->st_ino;
-
-	key = mix(key) ^ (u64)st->st_size;
-	key = mix(key) ^ (u64)st->st_mtim.tv_sec;
-	return mix(mix(key) ^ (u64)st->st_mtim.tv_nsec) | 1;
-}
-
-// NULL: not known, and `add` is false or there is no room.
-static struct slot *slot_of(u64 key, bool add)
-{
-	struct slot *idle = NULL;
-
-	for (u32 i = 0; i < TRIES; i++) {
-		struct slot *s = &table->slots[((key >> 1) + i) & (SLOTS - 1)];
-		u64 is = __atomic_load_n(&s->key, __ATOMIC_RELAXED);
-
-		if (is == key)
-			return s;
-		if (!idle && !is)
-			idle = s;
-	}
-	if (!add)
-		return NULL;
-	if (!idle)
-		idle = &table->slots[(key >> 1) & (SLOTS - 1)];
-	*idle = (struct slot){ .key = key };
-	return idle;
-}
 
 // The user's own file in the user's own folder, of the right size; else there is no table.
 static bool map_table(void)
@@ -82,7 +27,7 @@ static bool map_table(void)
 	if (!cosy_config.cache)
 		return false;
 	text_add(&path, cosy_config.cache);
-	text_add(&path, "/leaves");
+	text_add(&path, "/" LEAF_FILE);
 	if (path.cut)
 		return false;
 	fd = (int)sys(__NR_openat, AT_FDCWD, path_buf, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -95,8 +40,7 @@ static bool map_table(void)
 	}
 	if (fd < 0)
 		return false;
-	if (sys_failed(sys(__NR_fstat, fd, &st)) || !S_ISREG(st.st_mode) || st.st_mode & 022 ||
-	    st.st_uid != (u32)sys(__NR_geteuid) || st.st_size != sizeof(*table))
+	if (sys_failed(sys(__NR_fstat, fd, &st)) || !leaf_file_valid(&st, (u32)sys(__NR_geteuid)))
 		at = (void *)-1;
 	else
 		at = (void *)sys(__NR_mmap, 0, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -110,19 +54,25 @@ static bool map_table(void)
 
 void leaf_start(void)
 {
+	struct leaf_slot *idle;
 	struct stat st;
 
 	if (sys_failed(sys(__NR_stat, "/proc/self/exe", &st)) || !map_table())
 		return;
-	if (table->magic != MAGIC) {
+	if (table->magic != LEAF_MAGIC) {
 		memset(table->slots, 0, sizeof(table->slots));
-		table->magic = MAGIC;
+		table->magic = LEAF_MAGIC;
 	}
-	ours = slot_of(leaf_key(&st), true);
+	ours = leaf_find(table, leaf_key(&st), &idle);
+	if (!ours) {
+		ours = idle;
+		*ours = (struct leaf_slot){ .key = leaf_key(&st) };
+	}
 	ours->skipped = 0;
 	if (++ours->runs > LATE_RUNS) {
 		ours->runs /= 2;
 		ours->gains /= 2;
+		ours->longs /= 2;
 	}
 }
 
@@ -133,6 +83,12 @@ void leaf_answered(void)
 	ours->gains++;
 }
 
+void leaf_exit(void)
+{
+	if (ours && now_ns(2 /* CLOCK_PROCESS_CPUTIME_ID */) > LONG_NS && ours->longs < 255)
+		ours->longs++;
+}
+
 void leaf_execs(void)
 {
 	if (ours && !ours->execs)
@@ -141,9 +97,5 @@ void leaf_execs(void)
 
 bool leaf_pointless(u64 key)
 {
-	struct slot *s = table ? slot_of(key, false) : NULL;
-
-	if (!s || s->execs || s->runs < RUNS_KNOWN || s->gains * RUNS_PER_GAIN > s->runs)
-		return false;
-	return ++s->skipped % TRY_AGAIN != 0;
+	return table && leaf_table_pointless(table, key, false);
 }

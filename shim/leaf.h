@@ -10,16 +10,15 @@
 #ifndef COSY_LEAF_H
 #define COSY_LEAF_H
 
-#include <sys/stat.h>
-
+#include "leaf_table.h"
 #include "shim.h"
 
-/* What a program's file is known by; changes when the file does. */
-HIDDEN u64 leaf_key(const struct stat *st);
 /* This process is a run of its program. */
 HIDDEN void leaf_start(void);
-/* A call was answered; several of them are a gain. */
+/* A call was answered; hundreds of them are a gain. */
 HIDDEN void leaf_answered(void);
+/* The process ends. */
+HIDDEN void leaf_exit(void);
 /* This program starts others. */
 HIDDEN void leaf_execs(void);
 /* Would the shim be for nothing there, as far as is known? */

@@ -2,11 +2,12 @@
 /*
  * The name of a directory's entry as the shim compares it: whole words, padded
  * with NULs, as executors pad the names of their records. One pass over the
- * program's string checks, copies and hashes it.
+ * program's string copies and hashes it.
  */
 #ifndef COSY_NAME_H
 #define COSY_NAME_H
 
+#include "mem.h"
 #include "sys.h"
 
 #define NAME_WORDS 32u /* the longest name of Linux, and its NUL */
@@ -50,7 +51,16 @@ static inline bool name_equal(const u64 *a, const u64 *b, u32 len)
 	return true;
 }
 
-/* False: the string cannot be read, has a slash, or is empty, ".", ".." or longer than names are. */
+/* Is the string at s this name? False, too, where it cannot be told at once. */
+static inline bool name_is(const struct name *name, const char *s)
+{
+	return ((u64)s & (PAGE_SIZE - 1)) + name->len < PAGE_SIZE && mem_page_readable(s) &&
+	       same_bytes(s, name->words, name->len) && !s[name->len];
+}
+
+/* False: the string cannot be read, or is longer than names are. */
 HIDDEN bool name_take(struct name *to, const char *s);
+/* False: it has a slash, or is empty, "." or "..": no directory has such an entry. */
+HIDDEN bool name_is_entry(const struct name *name);
 
 #endif

@@ -6,19 +6,24 @@
 
 u32 opened_unknown;
 
-void opened_ask(void)
+// Of what was unknown so far; this is from now on.
+static void ask(u32 unknown)
 {
-	u32 fd = __atomic_exchange_n(&opened_unknown, 0, __ATOMIC_ACQ_REL);
+	u32 fd = __atomic_exchange_n(&opened_unknown, unknown, __ATOMIC_ACQ_REL);
 	u64 dev, ino;
 
 	if (fd && results_alive() && fd_kind(fd - 1, &dev, &ino) == FD_NEWS)
 		epoch_end(FENCE_OPEN_FIFO);
 }
 
+void opened_ask(void)
+{
+	ask(0);
+}
+
 void opened_later(u32 fd)
 {
-	opened_settle();
-	__atomic_store_n(&opened_unknown, fd + 1, __ATOMIC_RELEASE);
+	ask(fd + 1);
 }
 
 void opened_told(u32 fd, const struct stat *st)

@@ -195,24 +195,43 @@ struct results_ref results_open(const struct run_start *start, u16 compound, u32
 	return (struct results_ref){ .slot = (u32)(r - slots + 1), .generation = r->generation };
 }
 
-// The records of one page into the index. False: they are not where they should be.
-static bool index_page(struct results *r, u32 at, u32 end)
+// A copy of a record's name; its hash, of the same pass.
+static u32 copy_name(u64 *to, const u64 *from, u32 len)
 {
-	for (u32 size; at < end; at += size) {
-		const struct cosy_bpf_child *child = (const void *)(r->data + at);
+	u64 hash = 0;
+
+	for (u32 i = 0; i < name_words(len); i++) {
+		to[i] = from[i];
+		hash = name_mix(hash, to[i]);
+	}
+	return name_hash_of(hash);
+}
+
+/*
+ * Copies the records of a page, one by one: what the index leads to must stay ours, so nothing is
+ * read twice. False: they are not where they should be.
+ */
+static bool add_page(struct results *r, const u8 *page, u32 bytes)
+{
+	for (u32 at = 0, size; at < bytes; at += size) {
+		const struct cosy_bpf_child *from = (const void *)(page + at);
+		struct cosy_bpf_child *to = (void *)(r->data + r->used);
 		u32 *free, hash;
 
-		if (end - at < MIN_RECORD || !child->namelen || r->records >= r->most)
+		if (bytes - at < MIN_RECORD || r->room - r->used < MIN_RECORD ||
+		    r->records >= r->most)
 			return false;
-		size = (u32)sizeof(*child) + (child->namelen + 7u) / 8 * 8;
-		if (size > end - at)
+		*to = *from;
+		size = (u32)sizeof(*to) + name_words(to->namelen) * 8;
+		if (!to->namelen || size > bytes - at || size > r->room - r->used)
 			return false;
-		r->records++;
-		hash = name_hash(words_of(child), child->namelen);
-		free = place(r, words_of(child), child->namelen, hash);
+		hash = copy_name((u64 *)(to + 1), words_of(from), to->namelen);
+		free = place(r, words_of(to), to->namelen, hash);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
-			*free = (at / 8 + 1) | (hash & TAG);
+			*free = (r->used / 8 + 1) | (hash & TAG);
+		r->used += size;
+		r->records++;
 	}
 	return true;
 }
@@ -231,21 +250,17 @@ bool results_add(struct results *r)
 
 		if (!bytes)
 			continue;
-		if (bytes > COSY_BPF_PAGE || bytes % 8 || bytes > r->room - r->used)
-			return false;
-		memcpy(r->data + r->used, staging->pages[i].data, bytes);
-		// Before they are looked at: what the index leads to must stay ours.
-		r->used += bytes;
-		if (!index_page(r, r->used - bytes, r->used))
+		if (bytes > COSY_BPF_PAGE || bytes % 8 ||
+		    !add_page(r, staging->pages[i].data, bytes))
 			return false;
 	}
 	return true;
 }
 
-void results_close(struct results *r)
+void results_close(struct results *r, u32 asked)
 {
 	r->room = r->used;
-	r->fresh = r->records;
+	r->fresh = r->records > asked ? r->records - asked : 0;
 	if (waits(r))
 		waiting += r->fresh;
 	ring_head = (u32)(r->data + r->used - ring);
@@ -286,19 +301,24 @@ u32 results_waiting(void)
 	return waiting;
 }
 
+bool results_lookup(struct results *r, const struct name *name, struct record *to)
+{
+	u32 *at = place(r, name->words, name->len, name->hash);
+
+	if (!*at)
+		return false;
+	to->results = r;
+	to->child = child_at(r, *at);
+	to->served = at;
+	return true;
+}
+
 enum cosy_decline results_find(struct results_ref ref, const struct name *name, struct record *to)
 {
 	struct results *r = results_of(ref);
 	enum cosy_decline why = r ? results_fresh(r) : COSY_DECLINE_ABSENT;
-	u32 *at;
 
-	if (why != COSY_DECLINES)
-		return why;
-	at = place(r, name->words, name->len, name->hash);
-	if (!*at)
+	if (why == COSY_DECLINES && !results_lookup(r, name, to))
 		return COSY_DECLINE_ABSENT;
-	to->results = r;
-	to->child = child_at(r, *at);
-	to->served = at;
-	return COSY_DECLINES;
+	return why;
 }

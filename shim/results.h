@@ -67,7 +67,7 @@ HIDDEN struct results_ref results_open(const struct run_start *start, u16 compou
 /* A run is done: check every offset, keep a copy. False: nonsense, or full. */
 HIDDEN bool results_add(struct results *r);
 /* No more will come. */
-HIDDEN void results_close(struct results *r);
+HIDDEN void results_close(struct results *r, u32 asked);
 /* Others come in their place. */
 HIDDEN void results_give_up(struct results_ref ref);
 /* A record of these answers for the first time. */
@@ -76,7 +76,9 @@ HIDDEN void results_asked(struct results *r);
 HIDDEN u32 results_waiting(void);
 /* NULL: they made room for others. */
 HIDDEN struct results *results_of(struct results_ref ref);
-/* COSY_DECLINES: found. */
+/* Whatever their age. */
+HIDDEN bool results_lookup(struct results *r, const struct name *name, struct record *to);
+/* COSY_DECLINES: found, and it holds. */
 HIDDEN enum cosy_decline results_find(struct results_ref ref, const struct name *name,
 				      struct record *to);
 /* Is it still of this epoch and young enough? COSY_DECLINES: yes. */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "launcher.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,7 +130,7 @@ static int run_and_tell(struct plan *p)
 	plan_orders(p);
 	if (!p->native)
 		env = environment_with(p->places.library, p->orders) ?: environ;
-	status = run_wait(p->opt.command, env);
+	status = run_wait(p->program.path, p->opt.command, env);
 	setlocale(LC_NUMERIC, "");
 	if (p->opt.learn && !p->native)
 		trouble = learn_start(&p->places, p->trace);
@@ -150,6 +149,13 @@ static int run_and_tell(struct plan *p)
 	die_as(status);
 }
 
+/* Nothing but the command: whoever says more wants to see it done. */
+static bool usual(const struct options *opt)
+{
+	return !opt->stats && !opt->learn && !opt->explain && !opt->strict && !opt->profile &&
+	       !opt->max_age_ms && opt->executors == EXECUTORS_USUAL;
+}
+
 int main(int argc, char **argv)
 {
 	static struct plan p;
@@ -163,7 +169,9 @@ int main(int argc, char **argv)
 	program_inspect(&p.program);
 	places_find(&p.places);
 	p.native = p.program.native ?: library_trouble(p.places.library);
-	if (!p.opt.learn || p.opt.explain)
+	if (!p.native && usual(&p.opt) && leaf_asked_in_vain(&p.program, &p.places))
+		p.native = "it is short, and has gained nothing so far";
+	if (p.opt.explain || (!p.opt.learn && !p.native))
 		plan_execution(&p);
 	if (p.opt.explain) {
 		explain(&p.program, &p.places, &p.profile, p.native, p.executor);
@@ -175,6 +183,5 @@ int main(int argc, char **argv)
 		plan_orders(&p);
 	if (!p.native)
 		env = environment_with(p.places.library, p.orders) ?: environ;
-	execvpe(p.opt.command[0], p.opt.command, env);
-	return exec_failed(p.opt.command[0], errno);
+	return be_command(p.program.path, p.opt.command, env);
 }

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "cosy_image.h"
@@ -43,6 +44,7 @@ struct options {
 struct program {
 	char path[PATH_MAX];
 	char build_id[41]; /* in hex; empty: none */
+	struct stat file; /* its st_ino 0: not known */
 	const char *native; /* why it cannot run under the shim; NULL: it can */
 };
 
@@ -87,11 +89,17 @@ uint32_t profile_executors(const struct profile *p);
 bool executor_module(void);
 const char *executor_prepare(const struct places *places);
 
+/* leaf.c */
+/* It is short and has never gained anything. Now and then this is false, so that it is tried again. */
+bool leaf_asked_in_vain(const struct program *program, const struct places *places);
+
 /* environment.c */
 char **environment_with(const char *library, const char *orders);
 
 /* run.c */
-int run_wait(char **command, char **env);
+/* Become the program at `path`; else a line, and the exit code. */
+int be_command(const char *path, char **command, char **env);
+int run_wait(const char *path, char **command, char **env);
 int exec_failed(const char *name, int error);
 void die_as(int status) __attribute__((noreturn));
 

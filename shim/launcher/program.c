@@ -62,13 +62,11 @@ int program_find(const char *name, char path[PATH_MAX])
 	}
 }
 
-static bool privileged(int fd)
+static bool privileged(int fd, struct stat *st)
 {
-	struct stat st;
-
-	if (fstat(fd, &st))
+	if (fstat(fd, st))
 		return false;
-	return st.st_mode & (S_ISUID | S_ISGID) ||
+	return st->st_mode & (S_ISUID | S_ISGID) ||
 	       fgetxattr(fd, "security.capability", NULL, 0) > 0;
 }
 
@@ -154,6 +152,7 @@ void program_inspect(struct program *p)
 
 	p->native = NULL;
 	p->build_id[0] = 0;
+	p->file.st_ino = 0;
 	strcpy(path, p->path);
 	for (int level = 0; level < MAX_SCRIPTS; level++) {
 		union {
@@ -169,7 +168,7 @@ void program_inspect(struct program *p)
 		}
 		n = pread(fd, head.bytes, sizeof(head.bytes), 0);
 		if (n >= (ssize_t)sizeof(head.elf) && !memcmp(head.bytes, ELFMAG, SELFMAG)) {
-			if (privileged(fd))
+			if (privileged(fd, &p->file))
 				p->native =
 					"set-id or file capabilities: the loader refuses libraries";
 			else

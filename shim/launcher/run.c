@@ -26,10 +26,12 @@ int exec_failed(const char *name, int error)
 	return error == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
 }
 
-static void __attribute__((noreturn)) be_command(char **command, char **env)
+int be_command(const char *path, char **command, char **env)
 {
+	execve(path, command, env);
+	// Rarely: execvp(3) tries the shell, for a text, and the folders of PATH behind this one.
 	execvpe(command[0], command, env);
-	_exit(exec_failed(command[0], errno));
+	return exec_failed(command[0], errno);
 }
 
 /* Pass a signal on, unless the kernel gave it to the whole terminal group. */
@@ -46,8 +48,8 @@ static void stop_with(pid_t child)
 	kill(child, SIGCONT);
 }
 
-/* Runs the command; returns its wait status, or -1. */
-int run_wait(char **command, char **env)
+/* Runs the command, which is at `path`; returns its wait status, or -1. */
+int run_wait(const char *path, char **command, char **env)
 {
 	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
 	struct sigaction old_child, plain = { .sa_handler = SIG_DFL };
@@ -65,7 +67,7 @@ int run_wait(char **command, char **env)
 	if (!child) {
 		sigaction(SIGCHLD, &old_child, NULL);
 		sigprocmask(SIG_SETMASK, &old, NULL);
-		be_command(command, env);
+		_exit(be_command(path, command, env));
 	}
 	while (child > 0) {
 		siginfo_t info;

@@ -380,6 +380,43 @@ def test_stats_count_and_leave_no_file(auto: Auto, executor: Path, tmp_path: Pat
     assert not list(tmp_path.glob("cosy-stats-*"))
 
 
+# Is the library in this process? The program's own work comes before.
+PRESENT = "print(int('libcosy' in open('/proc/self/maps').read()))"
+WORK = {
+    "long": "sum(range(10_000_000)); ",
+    "gains": "import os; [os.lstat(f) for _ in range(3) for f in os.scandir('.')]; ",
+    "starts another": "import os; os.spawnl(os.P_WAIT, '/bin/true', 'true'); ",
+}
+
+
+def presence(auto: Auto, command: Sequence[str | Path], **options: object) -> list[bool]:
+    """Of twelve runs: was the library there?"""
+    return [auto(*command, **options).stdout.strip() != b"0" for _ in range(12)]
+
+
+@pytest.mark.usefixtures("executor")
+def test_the_short_that_never_gains_runs_without_the_shim(auto: Auto) -> None:
+    command = ["grep", "-c", "libcosy", "/proc/self/maps"]
+    assert presence(auto, command) == [True] * 8 + [False] * 4
+    # Whoever says more than the command wants to see it at work.
+    assert auto("--stats", *command).stdout.strip() != b"0"
+
+
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize("kind", WORK)
+def test_all_others_keep_it(auto: Auto, kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(400):
+        (folder / f"file-{k}").touch()
+        (folder / f"file-{k}").stat()
+    # A file of its own, so that it is taken for no other program.
+    python = shutil.copy(os.path.realpath(sys.executable), tmp_path / "python")
+    command = [python, "-I", "-S", "-c", WORK[kind] + PRESENT]
+    env = {"PYTHONHOME": sys.base_prefix}
+    assert presence(auto, command, cwd=folder, env=env) == [True] * 12
+
+
 def test_learning_stores_a_profile(auto: Auto) -> None:
     """The whole chain: the run is traced, mined and synthesized in the background."""
     pytest.importorskip("pyarrow", reason="reading traces needs pyarrow")

@@ -39,10 +39,12 @@ def test_results_are_their_own_directorys(compiled: Compiler) -> None:
     assert lines_of(compiled, "results.c") == [
         "room for all: 52, 16",
         "the index is full in the middle of a page: 32, 16",
-        "no room for the second page: 20, 16",
+        "no room for the second page: 32, 16",
         "waiting: 10",
         "waiting when given up: 0",
         "in its place: 10, alone",
+        "three asked before, six answered: both",
+        "seven answered: alone",
         "in another epoch: 0",
     ]
 

@@ -67,7 +67,7 @@ static int found(struct results_ref ref, u32 dir, u32 first, u32 n)
 	return ours;
 }
 
-static struct results_ref fill(u32 dir, u32 first, const u32 *n, u32 records, u32 bytes)
+static struct results_ref fill(u32 dir, u32 first, const u32 *n, u32 records, u32 bytes, u32 asked)
 {
 	struct run_start start;
 	struct results_ref ref;
@@ -76,15 +76,15 @@ static struct results_ref fill(u32 dir, u32 first, const u32 *n, u32 records, u3
 	stage(dir, first, n);
 	ref = results_open(&start, 0, records, bytes);
 	results_add(results_of(ref));
-	results_close(results_of(ref));
+	results_close(results_of(ref), asked);
 	return ref;
 }
 
 // The second directory has the names behind the 20 of the first one's first page.
 static void pair(const char *what, u32 second_page, u32 records, u32 bytes)
 {
-	struct results_ref one = fill(1, 0, (const u32[]){ 20, second_page }, records, bytes);
-	struct results_ref two = fill(2, 21, (const u32[]){ 16, 0 }, 16, 16 * BYTES);
+	struct results_ref one = fill(1, 0, (const u32[]){ 20, second_page }, records, bytes, 0);
+	struct results_ref two = fill(2, 21, (const u32[]){ 16, 0 }, 16, 16 * BYTES, 0);
 
 	printf("%s: %d, %d\n", what, found(one, 1, 0, 64), found(two, 2, 0, 64));
 }
@@ -101,12 +101,22 @@ int main(void)
 	pair("the index is full in the middle of a page", FULL_PAGE, 32, 2 * COSY_BPF_PAGE);
 	pair("no room for the second page", FULL_PAGE, 64, COSY_BPF_PAGE);
 	before = results_waiting();
-	one = fill(3, 0, ten, 10, COSY_BPF_PAGE);
+	one = fill(3, 0, ten, 10, COSY_BPF_PAGE, 0);
 	printf("waiting: %u\n", results_waiting() - before);
 	results_give_up(one);
 	printf("waiting when given up: %u\n", results_waiting() - before);
-	two = fill(4, 0, ten, 10, COSY_BPF_PAGE);
+	two = fill(4, 0, ten, 10, COSY_BPF_PAGE, 0);
 	printf("in its place: %d, %s\n", found(two, 4, 0, 64), results_of(one) ? "both" : "alone");
+	results_give_up(two);
+	one = fill(5, 0, ten, 10, COSY_BPF_PAGE, 3);
+	for (u32 i = 0; i < 6; i++)
+		results_asked(results_of(one));
+	two = fill(6, 0, ten, 10, COSY_BPF_PAGE, 0);
+	printf("three asked before, six answered: %s\n", results_of(one) ? "both" : "alone");
+	results_give_up(two);
+	results_asked(results_of(one));
+	two = fill(7, 0, ten, 10, COSY_BPF_PAGE, 0);
+	printf("seven answered: %s\n", results_of(one) ? "both" : "alone");
 	cosy_epoch++;
 	printf("in another epoch: %d\n", found(two, 4, 0, 64));
 	return 0;

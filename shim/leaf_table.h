@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of leaf.h as it lies in the file `leaves`, which cosy-auto reads,
+ * too. Whoever has it mapped may change any of it at any time.
+ */
+#ifndef COSY_LEAF_TABLE_H
+#define COSY_LEAF_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#define LEAF_FILE "leaves"
+#define LEAF_MAGIC 0x326661656c79736ful /* another value: another layout, or another meaning */
+#define LEAF_SLOTS 1024u /* a power of two */
+#define LEAF_TRIES 4u
+#define LEAF_RUNS_KNOWN 8 /* without a gain, before a program is left alone */
+#define LEAF_TRY_AGAIN 32 /* one exec in so many */
+#define LEAF_RUNS_PER_GAIN 64 /* a gain is remembered for so many runs */
+
+struct leaf_slot {
+	uint64_t key;
+	uint16_t runs, gains;
+	uint16_t skipped; /* execs that left it alone */
+	uint8_t execs; /* it starts others */
+	uint8_t longs; /* of the runs: of so much work that the shim's start was no matter */
+};
+
+struct leaf_table {
+	uint64_t magic;
+	uint64_t pad;
+	struct leaf_slot slots[LEAF_SLOTS];
+};
+
+/* splitmix64's finalizer (G. Steele, D. Lea, C. Flood, OOPSLA 2014). */
+static inline uint64_t leaf_mix(uint64_t x)
+{
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ul;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebul;
+	return x ^ x >> 31;
+}
+
+/* What a program's file is known by; changes when the file does. Never 0. */
+static inline uint64_t leaf_key(const struct stat *st)
+{
+	uint64_t key = leaf_mix(st->st_dev) ^ st->st_ino;
+
+	key = leaf_mix(key) ^ (uint64_t)st->st_size;
+	key = leaf_mix(key) ^ (uint64_t)st->st_mtim.tv_sec;
+	return leaf_mix(leaf_mix(key) ^ (uint64_t)st->st_mtim.tv_nsec) | 1;
+}
+
+/* Is this the table of user `uid`, and nobody else's to write? */
+static inline bool leaf_file_valid(const struct stat *st, uint32_t uid)
+{
+	return S_ISREG(st->st_mode) && !(st->st_mode & 022) && st->st_uid == uid &&
+	       st->st_size == sizeof(struct leaf_table);
+}
+
+/* The slot of a program. NULL: there is none; *idle, unless NULL, is where it may go. */
+static inline struct leaf_slot *leaf_find(struct leaf_table *t, uint64_t key,
+					  struct leaf_slot **idle)
+{
+	struct leaf_slot *unused = NULL;
+
+	for (uint32_t i = 0; i < LEAF_TRIES; i++) {
+		struct leaf_slot *s = &t->slots[((key >> 1) + i) & (LEAF_SLOTS - 1)];
+		uint64_t is = __atomic_load_n(&s->key, __ATOMIC_RELAXED);
+
+		if (is == key)
+			return s;
+		if (!unused && !is)
+			unused = s;
+	}
+	if (idle)
+		*idle = unused ? unused : &t->slots[(key >> 1) & (LEAF_SLOTS - 1)];
+	return NULL;
+}
+
+/*
+ * Would the shim be for nothing there, as far as is known? Counts the execs that say yes.
+ * `asked`: the user named this program, which is worth a try where it costs next to nothing.
+ */
+static inline bool leaf_table_pointless(struct leaf_table *t, uint64_t key, bool asked)
+{
+	struct leaf_slot *s = leaf_find(t, key, NULL);
+
+	if (!s || s->execs || s->runs < LEAF_RUNS_KNOWN ||
+	    (s->gains + (asked ? s->longs : 0)) * LEAF_RUNS_PER_GAIN > s->runs)
+		return false;
+	return ++s->skipped % LEAF_TRY_AGAIN != 0;
+}
+
+#endif
