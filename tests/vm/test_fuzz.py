@@ -35,6 +35,14 @@ def test_what_was_found_once(kernel: Kernel, cosy_module: Path, tmp_path: Path) 
     machine.run(["/found"]).check()
 
 
+def test_late_is_not_wrong(kernel: Kernel, cosy_module: Path, tmp_path: Path) -> None:
+    """A host may stop a guest's CPU for longer than any deadline: the stress knows."""
+    program = build_program("stress", tmp_path)
+    late = [(cosy_module, "max_deadline_ms=0")]
+    machine = Machine(kernel, files={"/stress": program}, own_modules=late)
+    machine.run("mkdir /tree && /stress /tree 3 2").check()
+
+
 def test_fuzz(kernel: Kernel, cosy_module: Path) -> None:
     """A short run: the same first seed each time, though not the same interleavings."""
     check(fuzz(kernel, cosy_module, SHORT_S, seed=1))
