@@ -6,6 +6,8 @@
  */
 #include "shim.h"
 
+#include <elf.h>
+
 #include "cosy_image.h"
 
 #define MAX_ORDERS 4096
@@ -207,17 +209,28 @@ static char *keep(const char *from, size_t len)
 	return to;
 }
 
+// As it was named at exec: a script, not its interpreter. The kernel's vector lies behind the environment.
+static const char *executed(char *const *end_of_environment)
+{
+	const Elf64_auxv_t *v = (const void *)(end_of_environment + 1);
+
+	while (v->a_type != AT_NULL && v->a_type != AT_EXECFN)
+		v++;
+	return v->a_type == AT_EXECFN ? (const char *)v->a_un.a_val : NULL;
+}
+
 bool config_take(char **envp)
 {
-	char **out = envp, *values;
+	char **out = envp, **e, *values;
 	bool ok = false;
 
 	// Loaded without orders (by hand): hide nothing, do nothing.
-	for (char **e = envp; *e; e++)
+	for (e = envp; *e; e++)
 		ok = ok || str_starts(*e, orders_name);
 	if (!ok)
 		return false;
-	for (char **e = envp; *e; e++) {
+	cosy_config.program = executed(e);
+	for (e = envp; *e; e++) {
 		if (str_starts(*e, orders_name)) {
 			orders = keep(*e, strlen(*e));
 			ok = ok && orders;

@@ -100,6 +100,7 @@ static enum cosy_native_reason judge(int dirfd, const char *path, int flags, u64
 	for (int depth = 0; depth < MAX_SCRIPTS; depth++) {
 		enum cosy_native_reason reason = COSY_NATIVE_REASONS;
 		u8 *buf = head[turn];
+		struct stat st;
 		long n;
 		int fd;
 
@@ -112,13 +113,11 @@ static enum cosy_native_reason judge(int dirfd, const char *path, int flags, u64
 		// Executable but not readable, or no descriptor left: likely fine.
 		if (fd < 0)
 			return COSY_NATIVE_REASONS;
+		if (!depth && !sys_failed(sys(__NR_fstat, fd, &st)))
+			*key = leaf_key(&st);
 		n = sys(__NR_pread64, fd, buf, sizeof(head[0]), 0);
 		if (n >= (long)sizeof(Elf64_Ehdr) && !memcmp(buf, ELFMAG, SELFMAG)) {
-			struct stat st;
-
 			reason = judge_elf(fd, buf, sizeof(head[0]));
-			if (!sys_failed(sys(__NR_fstat, fd, &st)))
-				*key = leaf_key(&st);
 			sys(__NR_close, fd);
 			return reason;
 		}

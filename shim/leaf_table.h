@@ -41,7 +41,7 @@ static inline uint64_t leaf_mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-/* What a program's file is known by; changes when the file does. Never 0. */
+/* What a program's file, or a script's, is known by; changes when the file does. Never 0. */
 static inline uint64_t leaf_key(const struct stat *st)
 {
 	uint64_t key = leaf_mix(st->st_dev) ^ st->st_ino;

@@ -21,6 +21,7 @@ struct cosy_config {
 	const char *dir; /* folder of raw trace files (trace mode) */
 	const char *image; /* profile image (exec mode) */
 	const char *stats; /* file of struct cosy_stats, or NULL */
+	const char *program; /* what was executed, or NULL; valid until the program runs */
 	u64 max_age_ms;
 	bool block; /* trace mode: wait for room rather than lose events */
 	bool strict; /* every read of a file ends the epoch */

@@ -44,7 +44,7 @@ struct options {
 struct program {
 	char path[PATH_MAX];
 	char build_id[41]; /* in hex; empty: none */
-	struct stat file; /* its st_ino 0: not known */
+	struct stat file; /* unless it is native */
 	const char *native; /* why it cannot run under the shim; NULL: it can */
 };
 

@@ -16,8 +16,7 @@ bool leaf_asked_in_vain(const struct program *program, const struct places *plac
 	struct stat st;
 	int fd;
 
-	if (!program->file.st_ino || !places->text[0] ||
-	    !print_path(path, "%s/" LEAF_FILE, places->text))
+	if (!places->text[0] || !print_path(path, "%s/" LEAF_FILE, places->text))
 		return false;
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)

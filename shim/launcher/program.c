@@ -62,10 +62,8 @@ int program_find(const char *name, char path[PATH_MAX])
 	}
 }
 
-static bool privileged(int fd, struct stat *st)
+static bool privileged(int fd, const struct stat *st)
 {
-	if (fstat(fd, st))
-		return false;
 	return st->st_mode & (S_ISUID | S_ISGID) ||
 	       fgetxattr(fd, "security.capability", NULL, 0) > 0;
 }
@@ -152,7 +150,6 @@ void program_inspect(struct program *p)
 
 	p->native = NULL;
 	p->build_id[0] = 0;
-	p->file.st_ino = 0;
 	strcpy(path, p->path);
 	for (int level = 0; level < MAX_SCRIPTS; level++) {
 		union {
@@ -160,15 +157,18 @@ void program_inspect(struct program *p)
 			Elf64_Ehdr elf;
 		} head = { 0 };
 		int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		struct stat st;
 		ssize_t n;
 
-		if (fd < 0) {
-			p->native = "its file cannot be read";
+		if (fd < 0 || fstat(fd, &st)) {
+			p->native = "its file cannot be read"; // no descriptor is left open by exec
 			return;
 		}
+		if (!level)
+			p->file = st;
 		n = pread(fd, head.bytes, sizeof(head.bytes), 0);
 		if (n >= (ssize_t)sizeof(head.elf) && !memcmp(head.bytes, ELFMAG, SELFMAG)) {
-			if (privileged(fd, &p->file))
+			if (privileged(fd, &st))
 				p->native =
 					"set-id or file capabilities: the loader refuses libraries";
 			else
