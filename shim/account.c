@@ -153,6 +153,11 @@ bool account_expects(const struct account *a, s64 entries, s64 left)
 	return single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost;
 }
 
+bool account_hopes(const struct account *a, s64 entries, s64 left)
+{
+	return saving(left) > a->run_cost + entries * a->record_cost;
+}
+
 bool account_confident(const struct account *a)
 {
 	return (u64)a->answers * 4 > (u64)a->records * 3;

@@ -47,6 +47,8 @@ HIDDEN void account_told(struct account *a, u32 records);
  * late, if so many of them will still be asked for?
  */
 HIDDEN bool account_expects(const struct account *a, s64 entries, s64 left);
+/* Would they, if each of these were asked for? Not in a small directory. */
+HIDDEN bool account_hopes(const struct account *a, s64 entries, s64 left);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);
