@@ -145,17 +145,14 @@ void account_told(struct account *a, u32 records)
  * Where a child is asked for twice and answered once, the kernel does the
  * second time what it was spared the first: such a pair saves nothing.
  */
-bool account_expects(const struct account *a, s64 entries, s64 left)
+enum expectation account_expects(const struct account *a, s64 entries, s64 left)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
 	s64 cost = a->run_cost + entries * a->record_cost;
 
-	return single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost;
-}
-
-bool account_hopes(const struct account *a, s64 entries, s64 left)
-{
-	return saving(left) > a->run_cost + entries * a->record_cost;
+	if (single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost)
+		return EXPECT_GAIN;
+	return saving(left) > cost ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
 }
 
 bool account_confident(const struct account *a)

@@ -42,13 +42,16 @@ HIDDEN void account_settle(struct account *a, u32 waiting);
 HIDDEN void account_run(struct account *a, u64 start, u32 records);
 /* The firing is over: all of its runs told so many. */
 HIDDEN void account_told(struct account *a, u32 records);
+enum expectation {
+	EXPECT_GAIN,
+	EXPECT_TOO_LITTLE, /* there is too little to be asked for */
+	EXPECT_WASTE, /* too little of it would be asked for, as things went of late */
+};
 /*
- * Will runs over so many entries save more than they cost, as things went of
- * late, if so many of them will still be asked for?
+ * Will runs over so many entries save more than they cost, if so many of them
+ * can still be asked for?
  */
-HIDDEN bool account_expects(const struct account *a, s64 entries, s64 left);
-/* Would they, if each of these were asked for? Not in a small directory. */
-HIDDEN bool account_hopes(const struct account *a, s64 entries, s64 left);
+HIDDEN enum expectation account_expects(const struct account *a, s64 entries, s64 left);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);

@@ -27,7 +27,7 @@
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
-#define FRUITLESS_REFUSED 7 // what a call counts more where it is not worth a run
+#define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SAMPLE_EVERY 16 // firings
@@ -151,19 +151,18 @@ static s64 left(const struct dir_slot *d)
 
 /*
  * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
- * no use for answers to the next ones. Where the directory is large enough, it is the program
- * that makes runs not pay: that says more than a call that nothing answered.
+ * no use for answers to the next ones.
  */
 static bool pays(u32 ci, const struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
-	s64 entries = (s64)d->entries - DOTS;
+	enum expectation expected = account_expects(a, d->entries - DOTS, left(d));
 
-	if (asked_epoch == epoch_now() && account_expects(a, entries, left(d)))
-		return !losing(a) && !sampled(&profile.compounds[ci], d);
-	if (account_hopes(a, entries, left(d)))
-		fruitless += FRUITLESS_REFUSED;
-	return false;
+	if (asked_epoch != epoch_now())
+		return false;
+	if (expected == EXPECT_WASTE)
+		fruitless += FRUITLESS_WASTE;
+	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
 }
 
 static bool due(u32 ci, const struct child *child)

@@ -36,12 +36,24 @@ static struct {
 	u8 kind; // enum fd_kind
 } kinds[FDS];
 
+// All that is noted of descriptors is of lower ones: those of most programs fit into one page.
+static u64 noted;
+
+static void note(u64 fd)
+{
+	u64 n = __atomic_load_n(&noted, __ATOMIC_RELAXED);
+
+	while (n <= fd && !__atomic_compare_exchange_n(&noted, &n, fd + 1, false, __ATOMIC_ACQ_REL,
+						       __ATOMIC_RELAXED))
+		;
+}
+
 void fd_forget(u64 first, u64 to)
 {
+	u64 end = __atomic_load_n(&noted, __ATOMIC_ACQUIRE);
+
 	recorded_forget(first, to);
-	if (to >= FDS)
-		to = FDS - 1;
-	for (u64 fd = first; fd <= to; fd++) {
+	for (u64 fd = first; fd <= to && fd < end; fd++) {
 		__atomic_store_n(&bound[fd], CLOSED, __ATOMIC_RELAXED);
 		__atomic_store_n(&kinds[fd].kind, FD_UNKNOWN, __ATOMIC_RELEASE);
 	}
@@ -67,6 +79,7 @@ void fd_learn(u64 fd, const struct stat *st)
 {
 	if (fd >= FDS || !ground_ours())
 		return;
+	note(fd);
 	kinds[fd].dev = st->st_dev;
 	kinds[fd].ino = st->st_ino;
 	__atomic_store_n(&kinds[fd].kind, kind_of(st), __ATOMIC_RELEASE);
@@ -177,6 +190,7 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 	d->open_tsc = tsc;
 	latest = NULL;
 	note_use(d);
+	note((u64)fd);
 	__atomic_store_n(&bound[fd], (u64)d->generation << 8 | (u64)(d - slots + 1),
 			 __ATOMIC_RELAXED);
 	return d;
@@ -184,8 +198,10 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 
 void dir_duplicated(u64 from, u64 to)
 {
-	if (from < FDS && to < FDS)
-		__atomic_store_n(&bound[to], bound[from], __ATOMIC_RELAXED);
+	if (from >= FDS || to >= FDS)
+		return;
+	note(to);
+	__atomic_store_n(&bound[to], bound[from], __ATOMIC_RELAXED);
 }
 
 struct dir_slot *dir_of_fd(u64 fd)

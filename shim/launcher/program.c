@@ -161,7 +161,7 @@ void program_inspect(struct program *p)
 		ssize_t n;
 
 		if (fd < 0 || fstat(fd, &st)) {
-			p->native = "its file cannot be read"; // no descriptor is left open by exec
+			p->native = "its file cannot be read";
 			return;
 		}
 		if (!level)

@@ -37,6 +37,23 @@ static bool loses_after(u32 calls, u32 nth)
 	return account_loses(&a);
 }
 
+// What is expected of a directory of so many, after so many of LARGE were asked for elsewhere.
+static const char *expectation_of(u32 entries, u32 asked)
+{
+	static const char *const names[] = {
+		[EXPECT_GAIN] = "gain",
+		[EXPECT_TOO_LITTLE] = "too little",
+		[EXPECT_WASTE] = "waste",
+	};
+	struct account a;
+
+	account_open(&a);
+	account_told(&a, LARGE);
+	for (u32 i = 0; i < asked; i++)
+		account_answer(&a);
+	return names[account_expects(&a, entries, entries)];
+}
+
 int main(void)
 {
 	printf("a third asked, the rest to come: %d\n",
@@ -46,5 +63,9 @@ int main(void)
 	printf("one look in vain: %d\n", loses_after(1, 2));
 	printf("nothing but looks: %d\n", loses_after(100000, 200000));
 	printf("each fourth answered: %d\n", loses_after(100000, 4));
+	printf("everything asked: of 100 %s, of 1 %s\n", expectation_of(100, LARGE),
+	       expectation_of(1, LARGE));
+	printf("next to nothing asked: of 100 %s, of 1 %s\n", expectation_of(100, 10),
+	       expectation_of(1, 10));
 	return 0;
 }
