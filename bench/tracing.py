@@ -416,13 +416,14 @@ def _writing(events: int) -> list[dict[str, object]]:
     found = []
     for workload in WORKLOADS:
         speed = write_speed(workload, events)
-        rate, size, cpu_s, peak = (
+        rate, size, cpu_s, peak, n = (
             float(str(speed[name]))
-            for name in ("events_per_s", "bytes_per_event", "cpu_s", "peak_bytes")
+            for name in ("events_per_s", "bytes_per_event", "cpu_s", "peak_bytes", "events")
         )
-        print(f"writing {speed['events']:,} events of {workload}:\n"
+        print(f"writing {n:,.0f} events of {workload}:\n"
               f"  {rate / 1e6:.2f} million a second (at least {WRITE_RATE_MIN / 1e6:.0f}) "
-              f"{_verdict(rate >= WRITE_RATE_MIN)}, {cpu_s:.1f} s of CPU, {peak / 1e6:.0f} MB\n"
+              f"{_verdict(rate >= WRITE_RATE_MIN)}, "
+              f"{cpu_s / n * 1e6:.2f} us of CPU an event, {peak / 1e6:.0f} MB\n"
               f"  {size:.1f} bytes each (at most {EVENT_BYTES_MAX}) "
               f"{_verdict(size <= EVENT_BYTES_MAX)}", flush=True)  # fmt: skip
         found.append(speed)

@@ -232,21 +232,23 @@ def annotate(events: Events) -> Annotated:
     scans = _scans(events, folders, image)
     scan, entry = _match(events, scans, named)
     via = np.full(len(events), -1, dtype=np.int64)
-    child = scan >= 0
-    via[child & named.relative_to_fd] = Via.OTHER
-    via[child & named.relative_to_fd & named.plain] = Via.NAME
-    via[child & ~named.relative_to_fd] = Via.PATH
-    via[child & ~named.relative_to_fd & named.plain] = Via.CWD
+    child = np.flatnonzero(scan >= 0)
+    plain = named.plain[child]
+    via[child] = np.where(
+        named.relative_to_fd[child],
+        np.where(plain, int(Via.NAME), int(Via.OTHER)),
+        np.where(plain, int(Via.CWD), int(Via.PATH)),
+    )
     scanned = np.zeros(len(events), dtype=bool)
     scanned[scans.opened[scans.opened >= 0]] = True
     has_opened = scans.opened >= 0
     scans.parent[has_opened] = scan[scans.opened[has_opened]]
     # Work on a descriptor of an entry that was opened; a sub-directory's scan is its own loop.
     root = events.root
-    on_child = (root >= 0) & (scan < 0)
-    on_child &= (scan[np.maximum(root, 0)] >= 0) & ~scanned[np.maximum(root, 0)]
-    scan[on_child], entry[on_child] = scan[root[on_child]], entry[root[on_child]]
-    via[on_child] = Via.RESULT
+    rows = np.flatnonzero(root >= 0)
+    rows = rows[(scan[rows] < 0) & (scan[root[rows]] >= 0) & ~scanned[root[rows]]]
+    scan[rows], entry[rows] = scan[root[rows]], entry[root[rows]]
+    via[rows] = Via.RESULT
     _fill_types(events, scans, entry)
     return Annotated(
         events=events,

@@ -17,15 +17,17 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, assemble, observations, table_entry
+from miner.callstats import CallStats, assemble, table_entry
+from miner.collect import Calls
 from miner.events import Bools, Ints
 from miner.histogram import Histogram
-from miner.loopstats import ContinuationTable, add_programs, returns_size
+from miner.loopstats import ContinuationTable, add_program, returns_size
 from miner.masks import MASK_BITS, similar_masks
 from miner.motifs import Arg, ArgKind, Over
-from miner.order import dense, order, position, ranges, sizes, starts
-from miner.prefixes import PrefixTable
+from miner.order import dense, order, position, ranges, starts
+from miner.prefixes import PrefixTable, prefix_tables
 from miner.render import call_line
+from miner.segments import histograms, pairs
 from miner.tokens import BodyKey
 
 _NTH = [1 << i for i in range(11)]
@@ -198,13 +200,9 @@ def separate(annotated: Annotated, body: Body, claimed: Bools) -> list[BodyLoop]
     by_instance = order(body.instance)
     run = np.empty(len(group), dtype=np.int64)
     run[by_instance] = np.cumsum(starts(body.instance[by_instance], group[by_instance]))
-    # A group's iterations run by run, so that those of one instance are neighbours.
-    by_run = order(run)
-    body, group = replace(body, instance=run).sorted_by(by_run), group[by_run]
-    # By event, for all groups: they share no event.
-    code_of_row = np.full(len(annotated.events), -1, dtype=np.int64)
-    code_of_row[body.rows] = body.codes
-    return [measure(annotated, one, claimed, code_of_row) for one in body.by_group(group)]
+    # Group by group, and within run by run, so that the iterations of an instance are neighbours.
+    by_run = order(group, run)
+    return measure(annotated, replace(body, instance=run).sorted_by(by_run), group[by_run], claimed)
 
 
 def _ignored(keys: list[BodyKey], bit: Ints) -> int:
@@ -214,70 +212,97 @@ def _ignored(keys: list[BodyKey], bit: Ints) -> int:
     return int(np.bitwise_or.reduce(common)) if common else 0
 
 
-def measure(annotated: Annotated, body: Body, claimed: Bools, code_of_row: Ints) -> BodyLoop:
-    """The loop whose iterations are those of `body`; marks its events in `claimed`.
+def measure(annotated: Annotated, body: Body, group: Ints, claimed: Bools) -> list[BodyLoop]:
+    """The loops whose iterations are those of each group in `body`; marks their events in
+    `claimed`.
 
-    code_of_row: by event, index into body.keys, -1: not in the body.
+    group: by iteration, from 0, rising; the iterations of an instance are neighbours.
     """
     events, rows = annotated.events, body.rows
-    loop = BodyLoop(body.over)
+    loops = [BodyLoop(body.over) for _ in range(int(group[-1]) + 1)]
+    count = len(loops)
     firsts = starts(body.iteration)
-    loop.iterations = int(firsts.sum())
-    new_instance = starts(body.instance)
-    length = sizes(new_instance)
-    loop.instances = len(length)
-    loop.per_instance.add(length)
-    loop.own_ns = int(events.work_ns[rows[~claimed[rows]]].sum())
-    claimed[rows] = True
     begin = np.flatnonzero(firsts)
-    loop.bytes.add(np.add.reduceat(events.bytes_out[rows] + events.bytes_in[rows], begin))
-    loop.prefixes.add(body.codes, firsts, body.keys)
-    _add_continuation(loop, length)
-    _add_calls(loop, annotated, body, code_of_row)
-    add_programs(loop.programs, loop.build_ids, events, annotated.image[rows[begin[new_instance]]])
-    if body.whole is not None:
-        loop.whole = int(body.whole.sum())
-    if body.missing is not None:
-        loop.missing = int(body.missing.sum())
+    group_begin = np.flatnonzero(starts(group))
+    instance_begin = np.flatnonzero(starts(body.instance))
+    instance_group = group[instance_begin]
+    length = np.diff(instance_begin, append=len(group))
+    row_begin = begin[group_begin]
+    own_ns = np.add.reduceat(np.where(claimed[rows], 0, events.work_ns[rows]), row_begin)
+    claimed[rows] = True
+    moved = np.add.reduceat(events.bytes_out[rows] + events.bytes_in[rows], begin)
+    columns = (
+        np.diff(group_begin, append=len(group)).tolist(),
+        np.bincount(instance_group).tolist(),
+        own_ns.tolist(),
+        histograms(count, instance_group, length),
+        histograms(count, group, moved),
+        prefix_tables(body.codes, firsts, body.keys, group, count),
+    )
+    for loop, *values in zip(loops, *columns, strict=True):
+        loop.iterations, loop.instances, loop.own_ns = values[:3]
+        loop.per_instance, loop.bytes, loop.prefixes = values[3:]
+    _add_continuation(loops, instance_group, length)
+    distinct = _add_calls(loops, annotated, body, group)
+    image = annotated.image[rows[begin[instance_begin]]]
+    found = pairs(instance_group, image)
+    by_image = order(found[0], found[1])
+    for i, *seen in zip(*(column[by_image].tolist() for column in found), strict=True):
+        add_program(loops[i].programs, loops[i].build_ids, events, *seen)
+    for name in ("whole", "missing"):
+        column = getattr(body, name)
+        if column is not None:
+            for loop, total in zip(loops, np.bincount(group, column).tolist(), strict=True):
+                setattr(loop, name, int(total))
     if body.source is not None:
-        counts = np.bincount(body.source[body.source >= 0], minlength=len(SOURCES))
-        loop.sources.update({s: int(n) for s, n in zip(SOURCES, counts, strict=True) if n})
+        known = body.source >= 0
+        place = group[known] * len(SOURCES) + body.source[known]
+        counts = np.bincount(place, minlength=count * len(SOURCES)).reshape(count, -1)
+        for loop, row in zip(loops, counts.tolist(), strict=True):
+            loop.sources.update({s: n for s, n in zip(SOURCES, row, strict=True) if n})
     if body.path is not None:
-        _add_paths(loop, annotated, body)
-    loop.example = _example(annotated, body)
-    return loop
+        _add_paths(loops, annotated, body, group)
+    _add_examples(loops, annotated, body, distinct, group_begin)
+    return loops
 
 
-def _add_continuation(loop: BodyLoop, length: Ints) -> None:
+def _add_continuation(loops: list[BodyLoop], group: Ints, length: Ints) -> None:
     for n in (0, *_NTH):
-        left = length[length >= n] - n
-        if not len(left):
+        reached = np.flatnonzero(length >= n)
+        if not len(reached):
             break
-        remaining = int(left.sum())
-        sums = (len(left), np.count_nonzero(left), remaining, remaining, 0)
-        loop.continuation.add_sums(n, 0, np.array(sums, dtype=np.int64))
+        left, owner = length[reached] - n, group[reached]
+        columns = [np.bincount(owner, weights) for weights in (None, left > 0, left)]
+        sums = np.array(columns, dtype=np.int64).T
+        for i in np.flatnonzero(sums[:, 0]).tolist():
+            loops[i].continuation.add_sums(n, 0, np.append(sums[i], [sums[i, 2], 0]))
 
 
-def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: Ints) -> None:
-    events = annotated.events
+def _add_calls(loops: list[BodyLoop], annotated: Annotated, body: Body, group: Ints) -> Ints:
+    """Add statistics of the calls; returns by iteration the number of different ones."""
+    events, rows, keys = annotated.events, body.rows, body.keys
     rank = position(starts(body.iteration))
-    told = np.flatnonzero(events.st_size[body.rows] >= 0)[::-1]
-    size_of = np.full(int(body.iteration[-1]) + 1, -1, dtype=np.int64)
-    size_of[body.iteration[told]] = events.st_size[body.rows[told]]
-    by_code = order(body.codes)
-    begin = np.flatnonzero(starts(body.codes[by_code]))
-    found = observations(events, body.rows[by_code], begin)
-    for at, seen in zip(np.split(by_code, begin[1:]), found, strict=True):
-        key = body.keys[int(body.codes[at[0]])]
-        stats = loop.calls[key] = CallStats(key)
-        iteration = body.iteration[at]
-        new = starts(iteration)
-        stats.listed = key.via != Via.RESULT and body.over in (Over.FILES, Over.PATHS)
-        stats.add(events, seen, size_of[iteration])
-        stats.rank_sum = int(rank[at[new]].sum())
-        stats.iterations = int(np.count_nonzero(new))
-        stats.add_repeats(seen, new)
-        stats.add_next(events, seen, new)
+    told = np.flatnonzero(events.st_size[rows] >= 0)[::-1]
+    size_of = np.full(len(group), -1, dtype=np.int64)
+    size_of[body.iteration[told]] = events.st_size[rows[told]]
+    call = group[body.iteration] * len(keys) + body.codes
+    by_call = order(call)
+    call = call[by_call]
+    begin = np.flatnonzero(starts(call))
+    owner, code = np.divmod(call[begin], len(keys))
+    iteration = body.iteration[by_call]
+    key_of = [keys[c] for c in code.tolist()]
+    lists = body.over in (Over.FILES, Over.PATHS)
+    listed = [lists and key.via != Via.RESULT for key in key_of]
+    calls = Calls(events, key_of, rows[by_call], begin, listed)
+    new = starts(iteration)
+    new[begin] = True
+    calls.add_sizes(size_of[iteration])
+    calls.add_iterations(new, rank[by_call])
+    calls.add_next(new)
+    _add_openers(calls, annotated, body)
+    for stats, number in zip(calls.stats, owner.tolist(), strict=True):
+        loops[number].calls[stats.key] = stats
         if body.over is Over.UNTIL_EOF and stats.rank_sum:
             # The write of a copy: to another object, the buffer and length of the read.
             stats.same = {
@@ -285,35 +310,50 @@ def _add_calls(loop: BodyLoop, annotated: Annotated, body: Body, code_of_row: In
                 "buf_in": Arg(ArgKind.SAME, call=0, field="arg1"),
                 "size": Arg(ArgKind.RESULT, call=0),
             }
-        if key.via == Via.RESULT:
-            stats.opener = _opener(body, annotated.root[seen.rows], code_of_row)
+    return np.bincount(iteration[new], minlength=len(group))
 
 
-def _opener(body: Body, root: Ints, code_of_row: Ints) -> BodyKey | None:
-    """The call of the body that most of these descriptors came from."""
-    root = root[root >= 0][:_OPENERS]
-    found = code_of_row[root]
-    found = found[found >= 0]
-    return body.keys[int(np.bincount(found).argmax())] if len(found) else None
+def _add_openers(calls: Calls, annotated: Annotated, body: Body) -> None:
+    """Add the call of the body that most of these descriptors came from: all have a root."""
+    by_result = np.array(
+        [i for i, stats in enumerate(calls.stats) if stats.key.via == Via.RESULT], dtype=np.int64
+    )
+    if not len(by_result):
+        return
+    code_of_row = np.full(len(annotated.events), -1, dtype=np.int64)
+    code_of_row[body.rows] = body.codes
+    size = np.minimum(calls.size[by_result], _OPENERS)
+    at = ranges(calls.begin[by_result], size)
+    code = code_of_row[annotated.root[calls.rows[at]]]
+    owner, code = calls.number[at[code >= 0]], code[code >= 0]
+    owner, code, count = pairs(owner, code)
+    # Of those that are as many the first of the keys.
+    best = order(owner, -count, code)
+    best = best[starts(owner[best])]
+    for i, opener in zip(owner[best].tolist(), code[best].tolist(), strict=True):
+        calls.stats[i].opener = body.keys[opener]
 
 
-def _add_paths(loop: BodyLoop, annotated: Annotated, body: Body) -> None:
-    """The list of paths, and how much of it was known before."""
+def _add_paths(loops: list[BodyLoop], annotated: Annotated, body: Body, group: Ints) -> None:
+    """The lists of paths, and how much of them was known before."""
     events = annotated.events
     assert body.path is not None
     has = np.flatnonzero(body.path >= 0)
-    if not len(has):
-        return
-    row = body.path[has]
+    row, owner, instance = body.path[has], group[has], body.instance[has]
     gone = body.missing[has] if body.missing is not None else np.zeros(len(has), bool)
-    number, first = dense(path_identity(annotated, row), gone.astype(np.int64))
-    loop.distinct = len(first)
-    loop.known = int((body.instance[has] != body.instance[has][first][number]).sum())
-    kept = first[:_PATHS_KEPT]
-    columns = (events.path.texts(row[kept]), np.bincount(number).tolist(), gone[kept].tolist())
-    for path, seen, absent in zip(*columns, strict=False):
-        count, missing = loop.paths.get(path, (0, 0))
-        loop.paths[path] = count + seen, missing + (seen if absent else 0)
+    identity, _ = dense(path_identity(annotated, row), gone.astype(np.int64))
+    number, first = dense(owner, identity)
+    known = np.bincount(owner, instance != instance[first][number], len(loops))
+    distinct = np.bincount(owner[first], minlength=len(loops))
+    for loop, *counts in zip(loops, distinct.tolist(), known.tolist(), strict=True):
+        loop.distinct, loop.known = counts[0], int(counts[1])
+    kept = np.flatnonzero(position(starts(owner[first])) < _PATHS_KEPT)
+    seen = np.bincount(number)[kept]
+    first = first[kept]
+    columns = (owner[first].tolist(), events.path.texts(row[first]), seen.tolist())
+    for i, path, count, absent in zip(*columns, gone[first].tolist(), strict=True):
+        had = loops[i].paths.get(path, (0, 0))
+        loops[i].paths[path] = had[0] + count, had[1] + (count if absent else 0)
 
 
 def path_identity(annotated: Annotated, rows: Ints) -> Ints:
@@ -324,12 +364,18 @@ def path_identity(annotated: Annotated, rows: Ints) -> Ints:
     return np.where(known, ((named.folder[rows] + 1) << 32) | named.name[rows], code)
 
 
-def _example(annotated: Annotated, body: Body) -> list[str]:
-    """The calls of the early iteration that shows most of the body."""
-    early = int(np.searchsorted(body.iteration, _EXAMPLE_ITERATIONS))
-    iteration = body.iteration[:early]
-    _, first = dense(iteration, body.codes[:early])
-    best = int(np.bincount(iteration[first]).argmax())
-    start, stop = np.searchsorted(iteration, [best, best + 1])
-    chosen = body.rows[start:stop][:_EXAMPLE_CALLS]
-    return [call_line(annotated.events, int(i)) for i in chosen]
+def _add_examples(
+    loops: list[BodyLoop], annotated: Annotated, body: Body, distinct: Ints, group_begin: Ints
+) -> None:
+    """The calls of the early iteration that shows most of the body; distinct: by iteration, the
+    number of different calls."""
+    size = np.minimum(np.diff(group_begin, append=len(distinct)), _EXAMPLE_ITERATIONS)
+    early = ranges(group_begin, size)
+    begin = np.cumsum(size) - size
+    # The first of those that show as much.
+    best = -np.maximum.reduceat(distinct[early] * len(distinct) - early, begin) % len(distinct)
+    start = np.searchsorted(body.iteration, best)
+    stop = np.searchsorted(body.iteration, best + 1)
+    for loop, a, b in zip(loops, start.tolist(), stop.tolist(), strict=True):
+        chosen = body.rows[a:b][:_EXAMPLE_CALLS]
+        loop.example = [call_line(annotated.events, int(i)) for i in chosen]

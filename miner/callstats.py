@@ -5,36 +5,31 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
-from miner.events import Bools, Events, Ints
+from miner.events import Ints
 from miner.histogram import Histogram, add_counts
 from miner.joins import AT_FDCWD
 from miner.motifs import Arg, ArgKind
-from miner.order import sizes
 from miner.tokens import BodyKey
 from tracer import syscalls
 
 CONST_SHARE = 0.99  # of the observations that a value or a relation must explain
 OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
-_VALUES_KEPT = 64
-_FEW = 256  # values that Python counts faster than numpy
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
 _ADDRESSES = (1 << 32, 1 << 47)  # of user memory: what looks constant is a stack or a buffer
 _FREE = Arg(ArgKind.UNKNOWN)
 _STAT_BYTES, _STATX_BYTES = 144, 256
 
 _K = syscalls.ArgKind
-_POINTERS = {_K.BUF_IN, _K.BUF_OUT, _K.IOV_IN, _K.IOV_OUT, _K.PTR, _K.DIRENTS_OUT}
+POINTERS = {_K.BUF_IN, _K.BUF_OUT, _K.IOV_IN, _K.IOV_OUT, _K.PTR, _K.DIRENTS_OUT}
 _FLAGS = {_K.AT_FLAGS, _K.OPEN_FLAGS, _K.FLAGS}
-_UNCOUNTED = {_K.FD, _K.DIRFD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
 
 
 def table_entry(nr: int) -> syscalls.Syscall:
@@ -46,47 +41,6 @@ def table_entry(nr: int) -> syscalls.Syscall:
     return syscalls.Syscall(
         nr, syscalls.name_of(nr), syscalls.SyscallClass.UNKNOWN, kinds, False, None
     )
-
-
-def top(values: Ints, limit: int = _VALUES_KEPT) -> Counter[int]:
-    """The most frequent values."""
-    if not len(values):
-        return Counter()
-    if len(values) < _FEW:
-        return Counter(dict(Counter(values.tolist()).most_common(limit)))
-    low, high = int(values.min()), int(values.max())
-    if low == high:
-        return Counter({low: len(values)})
-    if high - low < len(values):
-        counts = np.bincount(values - low)
-        unique = np.flatnonzero(counts)
-        counts = counts[unique]
-        unique += low
-    else:
-        unique, counts = np.unique(values, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:limit]
-    pairs = zip(unique[order].tolist(), counts[order].tolist(), strict=True)
-    return Counter({int(v): int(c) for v, c in pairs})
-
-
-class Observations(NamedTuple):
-    """Events of one call of a body, and sums over them."""
-
-    rows: Ints
-    ret: Ints
-    time_ns: int
-    usual_ns: int
-    bytes_in: int
-    bytes_out: int
-
-
-def observations(events: Events, rows: Ints, begin: Ints) -> Iterator[Observations]:
-    """The events `rows`, cut at the positions `begin`, of which the first is 0."""
-    columns = (events.work_ns, events.usual_ns, events.bytes_in, events.bytes_out)
-    sums = [np.add.reduceat(column[rows], begin).tolist() for column in columns]
-    ret = events.ret[rows]
-    for (start, stop), *total in zip(pairwise([*begin.tolist(), len(rows)]), *sums, strict=True):
-        yield Observations(rows[start:stop], ret[start:stop], *total)
 
 
 @dataclass
@@ -116,47 +70,6 @@ class CallStats:
     def name(self) -> str:
         """Name of the system call."""
         return syscalls.name_of(self.key.nr)
-
-    def add(self, events: Events, seen: Observations, st_size: Ints | None = None) -> None:
-        """Add events; st_size: of the file that each is about, -1: not known."""
-        rows, ret = seen.rows, seen.ret
-        self.count += len(rows)
-        self.time_ns += seen.time_ns
-        self.usual_ns += seen.usual_ns
-        self.bytes_in += seen.bytes_in
-        self.bytes_out += seen.bytes_out
-        self.errors.update(top(-ret[(ret < 0) & (ret >= -4095)]))
-        for i, kind in enumerate(table_entry(self.key.nr).args):
-            if kind in _UNCOUNTED and not (kind is _K.DIRFD and self.listed):
-                continue
-            if kind is _K.DIRFD:
-                raw = events.fd_arg(i, rows)
-            else:
-                raw = events.args[:, i][rows].view(np.int64)
-            if kind in _POINTERS:
-                used = int(np.count_nonzero(raw))
-                found = {k: n for k, n in ((0, used), (1, len(raw) - used)) if n}
-            else:
-                found = top(raw)
-            self.values.setdefault(i, Counter()).update(found)
-            if kind is _K.SIZE and st_size is not None:
-                for addend in (0, 1):
-                    same = (st_size >= 0) & (raw == st_size + addend)
-                    self.size_of[i, addend] += int(same.sum())
-
-    def add_repeats(self, seen: Observations, new: Bools) -> None:
-        """Add how often each iteration has the call; by iteration, `new` where one begins."""
-        self.repeats.add(sizes(new))
-        self.to_end += int(np.count_nonzero(seen.ret[np.append(new[1:], True)] == 0))
-
-    def add_next(self, events: Events, seen: Observations, new: Bools) -> None:
-        """Add how often each offset is where the same call ended before; as in add_repeats."""
-        for i, kind in enumerate(table_entry(self.key.nr).args):
-            if kind is not _K.OFFSET or _K.BUF_OUT not in table_entry(self.key.nr).args:
-                continue
-            offset = events.args[:, i][seen.rows].view(np.int64)
-            follows = (offset[1:] == offset[:-1] + seen.ret[:-1]) & ~new[1:]
-            self.next_of[i] += int(follows.sum()) + int((offset[new] == 0).sum())
 
     def add_types(self, types: Ints) -> None:
         """Add the entry types (indices into TYPE_NAMES) of the children."""
@@ -239,7 +152,7 @@ class CallStats:
             return Arg(ArgKind.OUT, value=_STAT_BYTES)
         if kind is _K.STATX_OUT:
             return Arg(ArgKind.OUT, value=_STATX_BYTES)
-        if kind in _POINTERS:
+        if kind in POINTERS:
             is_null, share = self._most(i)
             if is_null:
                 return Arg(ArgKind.CONST if share >= CONST_SHARE else ArgKind.UNKNOWN, value=0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import sys
@@ -14,6 +15,8 @@ from importlib import import_module
 from multiprocessing import forkserver
 from types import ModuleType
 from typing import Any
+
+import pyarrow as pa
 
 from miner.partial import Partial, mine_piece
 from miner.pieces import Task
@@ -61,6 +64,20 @@ def _context() -> Any:
     return context
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_KEPT_BYTES = 1 << 30
+
+
+def _keep_memory() -> None:
+    """Let a mining process use the memory of one column for the next one: the kernel need not clear
+    pages for it again, which took 6 % of its time."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
 @contextmanager
 def _without_script() -> Iterator[None]:
     """Hide the script that runs. A new process would import it, which none of ours needs, and where
@@ -75,7 +92,7 @@ def _without_script() -> Iterator[None]:
 
 def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
     try:
-        with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
+        with ProcessPoolExecutor(workers, _context(), _keep_memory) as pool:
             waiting = []
             for share in shares(tasks, rows, workers):
                 with _without_script():  # processes start when there is work for them

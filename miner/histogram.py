@@ -25,6 +25,15 @@ def add_counts(counts: Counter[T], more: Counter[T]) -> None:
         counts[value] = counts.get(value, 0) + count
 
 
+def rounded(values: Ints) -> Ints:
+    """The values as a histogram counts them; none is below 0."""
+    if not len(values) or int(values.max()) < _EXACT:
+        return values
+    shift = np.maximum(np.frexp(values.astype(np.float64))[1] - 12, 0)
+    out: Ints = (values >> shift) << shift
+    return out
+
+
 class Histogram:
     """How often each value was seen; values above 4095 are rounded down to 12 significant bits."""
 
@@ -35,14 +44,13 @@ class Histogram:
         """Add one observation per element, none below 0."""
         if not len(values):
             return
-        if int(values.max()) >= _EXACT:
-            shift = np.maximum(np.frexp(values.astype(np.float64))[1] - 12, 0)
-            values = (values >> shift) << shift
-            unique, counts = np.unique(values, return_counts=True)
-        else:
+        values = rounded(values)
+        if int(values.max()) < _EXACT:
             counts = np.bincount(values)
             unique = np.flatnonzero(counts)
             counts = counts[unique]
+        else:
+            unique, counts = np.unique(values, return_counts=True)
         self.counts.update(dict(zip(unique.tolist(), counts.tolist(), strict=True)))
 
     def merge(self, other: Histogram) -> None:

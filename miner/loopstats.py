@@ -10,11 +10,12 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import DIR, TYPE_NAMES, Annotated, Via
-from miner.callstats import CallStats, assemble, observations, table_entry
+from miner.callstats import CallStats, assemble, table_entry
+from miner.collect import Calls
 from miner.events import Bools, Events, Ints
 from miner.histogram import Histogram
 from miner.order import order, position, starts
-from miner.prefixes import PrefixTable
+from miner.prefixes import PrefixTable, prefix_tables
 from miner.render import call_line
 from miner.tokens import BodyKey, BodyTokens
 from tracer.syscalls import ArgKind, SyscallClass
@@ -218,7 +219,8 @@ def measure(
     loop.instances, loop.iterations = len(touched), len(touched_entries)
     loop.entries_total = int(table.entries[touched].sum())
     loop.own_ns = int(annotated.events.work_ns[rows].sum())
-    loop.prefixes.add(tokens.codes[rows], firsts, tokens.keys)
+    one = np.zeros(len(touched_entries), dtype=np.int64)
+    (loop.prefixes,) = prefix_tables(tokens.codes[rows], firsts, tokens.keys, one, 1)
     loop.visited.update(_types(kind[touched_entries]))
     # Entry columns of the touched scans, without a loop over scans.
     length = table.entries[touched]
@@ -266,23 +268,20 @@ def _add_calls(
     size_of = np.full(len(kind), -1, dtype=np.int64)
     size_of[entry[told[::-1]]] = events.st_size[rows[told[::-1]]]
     by_code = order(codes)
-    begin = np.flatnonzero(starts(codes[by_code]))
-    found = observations(events, rows[by_code], begin)
-    for at, seen in zip(np.split(by_code, begin[1:]), found, strict=True):
-        key = tokens.keys[int(codes[at[0]])]
-        stats = loop.calls[key] = CallStats(key)
-        stats.add(events, seen, size_of[entry[at]])
+    entry, codes = entry[by_code], codes[by_code]
+    begin = np.flatnonzero(starts(codes))
+    calls = Calls(events, [tokens.keys[c] for c in codes[begin].tolist()], rows[by_code], begin)
+    new = starts(codes, entry)
+    calls.add_sizes(size_of[entry])
+    calls.add_iterations(new, rank[by_code])
+    for at, stats in zip(np.split(np.arange(len(rows)), begin[1:]), calls.stats, strict=True):
+        loop.calls[stats.key] = stats
         stats.add_types(kind[entry[at]])
-        new = starts(entry[at])  # still sorted by entry
-        stats.rank_sum = int(rank[at[new]].sum())
-        distinct = entry[at[new]]
-        stats.iterations = len(distinct)
-        stats.add_repeats(seen, new)
-        dirs = int((kind[distinct] == DIR).sum())
-        loop.hits[key, "dir"] += dirs
-        loop.hits[key, "leaf"] += len(distinct) - dirs
-        if key.via == Via.RESULT:
-            opener = tokens.codes[annotated.root[seen.rows]]
+        dirs = int((kind[entry[at[new[at]]]] == DIR).sum())
+        loop.hits[stats.key, "dir"] += dirs
+        loop.hits[stats.key, "leaf"] += stats.iterations - dirs
+        if stats.key.via == Via.RESULT:
+            opener = tokens.codes[annotated.root[calls.rows[at]]]
             opener = opener[opener >= 0]
             if len(opener):
                 stats.opener = tokens.keys[int(np.bincount(opener).argmax())]
@@ -348,10 +347,17 @@ def add_programs(
     counts = np.bincount(images + 1)
     used = np.flatnonzero(counts)
     for image, count in zip((used - 1).tolist(), counts[used].tolist(), strict=True):
-        process = events.processes[image] if image >= 0 else None
-        programs[process.exe if process else "?"] += count
-        if process and process.build_id:
-            build_ids[process.exe] = process.build_id
+        add_program(programs, build_ids, events, image, count)
+
+
+def add_program(
+    programs: Counter[str], build_ids: dict[str, str], events: Events, image: int, count: int
+) -> None:
+    """Add so many instances of a motif that ran in an image, -1: an unknown one."""
+    process = events.processes[image] if image >= 0 else None
+    programs[process.exe if process else "?"] += count
+    if process and process.build_id:
+        build_ids[process.exe] = process.build_id
 
 
 def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, firsts: Bools) -> list[str]:

@@ -9,6 +9,7 @@ are sorted 16 bits at a time, and equal values are found by hashing, in pyarrow.
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_array
 
 from miner import arrow
 from miner.events import Bools, Ints
@@ -28,7 +29,10 @@ def order(*keys: Ints) -> Ints:
     if (key[1:] >= key[:-1]).all():
         return np.arange(len(key))
     low = int(key.min())
-    bits = (int(key.max()) - low).bit_length()
+    span = int(key.max()) - low + 1
+    if span <= _TABLE_ROWS * len(key):
+        return _order_by_counting(key - low, span)
+    bits = span.bit_length()
     if bits > 3 * _DIGIT:
         return np.argsort(key, kind="stable")
     key = key - low
@@ -36,6 +40,18 @@ def order(*keys: Ints) -> Ints:
     for shift in range(_DIGIT, bits, _DIGIT):
         digit = ((key >> shift) & 0xFFFF).astype(np.uint16)
         out = out[np.argsort(digit[out], kind="stable")]
+    return out
+
+
+def _order_by_counting(key: Ints, span: int) -> Ints:
+    """`order` of numbers below `span`: that is how SciPy puts the elements of a sparse matrix into
+    rows. Up to ten times faster than 16 bits at a time where equal numbers are near each other."""
+    n = len(key)
+    column = np.arange(n, dtype=np.int32 if max(n, span) < 1 << 31 else np.int64)
+    cells = (key.astype(column.dtype), column)
+    matrix = coo_array((np.zeros(n, dtype=np.int8), cells), shape=(span, n))
+    matrix.has_canonical_format = True  # no cell twice
+    out: Ints = matrix.tocsr().indices.astype(np.int64)
     return out
 
 
@@ -126,8 +142,10 @@ def ranges(start: Ints, size: Ints) -> Ints:
 
 def position(new: Bools) -> Ints:
     """Position of each row within its group, `new` marking where groups begin."""
-    index = np.arange(len(new))
-    return index - np.maximum.accumulate(np.where(new, index, 0))
+    begin = np.flatnonzero(new)
+    out: Ints = np.arange(len(new))
+    out -= np.repeat(begin, np.diff(begin, append=len(new)))
+    return out
 
 
 def sizes(new: Bools) -> Ints:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from miner import arrow
-from miner.events import NO_RET, Bools, Events, Ints, Objects, Process
-from miner.joins import AT_FDCWD, argument_index, last_before, number, pick
+from miner.events import NO_RET, Bools, Events, Ints, Objects
+from miner.joins import AT_FDCWD, argument_index, last_before, pick
 from miner.order import dense
 from tracer import syscalls
 
@@ -88,58 +87,6 @@ class Directories:
         if path in ("", "."):
             return base
         return self.id(normal(posixpath.join(self.paths[base], path)))
-
-
-Move = tuple[int, int, str]
-"""Process, time and the working directory (absolute; empty: not known) that it had from then on."""
-
-
-def _joined(base: str, path: str) -> str:
-    """As the tracer joins the paths of objects: `..` takes the last component away."""
-    whole = path if path.startswith("/") else f"{base.rstrip('/')}/{path}"
-    if "/." in whole or "//" in whole or whole.endswith("/"):
-        return posixpath.normpath(whole)
-    return whole
-
-
-class Moves:
-    """Every start and every change of directory, by time; found piece by piece."""
-
-    def __init__(self, images: list[Process]) -> None:
-        starts = [(p.start_ns, p.pid, False, p.cwd) for p in images if p.cwd]
-        self._starts = sorted(starts, key=lambda start: start[:2])
-        self._started = 0
-        self._cwd: dict[int, str] = {}
-
-    def until(self, time_ns: int, changes: pa.Table, objects: pa.Table) -> list[Move]:
-        """What is new until a time, by which all that was asked for before had begun.
-
-        changes: the successful calls of chdir and fchdir that began since, up to then; objects: at
-        least those that these name.
-        """
-        paths = (objects.column(name).to_pylist() for name in ("object_id", "path"))
-        path_of = dict(zip(*paths, strict=True))
-        fchdir = number("fchdir")
-        stop = bisect_right(self._starts, time_ns, lo=self._started, key=lambda start: start[0])
-        todo = self._starts[self._started : stop]
-        self._started = stop
-        columns = ("t_ns", "dur_ns", "pid", "nr", "path", "object_id")
-        lists = [changes.column(name).to_pylist() for name in columns]
-        for t_ns, dur_ns, pid, nr, text, object_id in zip(*lists, strict=True):
-            path = path_of.get(object_id) if nr == fchdir else text
-            todo.append((t_ns + dur_ns, pid, nr == fchdir, path or ""))
-        cwd = self._cwd
-        out = []
-        for time, pid, by_fd, path in sorted(todo, key=lambda change: change[:2]):
-            if path.startswith("/"):
-                where = _joined("/", path)
-            elif by_fd or not cwd.get(pid) or not path:
-                where = ""
-            else:
-                where = _joined(cwd[pid], path)
-            cwd[pid] = where
-            out.append((pid, time, where))
-        return out
 
 
 def arguments(events: Events, folders: Directories) -> Arguments:

@@ -9,8 +9,9 @@ counts in both parts. Traces of up to PIECE_ROWS events are one piece.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import pyarrow.parquet as pq
 from miner import arrow, events
 from miner.events import Events, Ints, Process
 from miner.joins import is_one
-from miner.paths import Move, Moves
+from miner.moves import Change, Move, Moves, changes_of
+from miner.order import starts
 from tracer import syscalls
 from tracer.dataset import Dataset
 from tracer.target import DatasetError
@@ -40,8 +42,11 @@ class Trace:
     meta: Mapping[str, Any]
     rows: int
     images: list[Process]
-    moves: list[Move]  # `tasks` finds them, those that pieces are mined with
+    moves: list[
+        Move
+    ]  # before the piece, of the processes that it has to do with; `tasks` adds them
     unended: int  # processes whose end the trace does not have
+    moves_ns: int | None = None  # until when `moves` are all; None: none are known
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,13 @@ class Piece:
     pids: tuple[int, int]  # lowest and highest in these row groups
 
 
-def _reads_failed(source: str, error: Exception) -> DatasetError:
-    return DatasetError(f"cannot read: {source}: {(str(error).splitlines() or ['?'])[0]}")
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise DatasetError(f"cannot read: {source}: {reason}") from error
 
 
 def cut(file: pq.ParquetFile, size: int) -> list[Piece]:
@@ -100,37 +110,67 @@ Task = tuple[Trace, Piece, Piece | None]
 
 
 def tasks(trace: Trace, parts: list[Piece]) -> Iterator[Task]:
-    """A task for each piece of a trace, with the processes that its events can be about.
+    """A task for each piece of a trace, with the processes that its events can be about and the
+    working directories that they had before.
 
-    Changes of directory are read on the way: meanwhile others can mine the first pieces.
+    Changes of directory are read on the way, of processes only that later pieces have to do with:
+    meanwhile others can mine the first pieces.
     """
     dataset = Dataset(trace.source)
     images = np.array([p.pid for p in trace.images], dtype=np.int64)
     moves, found = Moves(trace.images), list[Move]()
     moved = np.zeros(0, dtype=np.int64)
     before: Piece | None = None
-    for piece in parts:
-        try:
-            new = moves.until(*_directory_changes(dataset, trace.source, piece))
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise _reads_failed(trace.source, error) from error
-        found += new
-        moved = np.append(moved, np.array([pid for pid, _, _ in new], dtype=np.int64))
+    until_ns = None
+    with _reading(trace.source):
+        staying = _staying(dataset, parts)
+    for piece, pids in zip(parts, staying, strict=True):
         known = piece.pids if before is None else piece.pids + before.pids
         low, high = min(known), max(known)
         part = replace(
             trace,
             images=[trace.images[i] for i in np.flatnonzero((images >= low) & (images <= high))],
             moves=[found[i] for i in np.flatnonzero((moved >= low) & (moved <= high))],
+            moves_ns=until_ns,
         )
         yield part, piece, before
+        if piece is not parts[-1]:
+            with _reading(trace.source):
+                until_ns, changes = _directory_changes(dataset, trace.source, piece, pids)
+            new = moves.until(until_ns, changes)
+            found += new
+            moved = np.append(moved, np.array([pid for pid, _, _ in new], dtype=np.int64))
         before = piece
+
+
+def _staying(dataset: Dataset, parts: list[Piece]) -> list[Ints]:
+    """Of each piece the processes that its last rows or later pieces have to do with."""
+    later = np.zeros(0, dtype=np.int64)
+    out = []
+    for piece in reversed(parts):
+        last = np.zeros(0, dtype=np.int64)
+        first = piece.first
+        mine = [later]
+        for group in piece.groups if len(parts) > 1 else ():
+            pids = arrow.integers(_read_column(dataset.events_file, group, "pid"), -1)
+            here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
+            behind = max(piece.stop - EXPLAINING_ROWS - first, here.start)
+            mine.append(_distinct(pids[here]))
+            last = np.union1d(last, _distinct(pids[behind : here.stop]))
+            first += len(pids)
+        out.append(np.union1d(last, later))
+        later = np.unique(np.concatenate(mine))
+    return out[::-1]
+
+
+def _distinct(values: Ints) -> Ints:
+    return np.unique(values[starts(values)])
 
 
 def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[Piece]]:
     """The trace and its pieces; raises `tracer.target.DatasetError` when `source` is none."""
     dataset = Dataset(source)
-    try:
+    with _reading(str(source)):
         table = dataset.processes()
         trace = Trace(
             source=str(source),
@@ -141,8 +181,6 @@ def open_trace(source: str | Path, size: int = PIECE_ROWS) -> tuple[Trace, list[
             unended=_unended(table),
         )
         return trace, cut(dataset.events_file, size)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _reads_failed(str(source), error) from error
 
 
 def _unended(processes: pa.Table) -> int:
@@ -155,36 +193,46 @@ def _unended(processes: pa.Table) -> int:
 
 
 def _directory_changes(
-    dataset: Dataset, source: str, piece: Piece
-) -> tuple[int, pa.Table, pa.Table]:
-    """When the last call of a piece began, its successful chdir and fchdir calls, and the objects
-    that these name."""
-    file = dataset.events_file
-    columns = ["t_ns", "dur_ns", "pid", "nr", "ret", "path", "object_id"]
-    found = [_empty(file.schema_arrow, columns)]
+    dataset: Dataset, source: str, piece: Piece, pids: Ints
+) -> tuple[int, list[Change]]:
+    """When the last call of a piece began, and the changes of directory in it by these processes
+    (rising numbers)."""
+    found: list[tuple[int, int, bool, int, str | None]] = []
     first = piece.first
-    for group in piece.groups:
-        numbers = file.read_row_group(group, columns=["nr"], use_threads=False).column("nr")
-        here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
-        at = np.flatnonzero(is_one(arrow.integers(numbers, -1)[here], "chdir", "fchdir"))
-        if len(at):
-            rows = file.read_row_group(group, columns=columns, use_threads=False)
-            at += here.start
-            done = arrow.integers(rows.column("ret"), -1)[at] == 0
-            found.append(rows.take(arrow.numbers(at[done])))
-        first += len(numbers)
     time_ns = 0
-    if piece.groups:
-        last = file.read_row_group(piece.groups[-1], columns=["t_ns"], use_threads=False)
-        time_ns = last.column("t_ns")[piece.stop - first + len(last) - 1].as_py()
-    # The few strings that are left, without the dictionary of all.
-    text = columns.index("path")
-    found = [
-        rows.set_column(text, "path", pc.cast(rows.column("path"), pa.string())) for rows in found
+    for group in piece.groups:
+        read = partial(_read_column, dataset.events_file, group)
+        nr = arrow.integers(read("nr"), -1)
+        here = slice(max(piece.start - first, 0), max(piece.stop - first, 0))
+        at = np.flatnonzero(is_one(nr[here], "chdir", "fchdir")) + here.start
+        if len(at):
+            at = at[np.isin(arrow.integers(read("pid"), -1)[at], pids)]
+        if len(at):
+            at = at[arrow.integers(read("ret"), -1)[at] == 0]
+            # The few strings that are left, without the dictionary of all.
+            text = pc.cast(read("path").take(arrow.numbers(at)), pa.string()).to_pylist()
+            names = ("t_ns", "dur_ns", "pid", "object_id")
+            t_ns, dur_ns, pid, ids = (arrow.integers(read(name), -1)[at] for name in names)
+            by_fd = is_one(nr[at], "fchdir")
+            columns = (column.tolist() for column in (t_ns + dur_ns, pid, by_fd, ids))
+            found += zip(*columns, text, strict=True)
+        first += len(nr)
+        if first >= piece.stop:
+            last = read("t_ns")
+            time_ns = last[piece.stop - first + len(last) - 1].as_py()
+    objects = _objects(
+        dataset, source, np.unique(np.array([n for *_, n, _ in found if n >= 0], dtype=np.int64))
+    )
+    of_objects = (objects.column(name).to_pylist() for name in ("object_id", "path"))
+    path_of = dict(zip(*of_objects, strict=True))
+    return time_ns, [
+        Change(end_ns, pid, by_fd, (path_of.get(number) if by_fd else text) or "")
+        for end_ns, pid, by_fd, number, text in found
     ]
-    changes = pa.concat_tables(found)
-    ids = arrow.integers(changes.column("object_id").drop_null(), -1)
-    return time_ns, changes, _objects(dataset, source, np.unique(ids))
+
+
+def _read_column(file: pq.ParquetFile, group: int, name: str) -> pa.ChunkedArray:
+    return file.read_row_group(group, columns=[name], use_threads=False).column(name)
 
 
 def _empty(schema: pa.Schema, columns: list[str]) -> pa.Table:
@@ -313,7 +361,7 @@ _last: dict[str, tuple[Piece, _Front]] = {}
 def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
     """Read a piece; raises `tracer.target.DatasetError`."""
     dataset = Dataset(trace.source)
-    try:
+    with _reading(trace.source):
         recording = _recording(dataset)
         kept = _last.get(recording)
         _last.clear()
@@ -335,11 +383,11 @@ def load(trace: Trace, piece: Piece, before: Piece | None) -> Events:
         )
         if piece.stop < trace.rows:
             _last[recording] = piece, columns.kept
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _reads_failed(trace.source, error) from error
     if len(found) > 1 and bool(np.any(found.t_ns[1:] < found.t_ns[:-1])):
         raise DatasetError(f"events are not sorted by t_ns: {trace.source}: record it again")
-    return found
+    last_ns = int(found.t_ns[-1]) if len(found) else 0
+    own = Moves(trace.images, trace.moves_ns, trace.moves).until(last_ns, changes_of(found))
+    return replace(found, moves=[*trace.moves, *own])
 
 
 def read(source: str | Path) -> Events:

@@ -11,7 +11,7 @@ import numpy as np
 from miner import motifs
 from miner.events import Bools, Ints
 from miner.histogram import add_counts
-from miner.order import dense, position
+from miner.order import dense, order, position, starts
 from miner.tokens import BodyKey
 
 LONGEST = 8
@@ -30,31 +30,9 @@ class PrefixTable:
     def __init__(self) -> None:
         self._counts: Counter[Beginning] = Counter()
 
-    def add(self, codes: Ints, firsts: Bools, keys: Sequence[BodyKey]) -> None:
-        """Add iterations: `codes` (into keys) of their calls, `firsts` where one begins."""
-        if not len(codes):
-            return
-        changes = firsts.copy()
-        changes[1:] |= codes[1:] != codes[:-1]
-        code, begins = codes[changes], firsts[changes]
-        at = position(begins)
-        begin = np.flatnonzero(begins)
-        end = np.append(begin[1:], len(code))
-        # A beginning as one number, or as few as its calls fit into.
-        bits = len(keys).bit_length()
-        fit = _BITS // bits
-        parts = []
-        for low in range(0, LONGEST, fit):
-            fits = (at >= low) & (at < min(low + fit, LONGEST))
-            digit = np.where(fits, (code + 1) << np.where(fits, bits * (at - low), 0), 0)
-            parts.append(np.add.reduceat(digit, begin))
-        number, first = dense(*parts)
-        counts = np.bincount(number)
-        for i in np.argsort(-counts, kind="stable")[:_KEPT].tolist():
-            start = int(begin[first[i]])
-            calls = code[start : min(start + LONGEST, int(end[first[i]]))].tolist()
-            beginning = (*(keys[c] for c in calls), *[None] * (LONGEST - len(calls)))
-            self._counts[beginning] += int(counts[i])
+    def add(self, beginning: Beginning, count: int) -> None:
+        """Add so many iterations that began like this."""
+        self._counts[beginning] += count
 
     def merge(self, other: PrefixTable) -> None:
         """Add the counts of another table."""
@@ -87,3 +65,38 @@ class PrefixTable:
             )
             for prefix, following in shown[:_ROWS]
         ]
+
+
+def prefix_tables(
+    codes: Ints, firsts: Bools, keys: Sequence[BodyKey], group: Ints, number: int
+) -> list[PrefixTable]:
+    """Tables of `number` groups: `codes` (into keys) of the calls of iterations, `firsts` where one
+    begins, group: by iteration, rising."""
+    tables = [PrefixTable() for _ in range(number)]
+    if not len(codes):
+        return tables
+    changes = firsts.copy()
+    changes[1:] |= codes[1:] != codes[:-1]
+    code, begins = codes[changes], firsts[changes]
+    begin = np.flatnonzero(begins)
+    length = np.minimum(np.diff(begin, append=len(code)), LONGEST)
+    # A beginning as one number, or as few as its calls fit into.
+    bits = len(keys).bit_length()
+    fit = _BITS // bits
+    numbers = []
+    for low in range(0, LONGEST, fit):
+        part = np.zeros(len(begin), dtype=np.int64)
+        for i in range(low, min(low + fit, LONGEST)):
+            has = np.flatnonzero(length > i)
+            part[has] |= (code[begin[has] + i] + 1) << (bits * (i - low))
+        numbers.append(dense(part)[0])
+    same, first = dense(group, *numbers)
+    counts = np.bincount(same)
+    by_count = order(group[first], -counts)
+    kept = by_count[position(starts(group[first][by_count])) < _KEPT]
+    calls = code[np.minimum(begin[first[kept], None] + np.arange(LONGEST), len(code) - 1)]
+    columns = (group[first[kept]], calls, length[first[kept]], counts[kept])
+    for owner, row, size, count in zip(*(c.tolist() for c in columns), strict=True):
+        beginning = (*(keys[c] for c in row[:size]), *[None] * (LONGEST - size))
+        tables[owner].add(beginning, count)
+    return tables

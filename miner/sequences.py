@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
 from miner import motifs
 from miner.annotate import Annotated, Via
-from miner.callstats import CallStats, assemble, observations, table_entry
+from miner.callstats import CallStats, assemble, table_entry
+from miner.collect import per_call
 from miner.events import NO_RET, Bools, Ints
 from miner.histogram import Histogram
 from miner.joins import argument_index, fd_index, is_one, numbers
@@ -111,10 +114,10 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
     """Reads of one open file, or of one directory, until the call that returns 0; `claimed`: events
     of other loops."""
     events, of = annotated.events, annotated.events.object
-    found = []
     reads = np.flatnonzero(is_one(events.nr, *_READS))
     reads = reads[(of[reads] >= 0) & (events.ret[reads] >= 0) & events.own[reads]]
     number_of = events.nr[reads]
+    loops: list[_ReadLoop] = []
     for nr in numbers(*_READS).tolist():
         rows = reads[number_of == nr]
         rows = rows[order(of[rows])]
@@ -131,18 +134,34 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
         for at in np.split(by_program, bounds[1:]) if len(instances) else []:
             mine = instances[at]
             chosen = rows[ranges(start[mine], size[mine])]
-            loop = _read_loop(annotated, nr, chosen, size[mine], image[at])
-            loop.own_ns = int(events.work_ns[chosen[~claimed[chosen]]].sum())
-            found.append(loop)
+            loops.append(_ReadLoop(nr, chosen, size[mine], image[at]))
+    if not loops:
+        return []
+    keys = [BodyKey(loop.nr, Via.FILE, "") for loop in loops]
+    every = np.concatenate([loop.rows for loop in loops])
+    begin = np.cumsum([0, *(len(loop.rows) for loop in loops[:-1])])
+    own_ns = np.add.reduceat(np.where(claimed[every], 0, events.work_ns[every]), begin)
+    found = []
+    columns = (loops, per_call(events, keys, every, begin), own_ns.tolist())
+    for loop, stats, own in zip(*columns, strict=True):
+        sequence = _read_loop(annotated, loop, stats)
+        sequence.own_ns = own
+        found.append(sequence)
     return found
 
 
-def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Ints) -> Sequence:
+class _ReadLoop(NamedTuple):
+    """The reads of one program with one call; size: reads of each file, image: that read it."""
+
+    nr: int
+    rows: Ints
+    size: Ints
+    image: Ints
+
+
+def _read_loop(annotated: Annotated, found: _ReadLoop, stats: CallStats) -> Sequence:
     events = annotated.events
-    stats = CallStats(BodyKey(nr, Via.FILE, ""))
-    (seen,) = observations(events, rows, np.zeros(1, np.int64))
-    stats.add(events, seen)
-    stats.iterations = len(rows)
+    nr, rows, size, image = found
     where = {str(k): Arg(ArgKind.FILE) for k in _DESCRIPTORS}
     loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], len(size), len(rows))
     loop.per_instance.add(size)
@@ -152,9 +171,9 @@ def _read_loop(annotated: Annotated, nr: int, rows: Ints, size: Ints, image: Int
     index = int(argument_index(_K.SIZE)[nr])
     if index >= 0 and nr not in numbers("getdents64", "getdents"):
         wanted = events.args[:, index][rows].astype(np.int64)
-        of = events.object[rows]
-        short = (seen.ret > 0) & (seen.ret < wanted) & events.objects.are("file")[of]
-        known = rows[1:][short[:-1] & (seen.ret[1:] == 0) & (of[1:] == of[:-1])]
+        of, ret = events.object[rows], events.ret[rows]
+        short = (ret > 0) & (ret < wanted) & events.objects.are("file")[of]
+        known = rows[1:][short[:-1] & (ret[1:] == 0) & (of[1:] == of[:-1])]
         loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
     return loop
 
@@ -196,7 +215,7 @@ def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]
     keep = np.ones(len(token), dtype=bool)
     top = int(token.max(initial=0)) + 1
     shown = token.copy()
-    found = []
+    found: list[Sequence] = []
     runs = tandems(token)
     if runs:
         start, period, repeats = np.array(runs, dtype=np.int64).T
@@ -211,15 +230,18 @@ def _fold(annotated: Annotated, claimed: Bools) -> tuple[_Folded, list[Sequence]
         count[head[first]] = repeats[run_of[first]]
         shown[head[first]] += top
         keep[place[~first]] = False
-        for mine in _same_bodies(token, start, period):
-            grid = rows[ranges(start[mine], size[mine])].reshape(-1, int(period[mine[0]]))
-            sequence = _sequence(annotated, grid, motifs.Over.TANDEM)
+        bodies = _same_bodies(token, start, period)
+        grids = [
+            rows[ranges(start[mine], size[mine])].reshape(-1, int(period[mine[0]]))
+            for mine in bodies
+        ]
+        found = _sequences(annotated, grids, motifs.Over.TANDEM)
+        for mine, sequence in zip(bodies, found, strict=True):
             sequence.instances, sequence.rounds = len(mine), int(repeats[mine].sum())
             sequence.per_instance.add(repeats[mine])
             image = annotated.image[rows[start[mine]]]
             add_programs(sequence.programs, sequence.build_ids, events, image)
             sequence.own_ns = sum(stats.time_ns for stats in sequence.calls)
-            found.append(sequence)
     return _Folded(shown[keep], rows[keep], count[keep], time_ns[keep]), found
 
 
@@ -234,24 +256,28 @@ def _same_bodies(token: Ints, start: Ints, period: Ints) -> list[Ints]:
     return sorted(groups, key=lambda group: int(group[0]))
 
 
-def _sequence(annotated: Annotated, grid: Ints, over: motifs.Over | None) -> Sequence:
-    """The sequence whose instances are the rows of `grid`: events, one column per call."""
+def _sequences(annotated: Annotated, grids: list[Ints], over: motifs.Over | None) -> list[Sequence]:
+    """The sequences whose instances are the rows of each grid: events, one column per call."""
     events = annotated.events
-    xattr = xattr_codes(events, grid[0])
-    calls, where = [], []
-    begin = np.arange(grid.shape[1]) * len(grid)
-    for j, seen in enumerate(observations(events, grid.T.ravel(), begin)):
-        column = grid[:, j]
-        code = int(xattr[j])
+    if not grids:
+        return []
+    firsts = np.concatenate([grid[0] for grid in grids])
+    keys = []
+    for nr, code in zip(
+        events.nr[firsts].tolist(), xattr_codes(events, firsts).tolist(), strict=True
+    ):
         name = str(events.path2.array[code]) if code >= 0 else ""
-        stats = CallStats(BodyKey(int(events.nr[column[0]]), Via.OTHER, name))
-        stats.add(events, seen)
-        stats.iterations = len(column)
-        calls.append(stats)
-        where.append(_provenance(annotated, grid, j))
-    sequence = Sequence(over, calls, where, instances=len(grid))
-    sequence.example = [call_line(events, int(i)) for i in grid[0]]
-    return sequence
+        keys.append(BodyKey(nr, Via.OTHER, name))
+    rows = np.concatenate([grid.T.ravel() for grid in grids])
+    size = np.concatenate([np.full(grid.shape[1], len(grid)) for grid in grids])
+    stats = iter(per_call(events, keys, rows, np.cumsum(size) - size))
+    found = []
+    for grid in grids:
+        calls = list(islice(stats, grid.shape[1]))
+        where = [_provenance(annotated, grid, j) for j in range(grid.shape[1])]
+        example = [call_line(events, i) for i in grid[0].tolist()]
+        found.append(Sequence(over, calls, where, instances=len(grid), example=example))
+    return found
 
 
 def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
@@ -308,6 +334,7 @@ def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
 
     ranked = sorted(candidates, key=lambda r: -gain(r.starts, r.length))[:_CANDIDATES]
     free = np.ones(len(folded.token), dtype=bool)
+    chosen = []
     for repeat in ranked:
         starts = _disjoint(repeat.starts, repeat.length)
         window = np.arange(repeat.length)
@@ -316,17 +343,17 @@ def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
             continue
         places = starts[:, None] + window
         free[places] = False
-        grid = folded.row[places]
-        sequence = _sequence(annotated, grid, None)
+        chosen.append(places)
+    repeated = _sequences(annotated, [folded.row[places] for places in chosen], None)
+    for places, sequence in zip(chosen, repeated, strict=True):
         for j, stats in enumerate(sequence.calls):
             stats.count = int(folded.count[places[:, j]].sum())
-            stats.usual_ns = stats.usual_ns * stats.count // len(grid)
+            stats.usual_ns = stats.usual_ns * stats.count // len(places)
             stats.time_ns = int(folded.time_ns[places[:, j]].sum())
-        image = annotated.image[grid[:, 0]]
+        image = annotated.image[folded.row[places[:, 0]]]
         add_programs(sequence.programs, sequence.build_ids, annotated.events, image)
         sequence.own_ns = sum(stats.time_ns for stats in sequence.calls)
-        found.append(sequence)
-    return found
+    return found + repeated
 
 
 def _disjoint(starts: Ints, length: int) -> Ints:

@@ -30,10 +30,14 @@ _WRITES = ("write", "pwrite64", "sendto")
 
 def _details(events: Events, rows: Ints) -> Ints:
     """What tells calls of one number apart: how an open opens, which command an ioctl gives."""
-    nr = events.nr[rows]
-    flags = argument_index(_K.OPEN_FLAGS)[nr]
-    command = argument_index(_K.CMD)[nr]
-    return np.where(flags >= 0, pick(events, rows, flags) & _ACCESS, pick(events, rows, command))
+    flags, command = argument_index(_K.OPEN_FLAGS), argument_index(_K.CMD)
+    index = np.where(flags >= 0, flags, command)[events.nr[rows]]
+    told = np.flatnonzero(index >= 0)
+    is_open = (flags >= 0)[events.nr[rows[told]]]
+    value = pick(events, rows[told], index[told])
+    out = np.zeros(len(rows), dtype=np.int64)
+    out[told] = np.where(is_open, value & _ACCESS, value)
+    return out
 
 
 def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey]]:
@@ -82,7 +86,8 @@ def files(annotated: Annotated) -> Body | None:
     opener = np.append(np.where(is_open[rows], rows, root[rows]), maker)
     by_path = np.append(is_open[rows], np.ones(len(named), dtype=bool))
     rows = np.append(rows, named)
-    sort = order(opener, rows)
+    by_time = order(rows) if len(named) else np.arange(len(rows))
+    sort = by_time[order(opener[by_time])]
     rows, opener, by_path = rows[sort], opener[sort], by_path[sort]
     codes, keys = key_codes(events, rows, np.where(by_path, int(Via.OTHER), int(Via.RESULT)))
     first = starts(opener)

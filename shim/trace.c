@@ -7,8 +7,8 @@
  * thread waits for nobody, and nothing is lost but for want of space, which is
  * counted.
  *
- * Cost (bench/tracing.py --part event): 173 instructions more for a call of which only registers are
- * kept, 444 with a path and a stat. Time goes into memory first: into new pages of
+ * Cost (bench/tracing.py --part event): 155 instructions more for a call of which only registers are
+ * kept, 315 with a path and a stat. Time goes into memory first: into new pages of
  * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
@@ -81,17 +81,6 @@ static bool full(const struct cosy_trace_block *b)
 	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
 }
 
-// Most payloads are a name or 32 bytes: "rep movsb" takes longer to start than these to copy.
-static inline void put(u8 *to, const void *from, size_t n)
-{
-	const u8 *p = from;
-
-	for (; n >= 8; n -= 8, p += 8, to += 8)
-		__builtin_memcpy(to, p, 8);
-	for (; n; n--)
-		*to++ = *p++;
-}
-
 // A new live block; out of the way of every event that goes into one with room.
 static __attribute__((noinline)) void make_room(void)
 {
@@ -160,25 +149,24 @@ static inline void finish(struct cosy_trace_event *to, const struct call *call, 
 	self.writing--;
 }
 
-static struct cosy_trace_event *append(const struct call *call, const struct payload *p)
+static inline __attribute__((always_inline)) struct cosy_trace_event *
+append_here(const struct call *call, const struct payload *p)
 {
 	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
 	struct cosy_trace_event *to = reserve(size, &heap);
-	u8 *at;
 
 	if (unlikely(!to))
 		return NULL;
-	at = (u8 *)self.live + LIVE_HEAP + heap;
-	put(at, p->path, p->path_len);
-	put(at + p->path_len, p->path2, p->path2_len);
-	at += p->path_len + p->path2_len;
-	if (p->names)
-		keep_names(p->out, at, p->out_len);
-	else
-		put(at, p->out, p->out_len);
+	keep_put(p, (u8 *)self.live + LIVE_HEAP + heap);
 	fill(to, call);
 	finish(to, call, heap, p);
 	return to;
+}
+
+static __attribute__((noinline)) struct cosy_trace_event *append(const struct call *call,
+								 const struct payload *p)
+{
+	return append_here(call, p);
 }
 
 // A call of which nothing is kept but its registers.
@@ -326,7 +314,6 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 static void record(const struct regs *r, u64 tsc, long ret)
 {
 	struct call call = { tsc, rdtsc() - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
-	struct cosy_out_stat st;
 	struct payload p;
 
 	if (unlikely(stopped))
@@ -340,8 +327,8 @@ static void record(const struct regs *r, u64 tsc, long ret)
 		return;
 	}
 	payload_init(&p);
-	keep(r, ret, &p, &st);
-	append(&call, &p);
+	keep(r, ret, &p);
+	append_here(&call, &p);
 }
 
 static long trace_exec(struct regs *r)

@@ -39,20 +39,25 @@ static bool path_was_read(long ret)
 }
 
 // As strlen, at most MAX_PATH_LEN: a word at a time, none of which crosses a page where the string may end.
-static size_t path_length(const char *s)
+static inline size_t path_length(const char *s)
 {
 	size_t n = 0;
 
-	for (; n < MAX_PATH_LEN && ((u64)(s + n) & 7); n++)
-		if (!s[n])
-			return n;
-	for (; n < MAX_PATH_LEN; n += 8) {
-		u64 end = zero_bytes(load_word(s + n));
+	while (n < MAX_PATH_LEN) {
+		u64 end;
 
+		if (unlikely(((u64)(s + n) & (PAGE_SIZE - 1)) > PAGE_SIZE - 8)) {
+			if (!s[n])
+				return n;
+			n++;
+			continue;
+		}
+		end = zero_bytes(load_word(s + n));
 		if (end) {
 			n += (u32)__builtin_ctzl(end) / 8;
 			break;
 		}
+		n += 8;
 	}
 	return n < MAX_PATH_LEN ? n : MAX_PATH_LEN;
 }
@@ -83,27 +88,7 @@ static size_t count_names(const u8 *buf, size_t len)
 	return n;
 }
 
-static size_t keep_stat(const struct kept *k, const struct regs *r, struct cosy_out_stat *out)
-{
-	const void *from = (const void *)r->a[k->out - 1];
-
-	if (k->out_type == COSY_ARGT_STAT_OUT) {
-		const struct stat *st = from;
-
-		*out = (struct cosy_out_stat){ st->st_dev, st->st_ino, (u64)st->st_size,
-					       st->st_mode, (u32)st->st_nlink };
-	} else {
-		const struct statx *st = from;
-		u64 dev = (st->stx_dev_minor & 0xffu) | (st->stx_dev_major & 0xfffu) << 8 |
-			  (u64)(st->stx_dev_minor & ~0xffu) << 12;
-
-		*out = (struct cosy_out_stat){ dev, st->stx_ino, st->stx_size, st->stx_mode,
-					       st->stx_nlink };
-	}
-	return sizeof(*out);
-}
-
-void keep(const struct regs *r, long ret, struct payload *p, struct cosy_out_stat *st)
+void keep(const struct regs *r, long ret, struct payload *p)
 {
 	const struct kept *k = &kept[r->nr];
 
@@ -117,22 +102,39 @@ void keep(const struct regs *r, long ret, struct payload *p, struct cosy_out_sta
 	}
 	if (!k->out || ret < 0)
 		return;
-	if (k->out_type == COSY_ARGT_DIRENTS_OUT) {
-		p->names = true;
-		p->out = (const void *)r->a[k->out - 1];
+	p->out = (const void *)r->a[k->out - 1];
+	switch (k->out_type) {
+	case COSY_ARGT_DIRENTS_OUT:
+		p->how = OUT_DIRENTS;
 		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
 		p->cut = p->cut || p->out_len > MAX_OUT;
 		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
-	} else if (k->out_type == COSY_ARGT_PTR) {
-		p->out = (const void *)r->a[k->out - 1];
+		break;
+	case COSY_ARGT_PTR:
 		p->out_len = 2 * sizeof(s32);
-	} else {
-		p->out = st;
-		p->out_len = keep_stat(k, r, st);
+		break;
+	default:
+		p->how = k->out_type == COSY_ARGT_STAT_OUT ? OUT_STAT : OUT_STATX;
+		p->out_len = sizeof(struct cosy_out_stat);
 	}
 }
 
-void keep_names(const u8 *buf, u8 *to, size_t len)
+// Most are a name: "rep movsb" takes longer to start than these to copy. The last word may overlap.
+static inline void put(u8 *to, const void *from, size_t n)
+{
+	const u8 *p = from;
+
+	if (n >= 8) {
+		for (; n > 8; n -= 8, p += 8, to += 8)
+			__builtin_memcpy(to, p, 8);
+		__builtin_memcpy(to + n - 8, p + n - 8, 8);
+		return;
+	}
+	for (; n; n--)
+		*to++ = *p++;
+}
+
+static void put_names(const u8 *buf, u8 *to, size_t len)
 {
 	for (size_t n = 0; n < len;) {
 		const struct dirent64 *d = (const void *)buf;
@@ -146,6 +148,52 @@ void keep_names(const u8 *buf, u8 *to, size_t len)
 		hash = (hash & ~15u) | (d->type & 15u);
 		__builtin_memcpy(to + n, &hash, sizeof(hash));
 		n += sizeof(hash);
+	}
+}
+
+// Behind a path there is no alignment.
+typedef struct cosy_out_stat out_stat __attribute__((aligned(1)));
+
+static inline void put_stat(const struct stat *st, out_stat *to)
+{
+	to->dev = st->st_dev;
+	to->ino = st->st_ino;
+	to->size = (u64)st->st_size;
+	to->mode = st->st_mode;
+	to->nlink = (u32)st->st_nlink;
+}
+
+static inline void put_statx(const struct statx *st, out_stat *to)
+{
+	to->dev = (st->stx_dev_minor & 0xffu) | (st->stx_dev_major & 0xfffu) << 8 |
+		  (u64)(st->stx_dev_minor & ~0xffu) << 12;
+	to->ino = st->stx_ino;
+	to->size = st->stx_size;
+	to->mode = st->stx_mode;
+	to->nlink = st->stx_nlink;
+}
+
+void keep_put(const struct payload *p, u8 *to)
+{
+	put(to, p->path, p->path_len);
+	to += p->path_len;
+	if (unlikely(p->path2_len)) {
+		put(to, p->path2, p->path2_len);
+		to += p->path2_len;
+	}
+	switch (p->how) {
+	case OUT_BYTES:
+		put(to, p->out, p->out_len);
+		break;
+	case OUT_DIRENTS:
+		put_names(p->out, to, p->out_len);
+		break;
+	case OUT_STAT:
+		put_stat(p->out, (out_stat *)to);
+		break;
+	case OUT_STATX:
+		put_statx(p->out, (out_stat *)to);
+		break;
 	}
 }
 

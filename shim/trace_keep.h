@@ -15,14 +15,18 @@ struct payload {
 	const char *path, *path2;
 	const void *out;
 	size_t path_len, path2_len, out_len;
-	bool names; // out is a getdents64 buffer: its names' hashes are kept
+	u8 how; // OUT_*: out_len is what is kept of it
 	bool cut;
 };
+
+// What out is: bytes to be kept as they are, or where the call put what is made shorter.
+enum { OUT_BYTES, OUT_DIRENTS, OUT_STAT, OUT_STATX };
 
 static inline void payload_init(struct payload *p)
 {
 	p->path_len = p->path2_len = p->out_len = 0;
-	p->names = p->cut = false;
+	p->how = OUT_BYTES;
+	p->cut = false;
 }
 
 /* By call number: is anything kept? */
@@ -32,9 +36,12 @@ extern HIDDEN bool keep_any[COSY_ACTIONS];
 HIDDEN void keep_init(void);
 /* Which argument is the path, counted from 1; 0: none. */
 HIDDEN u8 keep_path_at(u64 nr);
-/* What a call that returned `ret` leaves; `st` is room for attributes. */
-HIDDEN void keep(const struct regs *r, long ret, struct payload *p, struct cosy_out_stat *st);
-/* The hashes of a getdents64 buffer's names, `len` bytes, go straight into the heap: stacks may be small. */
-HIDDEN void keep_names(const u8 *buf, u8 *to, size_t len);
+/* What a call that returned `ret` leaves. */
+HIDDEN void keep(const struct regs *r, long ret, struct payload *p);
+/*
+ * All of a payload goes straight to its place in the heap: stacks may be small, and what lies there would be
+ * copied once more.
+ */
+HIDDEN void keep_put(const struct payload *p, u8 *to);
 
 #endif

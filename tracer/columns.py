@@ -34,20 +34,27 @@ def binary(joined: Bytes, ends: Ints) -> pa.LargeBinaryArray:
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends) - 1, buffers)
 
 
-def coded(joined: Bytes, ends: Ints) -> pa.DictionaryArray:
-    """Return names as a dictionary array; empty ones are null."""
-    there = np.diff(ends) > 0
-    if not there.any():
-        return pa.nulls(len(there), pa.dictionary(pa.int32(), pa.string()))
-    some = binary(joined, np.append(ends[:-1][there], ends[-1])).dictionary_encode()
-    codes = np.zeros(len(there), np.int32)
-    codes[there] = np.frombuffer(some.indices.buffers()[1], np.int32, len(some))
-    return pa.DictionaryArray.from_arrays(
-        column(codes, pa.int32(), there), _percent_form(some.dictionary)
-    )
+def of_bits(values: npt.NDArray[Any], kind: pa.DataType, valid: Bytes, n_valid: int) -> pa.Array:
+    """Return a column of which `valid` has a bit for each value that is none null."""
+    n = len(values)
+    buffers = [None if n_valid == n else pa.py_buffer(valid), pa.py_buffer(values)]
+    return pa.Array.from_buffers(kind, n, buffers, n - n_valid)
 
 
-def _percent_form(raw: pa.LargeBinaryArray) -> pa.StringArray:
+def lists(ends: npt.NDArray[np.int32], values: npt.NDArray[np.uint32], valid: Bytes) -> pa.Array:
+    """Return a column of lists of numbers: list i is values[ends[i]:ends[i + 1]]."""
+    buffers = [pa.py_buffer(valid), pa.py_buffer(ends)]
+    inside = column(values, pa.uint32())
+    return pa.Array.from_buffers(pa.list_(pa.uint32()), len(ends) - 1, buffers, children=[inside])
+
+
+def text(joined: Bytes, ends: npt.NDArray[np.int32]) -> pa.StringArray:
+    """Return texts that lie one behind the other, as binary() does."""
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(joined)]
+    return pa.Array.from_buffers(pa.string(), len(ends) - 1, buffers)
+
+
+def percent_form(raw: pa.LargeBinaryArray) -> pa.StringArray:
     """Return names as path_text does; nearly always they are so already, and are copied at once."""
     ends = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1)
     joined = np.frombuffer(raw.buffers()[2], np.uint8, int(ends[-1]))
@@ -57,8 +64,7 @@ def _percent_form(raw: pa.LargeBinaryArray) -> pa.StringArray:
         for at in np.unique(np.searchsorted(ends, odd, side="right") - 1).tolist():
             names[at] = path_text(names[at]).encode()
         ends, joined = _joined(names)
-    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(joined)]
-    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+    return text(joined, ends.astype(np.int32))
 
 
 def _joined(words: Sequence[bytes]) -> tuple[Ints, Bytes]:
@@ -70,8 +76,13 @@ def _joined(words: Sequence[bytes]) -> tuple[Ints, Bytes]:
 def names(raw: Sequence[bytes | None]) -> pa.StringArray:
     """Return a column of names in percent form; None and empty ones are null."""
     ends, joined = _joined([name or b"" for name in raw])
-    plain = _percent_form(binary(joined, ends)).buffers()
-    return pa.Array.from_buffers(pa.string(), len(raw), [bits(np.diff(ends) > 0), *plain[1:]])
+    return joined_names(joined, ends)
+
+
+def joined_names(joined: Bytes, ends: Ints) -> pa.StringArray:
+    """Return a column of names that lie one behind the other, as names() does."""
+    plain = percent_form(binary(joined, ends)).buffers()
+    return pa.Array.from_buffers(pa.string(), len(ends) - 1, [bits(np.diff(ends) > 0), *plain[1:]])
 
 
 def strings(values: Sequence[str | None]) -> pa.StringArray:

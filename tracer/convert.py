@@ -5,21 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer import columns, dataset, dirents, processes
+from tracer import columns, compiled, dataset, processes
 from tracer.columns import column
+from tracer.compiled import RETURNS_DIRENTS, RETURNS_STAT, at, check
 from tracer.dataset import path_text
-from tracer.descriptors import Object
-from tracer.events import ALL_NRS, OUT_STAT, RAW_DIRENTS, Bytes, Chunk, Ints, Mask
+from tracer.descriptors import KINDS, Object
+from tracer.events import ALL_NRS, Bytes, Chunk, Ints, Mask
 from tracer.filters import Filter
-from tracer.objects import Objects
-from tracer.operations import NOTHING
+from tracer.objects import NOTHING, Found, Objects
 from tracer.sites import Sites
 from tracer.syscalls import ArgKind, by_nr
 from tracer.timeline import RawTrace
@@ -27,122 +27,106 @@ from tracer.timeline import RawTrace
 SIZEOF_STAT = 144
 SIZEOF_STATX = 256
 CHUNK = 1 << 16  # events at a time: what they need stays in the processor's cache
-_NO_LIMIT = np.uint64(1 << 62)
+_EVENT_TYPES = [field.type for field in dataset.EVENTS][:5]
 
 
-class _Calls:
-    """What the columns need of the system call table, as arrays by call number."""
-
-    def __init__(self) -> None:
-        self.copies_out = np.zeros(ALL_NRS, np.bool_)
-        self.copies_in = np.zeros(ALL_NRS, np.bool_)
-        self.fixed_out = np.zeros(ALL_NRS, np.int64)
-        self.size_at = np.full(ALL_NRS, -1, np.int8)
-        # Registers that are no arguments hold whatever was left in them.
-        self.n_args = np.full(ALL_NRS, 6, np.uint8)
-        self.returns_dirents = np.zeros(ALL_NRS, np.bool_)
-        self.returns_stat = np.zeros(ALL_NRS, np.bool_)
-        for nr, call in by_nr().items():
-            kinds = set(call.args)
-            self.n_args[nr] = len(call.args)
-            out = {ArgKind.BUF_OUT, ArgKind.IOV_OUT, ArgKind.DIRENTS_OUT}
-            self.copies_out[nr] = bool(kinds & out) or call.moves == "out"
-            self.copies_in[nr] = (
-                bool(kinds & {ArgKind.BUF_IN, ArgKind.IOV_IN}) or call.moves == "in"
-            )
-            self.returns_dirents[nr] = ArgKind.DIRENTS_OUT in kinds
-            self.returns_stat[nr] = bool(kinds & {ArgKind.STAT_OUT, ArgKind.STATX_OUT})
-            if ArgKind.STAT_OUT in kinds:
-                self.fixed_out[nr] = SIZEOF_STAT
-            if ArgKind.STATX_OUT in kinds:
-                self.fixed_out[nr] = SIZEOF_STATX
-            size_at = call.index(ArgKind.SIZE)
-            if kinds & {ArgKind.BUF_IN, ArgKind.BUF_OUT} and size_at is not None:
-                self.size_at[nr] = size_at
-
-
-def _bytes_moved(calls: _Calls, chunk: Chunk) -> tuple[Ints, Ints]:
-    """Return the bytes that each call moved into and out of the kernel.
-
-    Counted are the data, the strings and the attributes; not small structures such
-    as time values, nor addresses of sockets.
-    """
-    nr, ret = chunk.nr, chunk.ret
-    size_at = calls.size_at[nr]
-    size = chunk.args[np.maximum(size_at, 0), np.arange(len(nr))]
-    limit = np.where(size_at >= 0, np.minimum(size, _NO_LIMIT), _NO_LIMIT).astype(np.int64)
-    moved = np.where(chunk.returned, np.clip(ret, 0, limit), 0)
-    ok = chunk.returned & (ret >= 0)
-    out = moved * calls.copies_out[nr] + calls.fixed_out[nr] * ok
-    # Calls such as setxattr return 0 and have taken all that they were given.
-    whole = ok & (ret == 0) & (size_at >= 0)
-    into = np.where(whole, limit, moved) * calls.copies_in[nr]
-    for length in (chunk.path_len, chunk.path2_len):
-        into += length + (length > 0)
-    return into, out
-
-
-def _names(calls: _Calls, chunk: Chunk, out_at: Ints) -> pa.Array:
-    has = calls.returns_dirents[chunk.nr] & (chunk.ret >= 0) & chunk.returned
-    joined, ends = chunk.payload(out_at, chunk.out_len * has)
-    raw = np.flatnonzero(has & (chunk.flags & RAW_DIRENTS > 0))
-    if len(raw):
-        joined, ends = _hashed(joined, ends, raw)
-    values = column(joined[: len(joined) // 4 * 4].view("<u4"), pa.uint32())
-    offsets = pa.py_buffer((ends // 4).astype(np.int32))
-    kind = dataset.EVENTS.field("names").type
-    return pa.Array.from_buffers(kind, len(has), [columns.bits(has), offsets], children=[values])
-
-
-def _hashed(joined: Bytes, ends: Ints, raw: npt.NDArray[np.intp]) -> tuple[Bytes, Ints]:
-    """Replace the buffers of the rows `raw` by the hashes of their names."""
-    parts = [joined[begin:end] for begin, end in pairwise(ends.tolist())]
-    found = [dirents.entries(parts[row].tobytes()) for row in raw.tolist()]
-    every = dirents.hashes(pair for pairs in found for pair in pairs).view(np.uint8)
-    split = np.split(every, np.cumsum([4 * len(pairs) for pairs in found])[:-1])
-    for row, values in zip(raw.tolist(), split, strict=True):
-        parts[row] = values
-    return np.concatenate(parts), np.cumsum([0, *map(len, parts)])
-
-
-def _stat(calls: _Calls, chunk: Chunk, out_at: Ints) -> list[pa.Array]:
-    has = calls.returns_stat[chunk.nr] & (chunk.out_len == OUT_STAT.itemsize)
-    joined, _ = chunk.payload(out_at, chunk.out_len * has)
-    kept = joined.view(OUT_STAT)
-    found = []
-    for name, kind in (("mode", pa.uint32()), ("size", pa.int64()), ("ino", pa.int64())):
-        values = np.zeros(len(chunk), kept[name].dtype)
-        values[has] = kept[name]
-        found.append(column(values, kind, has))
+@cache
+def _calls() -> npt.NDArray[np.void]:
+    """By call number: what the columns need of the system call table."""
+    found = np.zeros(ALL_NRS, compiled.CALL)
+    found["size_at"] = NOTHING
+    found["n_args"] = 6
+    out = {ArgKind.BUF_OUT, ArgKind.IOV_OUT, ArgKind.DIRENTS_OUT}
+    for nr, call in by_nr().items():
+        kinds = set(call.args)
+        it = found[nr : nr + 1]
+        it["n_args"] = len(call.args)
+        it["copies_out"] = bool(kinds & out) or call.moves == "out"
+        it["copies_in"] = bool(kinds & {ArgKind.BUF_IN, ArgKind.IOV_IN}) or call.moves == "in"
+        it["returns"] = RETURNS_DIRENTS * (ArgKind.DIRENTS_OUT in kinds) + RETURNS_STAT * bool(
+            kinds & {ArgKind.STAT_OUT, ArgKind.STATX_OUT}
+        )
+        if ArgKind.STAT_OUT in kinds:
+            it["fixed_out"] = SIZEOF_STAT
+        if ArgKind.STATX_OUT in kinds:
+            it["fixed_out"] = SIZEOF_STATX
+        size_at = call.index(ArgKind.SIZE)
+        if kinds & {ArgKind.BUF_IN, ArgKind.BUF_OUT} and size_at is not None:
+            it["size_at"] = size_at
     return found
 
 
+class _Texts:
+    """Room for texts of n events, and what tracer/core/ takes."""
+
+    def __init__(self, n: int, room: int) -> None:
+        self._n = n
+        self._valid = np.zeros(n // 8 + 1, np.uint8)
+        self._codes, self._ends = np.empty(n, np.int32), np.empty(n + 1, np.int32)
+        self._joined = np.empty(room, np.uint8)
+        arrays: list[npt.NDArray[Any]] = [self._valid, self._codes, self._ends, self._joined]
+        self.native = compiled.Texts(*map(at, arrays), room)
+
+    def column(self, found: compiled.Texts) -> pa.DictionaryArray:
+        """Return names as a dictionary array; empty ones are null."""
+        if not found.n_valid:
+            return pa.nulls(self._n, pa.dictionary(pa.int32(), pa.string()))
+        ends = self._ends[: found.n + 1]
+        joined = self._joined[: ends[-1]].copy()
+        if found.odd:
+            words = columns.percent_form(columns.binary(joined, ends.astype(np.int64)))
+        else:
+            words = columns.text(joined, ends)
+        codes = columns.of_bits(self._codes, pa.int32(), self._valid, found.n_valid)
+        return pa.DictionaryArray.from_arrays(codes, words)
+
+
 def _events(
-    calls: _Calls, chunk: Chunk, raw: RawTrace, sites: Sites, object_ids: npt.NDArray[np.int32]
+    chunk: Chunk, raw: RawTrace, sites: Sites, object_ids: npt.NDArray[np.int32]
 ) -> pa.Table:
-    bytes_in, bytes_out = _bytes_moved(calls, chunk)
-    out_at = chunk.path_len + chunk.path2_len
-    n_args = calls.n_args[chunk.nr]
-    found = [
-        raw.to_ns(chunk.tsc),
-        raw.ticks_to_ns(chunk.dur),
-        raw.pids[chunk.thread],
-        raw.tids[chunk.thread],
-        chunk.nr.astype(np.int16),
-        *[chunk.args[i] * (n_args > i) for i in range(6)],
-        column(chunk.ret, pa.int64(), chunk.returned),
-        columns.coded(*chunk.payload(np.zeros_like(out_at), chunk.path_len)),
-        columns.coded(*chunk.payload(chunk.path_len, chunk.path2_len)),
-        bytes_in,
-        bytes_out,
-        sites.column(chunk),
-        column(object_ids, pa.int32(), object_ids >= 0),
-        _names(calls, chunk, out_at),
-        *_stat(calls, chunk, out_at),
-    ]
+    """Return the events of a chunk as the dataset has them (tracer/core/columns.c)."""
+    n = len(chunk)
+
+    def room(kind: str, size: int = n) -> npt.NDArray[Any]:
+        return np.empty(size, kind)
+
+    def clear_bits() -> Bytes:
+        return np.zeros(n // 8 + 1, np.uint8)
+
+    t_ns, dur_ns, pid, tid, nr = room("i8"), room("i8"), room("i4"), room("i4"), room("i2")
+    args, bytes_in, bytes_out, returned = room("u8", 6 * n), room("i8"), room("i8"), clear_bits()
+    path, path2 = _Texts(n, len(chunk.heap)), _Texts(n, len(chunk.heap))
+    has_site, site, site_thread, site_address = clear_bits(), room("i4"), room("i4"), room("u8")
+    has_names, names_ends, names = clear_bits(), room("i4", n + 1), room("u4", len(chunk.heap) // 4)
+    has_stat, st_mode, st_size, st_ino = clear_bits(), room("u4"), room("i8"), room("i8")
+    got = compiled.Columns(
+        *raw.clock,
+        *map(at, (raw.pids, raw.tids, _calls())),
+        *map(at, (t_ns, dur_ns, pid, tid, nr, args, bytes_in, bytes_out, returned)),
+        path.native,
+        path2.native,
+        *map(at, (has_site, site, site_thread, site_address)),
+        *map(at, (has_names, names_ends, names)),
+        len(names),
+        *map(at, (has_stat, st_mode, st_size, st_ino)),
+    )
+    check(compiled.function("columns")(chunk.native(), got))
+    codes = sites.codes(site_thread[: got.n_pairs], site_address[: got.n_pairs])[site]
+    stat = [(st_mode, pa.uint32()), (st_size, pa.int64()), (st_ino, pa.int64())]
     arrays = [
-        column(values, field.type) if isinstance(values, np.ndarray) else values
-        for values, field in zip(found, dataset.EVENTS, strict=True)
+        *map(column, (t_ns, dur_ns, pid, tid, nr), _EVENT_TYPES),
+        *(column(args[k * n : (k + 1) * n], pa.uint64()) for k in range(6)),
+        columns.of_bits(chunk.ret.copy(), pa.int64(), returned, got.n_returned),
+        path.column(got.path),
+        path2.column(got.path2),
+        column(bytes_in, pa.int64()),
+        column(bytes_out, pa.int64()),
+        pa.DictionaryArray.from_arrays(
+            columns.of_bits(codes, pa.int32(), has_site, got.n_sites), sites.names()
+        ),
+        column(object_ids, pa.int32(), object_ids >= 0),
+        columns.lists(names_ends, names[: names_ends[-1]].copy(), has_names),
+        *(columns.of_bits(values, kind, has_stat, got.n_stats) for values, kind in stat),
     ]
     return pa.Table.from_arrays(arrays, schema=dataset.EVENTS)
 
@@ -164,26 +148,21 @@ def processes_table(raw: RawTrace, who: processes.Processes) -> pa.Table:
     return columns.table(dataset.PROCESSES, found)
 
 
-def objects_table(found: Objects, row_of: Ints | None) -> pa.Table:
+def objects_table(found: Found, row_of: Ints | None) -> pa.Table:
     """Return the table of objects; `row_of` has the row of every event, NOTHING: left out."""
-    n = len(found.kinds)
-    inodes = np.zeros((2, n), np.uint64)
-    known = np.zeros(n, np.bool_)
-    for made, inode in found.inodes.items():
-        inodes[:, made], known[made] = inode, True
-    for ids, answers in found.stats:
-        inodes[0, ids], inodes[1, ids], known[ids] = answers["dev"], answers["ino"], True
-    events = np.array(found.events, np.int64)
+    n = len(found.kind)
+    events = found.event
     if row_of is not None:
         events = np.where(events >= 0, np.append(row_of, NOTHING)[events], NOTHING)
+    kinds = pa.DictionaryArray.from_arrays(column(found.kind, pa.uint8()), columns.strings(KINDS))
     return columns.table(
         dataset.OBJECTS,
         {
             "object_id": column(np.arange(n, dtype=np.int32), pa.int32()),
-            "kind": found.kinds,
-            "dev": column(inodes[0], pa.uint64(), known),
-            "ino": column(inodes[1], pa.uint64(), known),
-            "path": columns.names(found.paths),
+            "kind": kinds.dictionary_decode(),
+            "dev": column(found.dev, pa.uint64(), found.known),
+            "ino": column(found.ino, pa.uint64(), found.known),
+            "path": columns.joined_names(found.paths, found.ends),
             "event": column(events, pa.int64(), events >= 0),
         },
     )
@@ -225,15 +204,19 @@ def write_dataset(
         if image.pid in known and not image.replaced:
             image.exit = known[image.pid]
     found = Objects(who, inherited)
-    calls, sites = _Calls(), Sites(who)
+    sites = Sites(who)
     masks: list[Mask] = []
 
-    def write(chunk: Chunk, ids: npt.NDArray[np.int32]) -> None:
-        sites.add_mapped(chunk, ids, found.paths)
-        events = _events(calls, chunk, raw, sites, ids)
-        if kept:
-            masks.append(kept.mask(chunk, ids, found.paths))
-            chosen = [None, columns.bits(masks[-1])]
+    def write(
+        chunk: Chunk,
+        ids: npt.NDArray[np.int32],
+        mapped: list[tuple[int, int, bytes]],
+        mask: Mask | None,
+    ) -> None:
+        sites.add(mapped)
+        events = _events(chunk, raw, sites, ids)
+        if mask is not None:
+            chosen = [None, columns.bits(mask)]
             events = events.filter(pa.Array.from_buffers(pa.bool_(), len(ids), chosen))
         writer.write_events(events)
 
@@ -244,9 +227,13 @@ def write_dataset(
         written: Future[None] | None = None
         for chunk in _ahead(raw.chunks(CHUNK)):
             ids = found.of_chunk(chunk)
+            mapped = sites.mapped(chunk, ids, found.paths)
+            mask = kept.mask(chunk, ids, found.paths) if kept else None
+            if mask is not None:
+                masks.append(mask)
             if written:
                 written.result()
-            written = behind.submit(write, chunk, ids)
+            written = behind.submit(write, chunk, ids, mapped, mask)
             done += len(chunk)
             if progress:
                 progress(done, raw.n_calls)
@@ -258,7 +245,7 @@ def write_dataset(
     unseen = sorted({path_text(image.unseen) for image in who.images if image.unseen})
     writer.finish(
         processes_table(raw, who),
-        objects_table(found, _row_of(masks) if kept else None),
+        objects_table(found.found(), _row_of(masks) if kept else None),
         {
             **meta,
             "lost_events": raw.lost_events,

@@ -8,13 +8,16 @@ import os
 import stat
 from dataclasses import dataclass
 
+KINDS = ("other", "file", "directory", "socket", "pipe", "tty", "device")
+"""tracer/core/operations.h has the same."""
+
 
 @dataclass(slots=True)
 class Object:
     """One open file description, or a working directory."""
 
     kind: str = "other"
-    """file, directory, pipe, socket, tty, device or other."""
+    """One of KINDS."""
     path: bytes | None = None
     """Absolute where that is known; joined, not resolved: symbolic links stay."""
     dev: int | None = None

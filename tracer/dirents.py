@@ -1,34 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""What getdents64 returned, as backends keep it that cannot hash names where they see them."""
+"""What is kept of getdents64's entries."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 FNV_BASIS, FNV_PRIME = 2166136261, 16777619  # kmod/uapi/cosy_trace.h
-_HEAD = struct.Struct("<QqHB")  # d_ino, d_off, d_reclen, d_type; d_name follows
-_DOTS = (b".", b"..")
 
 Hashes = npt.NDArray[np.uint32]
-
-
-def entries(buffer: bytes) -> list[tuple[bytes, int]]:
-    """Return name and type of every entry but "." and ".."; stops at the first broken one."""
-    found = []
-    at = 0
-    while at + _HEAD.size <= len(buffer):
-        _, _, size, kind = _HEAD.unpack_from(buffer, at)
-        if size < _HEAD.size or at + size > len(buffer):
-            break
-        name = buffer[at + _HEAD.size : at + size].split(b"\0", 1)[0]
-        if name not in _DOTS:
-            found.append((name, kind))
-        at += size
-    return found
 
 
 def hashes(found: Iterable[tuple[bytes, int]]) -> Hashes:

@@ -16,6 +16,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from tracer import compiled
+
 DONE = 0x1
 NO_RETURN = 0x2
 CUT = 0x4
@@ -187,6 +189,19 @@ class Chunk:
         """Return what the call of one event returned, as far as it was kept."""
         at = int(self.at[row] + self.path_len[row] + self.path2_len[row])
         return self.heap[at : at + int(self.out_len[row])].tobytes()
+
+    def native(self) -> compiled.Chunk:
+        """Return what tracer/core/ takes; it points into this one."""
+        words = self.words
+        assert words.strides[1] == words.itemsize or len(self) < 2
+        stride = words.strides[0] // words.itemsize
+        thread, at = np.ascontiguousarray(self.thread), np.ascontiguousarray(self.at)
+        found = compiled.Chunk(
+            len(self), stride, words.ctypes.data, compiled.at(thread), compiled.at(at),
+            compiled.at(self.heap), len(self.heap),
+        )  # fmt: skip
+        found.kept = words, thread, at, self.heap
+        return found
 
     def take(self, rows: Rows | slice) -> Chunk:
         """Return these events; the heap is shared."""

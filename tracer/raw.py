@@ -9,24 +9,15 @@ What is not whole is left out and, where it can be told, counted as lost.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tracer.events import (
-    DONE,
-    EVENT_BYTES,
-    EVENT_WORDS,
-    MAX_TIME,
-    TELLING,
-    Bytes,
-    Chunk,
-    Ints,
-    Mask,
-)
-from tracer.timeline import RawTrace, Source, Thread, lowest
+from tracer import compiled
+from tracer.compiled import at
+from tracer.events import EVENT_BYTES, EVENT_WORDS, MAX_TIME, Bytes, Chunk, Mask
+from tracer.timeline import LATEST, RawTrace, Source, Thread, rare_calls
 
 MAGIC = b"COSYRAW\x02"
 PAGE = 4096
@@ -34,7 +25,7 @@ RAW = ".raw"
 TAKEN = ".taken"  # what a recorder took away from the file of the same name
 MAX_LIVE_SIZE = 1 << 26
 MAX_SLOTS = 64
-SCAN_BLOCKS = 16  # at a time
+ROW_GAP = 24
 
 HEADER = np.dtype(
     [
@@ -131,8 +122,8 @@ class RawFile(Source):
         super().__init__()
         if path.stat().st_size < PAGE:
             raise RawError(f"{path}: shorter than its header")
-        self._data = _mapped(path)
-        h = self._data[: HEADER.itemsize].view(HEADER)[0]
+        data = _mapped(path)
+        h = data[: HEADER.itemsize].view(HEADER)[0]
         live_size, live_heap = int(h["live_size"]), int(h["live_heap"])
         if h["magic"] != MAGIC:
             raise RawError(f"{path}: not a raw trace file")
@@ -146,63 +137,54 @@ class RawFile(Source):
             raise RawError(f"{path}: times in its header make no sense")
         self.threads = [Thread(**who, **times)]
         flushed = PAGE + slots * live_size
-        found = _row(self._data[: flushed + int(h["flushed_bytes"])], flushed)
+        found = _row(data[: flushed + int(h["flushed_bytes"])], flushed)
         if (taken := path.with_suffix(TAKEN)).exists():
             found += [block for block in _row(_mapped(taken), 0) if not block.cut]
         starts = [PAGE + slot * live_size for slot in range(ring)]
-        live = [_block(self._data, at, at + live_heap) for at in starts]
+        live = [_block(data, start, start + live_heap) for start in starts]
         # One that is flushed or taken may be in its live place still, or partly overwritten there.
         best: dict[int, _Block] = {}
         for block in (*found, *(block for block in live if block and block.n)):
             known = best.get(block.seq)
             if known is None or block.n > known.n:
                 best[block.seq] = block
-        self._blocks = [best[seq] for seq in sorted(best)]
-
-    def _events(
-        self, blocks: Sequence[_Block], which: Sequence[int] = range(EVENT_WORDS)
-    ) -> tuple[Chunk, Mask]:
-        """Return all that stands in the blocks (these words of it), and what is whole."""
-        counts = [block.n for block in blocks]
-        words = np.empty((EVENT_WORDS, sum(counts)), np.uint64)
-        at = 0
-        for block in blocks:
-            # A block at a time stays in the cache while its events become columns.
-            part = block.data[block.at : block.at + block.n * EVENT_BYTES]
-            columns = part.view("<u8").reshape(block.n, EVENT_WORDS).T
-            for k in which:
-                words[k, at : at + block.n] = columns[k]
-            at += block.n
-        sizes = np.array([block.heap_bytes for block in blocks], np.int64)
-        heaps = [block.data[block.heap_at : block.heap_at + block.heap_bytes] for block in blocks]
-        heap = np.concatenate([np.empty(0, np.uint8), *heaps])
-        found = Chunk(words, np.zeros(at, np.int32), np.empty(0, np.int64), heap)
-        place, size = found.place, found.size
-        found.at = place + np.repeat(np.cumsum(sizes) - sizes, counts)
-        whole = (found.flags & DONE) != 0
-        whole &= (place + size <= np.repeat(sizes, counts)) | (size == 0)
-        whole &= (found.tsc <= MAX_TIME) & (found.dur <= MAX_TIME)
-        return found, whole
+        blocks = [best[seq] for seq in sorted(best)]
+        self._data = [block.data for block in blocks]  # what the addresses are of
+        rows = [(at(b.data) + b.at, b.n, at(b.data) + b.heap_at, b.heap_bytes) for b in blocks]
+        self._table = np.array(rows, compiled.BLOCK)
 
     def scan(self) -> None:
         """Look at every event once, as Source says."""
-        lows: list[Ints] = []
-        rare: list[Chunk] = []
-        for begin in range(0, len(self._blocks), SCAN_BLOCKS):
-            blocks = self._blocks[begin : begin + SCAN_BLOCKS]
-            found, whole = self._events(blocks, TELLING)
-            self.threads[0].lost_events += int(((found.tsc != 0) & ~whole).sum())
-            whole &= found.tsc <= self.end_tsc
-            lows.append(lowest(found.tsc, whole, [block.n for block in blocks]))
-            if len(apart := self._note(found, whole)):
-                rare.append(self._events(blocks)[0].take(apart).alone())
-        self._noted(lows, [block.n for block in self._blocks], rare)
+        first = np.empty(len(self._table), np.int64)
+        n_rare = np.empty(len(self._table), np.uint64)
+        total = compiled.Scan()
+        compiled.function("scan")(
+            at(self._table), len(self._table), self.end_tsc, at(rare_calls()), LATEST,
+            at(first), at(n_rare), total,
+        )  # fmt: skip
+        self.threads[0].lost_events += total.lost
+        rare = [
+            self._load(block, block + 1, rare_calls()) for block in np.flatnonzero(n_rare).tolist()
+        ]
+        self._noted(total.n_calls, first, self._table["n"], [found.alone() for found in rare])
 
     def load(self, begin: int, end: int) -> Chunk:
         """Return the events of these blocks."""
-        found, whole = self._events(self._blocks[begin:end])
-        whole &= found.tsc <= self.end_tsc
-        return found if whole.all() else found.take(np.flatnonzero(whole))
+        return self._load(begin, end)
+
+    def _load(self, begin: int, end: int, wanted: Mask | None = None) -> Chunk:
+        """Return the whole events of some blocks, or of those the `wanted` calls."""
+        table = self._table[begin:end]
+        most = int(table["n"].sum())
+        # Rows apart by no power of two: each word of an event goes to another one.
+        words = np.empty((EVENT_WORDS, most + ROW_GAP), np.uint64)
+        places = np.empty(most, np.int64)
+        heap = np.empty(int(table["heap_size"].sum()), np.uint8)
+        n = compiled.function("load")(
+            at(table), len(table), self.end_tsc, None if wanted is None else at(wanted),
+            most + ROW_GAP, at(words), at(places), at(heap),
+        )  # fmt: skip
+        return Chunk(words[:, :n], np.zeros(n, np.int32), places[:n], heap)
 
 
 def read_folder(folder: Path, end_ns: int | None = None) -> RawTrace:

@@ -12,11 +12,12 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -266,17 +267,34 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
     begin = time.monotonic_ns()
     end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
     try:
-        while end_ns is None or time.monotonic_ns() < end_ns:
-            look_ns = time.monotonic_ns() + LOOK_NS
-            info = _next_signal(watched, look_ns if end_ns is None else min(look_ns, end_ns))
-            if info is not None and info.si_signo in ending:
-                break
-            _take_all(watcher)
-            if not os.path.exists(f"/proc/{pid}"):
-                break
+        with _end_of(pid) as ended:
+            while end_ns is None or time.monotonic_ns() < end_ns:
+                look_ns = time.monotonic_ns() + LOOK_NS
+                info = _next_signal(watched, look_ns if end_ns is None else min(look_ns, end_ns))
+                if info is not None and info.si_signo in ending:
+                    break
+                _take_all(watcher)
+                if ended():
+                    break
         return Ended(pid, None, time.monotonic_ns() - begin, 0, 0)
     finally:
         _release_signals()
+
+
+@contextlib.contextmanager
+def _end_of(pid: int) -> Iterator[Callable[[], bool]]:
+    """Ask again and again whether a process has ended, be it that its parent has not asked yet."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:  # gone; or a thread's number
+        yield lambda: not os.path.exists(f"/proc/{pid}")
+        return
+    try:
+        look = select.poll()
+        look.register(handle, select.POLLIN)
+        yield lambda: bool(look.poll(0))
+    finally:
+        os.close(handle)
 
 
 def _take_all(watcher: Watcher) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer import columns, dataset, processes, symbols
-from tracer.columns import column
-from tracer.events import Chunk
+from tracer.events import Chunk, Words
 from tracer.syscalls import by_name
 
 PROT_EXEC = 4
@@ -32,37 +31,36 @@ class Sites:
         self._where: list[tuple[str, int]] = []
         self._mmap = by_name()["mmap"].nr
 
-    def add_mapped(
+    def mapped(
         self, chunk: Chunk, object_ids: npt.NDArray[np.int32], paths: Sequence[bytes | None]
-    ) -> None:
-        """Note the libraries that came by dlopen; `paths` are those of the objects."""
+    ) -> list[tuple[int, int, bytes]]:
+        """Return the libraries that came by dlopen: thread, address, path; `paths` by object."""
         some = np.flatnonzero((chunk.nr == self._mmap) & (chunk.ret > 0) & (object_ids >= 0))
         protection, flags = chunk.args[2][some], chunk.args[3][some]
         wanted = (protection & np.uint64(PROT_EXEC) > 0) & (flags & np.uint64(MAP_ANONYMOUS) == 0)
+        found = []
         for at in some[wanted].tolist():
-            path = paths[object_ids[at]]
-            if path:
+            if path := paths[object_ids[at]]:
                 base = int(chunk.ret[at]) - int(chunk.args[5][at])
-                self._of_thread[chunk.thread[at]].add(base, path)
+                found.append((int(chunk.thread[at]), base, path))
+        return found
 
-    def column(self, chunk: Chunk) -> pa.DictionaryArray:
-        """Return the names of the sites of these events."""
-        places = column(chunk.site, pa.uint64()).dictionary_encode()
-        place = np.frombuffer(places.indices.buffers()[1], np.int32, len(chunk)).astype(np.int64)
-        n = len(places.dictionary)
-        pairs = column(chunk.thread * n + place, pa.int64()).dictionary_encode()
-        pair = np.frombuffer(pairs.indices.buffers()[1], np.int32, len(chunk))
-        sites = places.dictionary.to_pylist()
-        which = [divmod(value, n) for value in pairs.dictionary.to_pylist()]
+    def add(self, mapped: Iterable[tuple[int, int, bytes]]) -> None:
+        """Note libraries, as mapped() returned them."""
+        for thread, base, path in mapped:
+            self._of_thread[thread].add(base, path)
+
+    def codes(self, threads: npt.NDArray[np.int32], addresses: Words) -> npt.NDArray[np.int32]:
+        """Return a number for the site of each pair; what it means is in names()."""
+        pairs = list(zip(threads.tolist(), addresses.tolist(), strict=True))
         # In the order of threads and addresses, so that numbers do not depend on what came first.
-        for thread, address in sorted((thread, sites[at]) for thread, at in which):
+        for thread, address in sorted(pairs):
             self._code(thread, address)
-        codes = np.array([self._known[t, sites[at]] for t, at in which], np.int32)[pair]
-        known = chunk.site != 0
-        return pa.DictionaryArray.from_arrays(
-            column(codes, pa.int32(), None if known.all() else known),
-            columns.strings(list(self._codes)),
-        )
+        return np.array([self._known[pair] for pair in pairs], np.int32)
+
+    def names(self) -> pa.StringArray:
+        """Return the names of all sites by their numbers."""
+        return columns.strings(list(self._codes))
 
     def _code(self, thread: int, site: int) -> None:
         if (thread, site) in self._known:

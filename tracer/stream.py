@@ -44,7 +44,7 @@ from tracer.events import (
     Rows,
     Words,
 )
-from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread
+from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread, rare_calls
 
 SUFFIX = ".stream"
 _HEAD = struct.Struct("<IIII")
@@ -242,6 +242,7 @@ class StreamSource(Source):
         self._thread = np.empty(len(self._at), np.int32)
         lows: list[Ints] = []
         rare: list[Chunk] = []
+        n_calls = 0
         for begin in range(0, len(self._at), _SCAN):
             rows = slice(begin, begin + _SCAN)
             found, whole = self._events(self._at[rows], TELLING)
@@ -255,12 +256,14 @@ class StreamSource(Source):
             found.thread = self._thread[rows] = number[found.thread]
             starts = np.arange(0, len(who), BLOCK_EVENTS)
             lows.append(np.minimum.reduceat(found.tsc.astype(np.int64), starts))
-            if len(apart := self._note(found, whole)):
+            n_calls += int((whole & (found.nr < NR_PROCESS)).sum())
+            if len(apart := np.flatnonzero(rare_calls()[found.nr] & whole)):
                 rare.append(self._events(self._at[rows][apart])[0].alone())
                 rare[-1].thread = found.thread[apart]
         rank = self._name(list(numbers), spans, parents)
         self._thread = rank[self._thread]
-        self._noted(lows, [BLOCK_EVENTS] * sum(map(len, lows)), rare)
+        low = np.concatenate([np.empty(0, np.int64), *lows])
+        self._noted(n_calls, low, np.full(len(low), BLOCK_EVENTS), rare)
         self.rare.thread = rank[self.rare.thread]
 
     def _keep_events(self) -> list[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,6 @@ from tracer.events import (
     Chunk,
     Ints,
     Mask,
-    Rows,
     Words,
     by_time,
     join,
@@ -34,7 +34,7 @@ from tracer.syscalls import by_name
 FORKS = ("fork", "vfork", "clone", "clone3")
 EXECS = ("execve", "execveat")
 BLOCK_EVENTS = 1536  # in a full one of the shim's
-_LATEST = np.iinfo(np.int64).max
+LATEST = int(np.iinfo(np.int64).max)
 
 
 @dataclass
@@ -53,20 +53,12 @@ class Thread:
 
 
 @cache
-def _rare() -> Mask:
+def rare_calls() -> Mask:
     """By call number: what tells about processes."""
     rare = np.zeros(ALL_NRS, np.bool_)
     rare[[by_name()[name].nr for name in (*FORKS, *EXECS, "exit_group")]] = True
     rare[NR_PROCESS:] = True
     return rare
-
-
-def lowest(tsc: Words, whole: Mask, counts: Sequence[int]) -> Ints:
-    """Return the earliest whole event of each block, `counts` events each."""
-    times = np.append(np.where(whole, tsc, _LATEST).astype(np.int64), _LATEST)
-    starts = np.cumsum([0, *counts])[:-1]
-    found: Ints = np.minimum.reduceat(times, starts)
-    return np.where(np.array(counts) > 0, found, _LATEST)
 
 
 class Source(ABC):
@@ -93,15 +85,11 @@ class Source(ABC):
     def load(self, begin: int, end: int) -> Chunk:
         """Return the events of these blocks."""
 
-    def _note(self, found: Chunk, whole: Mask) -> Rows:
-        """Count the events of a scan; returns which of them are rare."""
-        self.n_calls += int((whole & (found.nr < NR_PROCESS)).sum())
-        return np.flatnonzero(_rare()[found.nr] & whole)
-
-    def _noted(self, lows: list[Ints], sizes: Sequence[int], rare: list[Chunk]) -> None:
-        low = np.concatenate([np.empty(0, np.int64), *lows])
+    def _noted(self, n_calls: int, low: Ints, sizes: npt.NDArray[Any], rare: list[Chunk]) -> None:
+        """Take what scan() has found; `low`: the earliest event of each block."""
+        self.n_calls = n_calls
         self.first = np.minimum.accumulate(low[::-1])[::-1]
-        self.sizes = np.array(sizes, np.int64)
+        self.sizes = np.asarray(sizes, np.int64)
         self.rare = join(rare)
 
 
@@ -201,7 +189,7 @@ class RawTrace:
         owner = np.repeat(np.arange(len(self.sources)), [len(s.first) for s in self.sources])
         first = np.concatenate([np.empty(0, np.int64), *(s.first for s in self.sources)])
         order = np.argsort(first, kind="stable")
-        owner, first = owner[order], np.append(first[order], _LATEST)
+        owner, first = owner[order], np.append(first[order], LATEST)
         sizes = np.concatenate([np.empty(0, np.int64), *(s.sizes for s in self.sources)])[order]
         bounds = np.flatnonzero(np.diff(np.cumsum(sizes) // size, append=-1))
         waiting: list[Chunk] = []

@@ -19,7 +19,7 @@ import pytest
 from ptrace.binding import func as binding
 
 from miner import cost, mine
-from tests.conftest import Compiler
+from tests.conftest import DEADLINE_S, Compiler
 from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
 from tracer.backends import bcc
 from tracer.backends.ptrace import Ptrace
@@ -275,6 +275,47 @@ def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: st
     assert shell.pid in pids
     assert len(pids) > 2, "the children belong to it"
     assert "/dev/null" in data.events(["path"])["path"].to_pylist()
+
+
+def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
+    """Though its parent, this test, does not ask how it ended until later."""
+    words = ["--backend", backend, "-o", str(tracer.folder / "attached"), "-p"]
+    with subprocess.Popen(["sh", "-c", "read line"], stdin=subprocess.PIPE) as shell:
+        assert shell.stdin
+        command = [*COSY_TRACE, *words, str(shell.pid)]
+        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
+            assert watching.stderr
+            said = watching.stderr.readline()
+            status = Path(f"/proc/{shell.pid}/status")
+            while backend == "ptrace" and "TracerPid:\t0\n" in status.read_text():
+                assert watching.poll() is None, said
+                time.sleep(0.01)
+            shell.stdin.close()
+            said += watching.communicate(timeout=DEADLINE_S)[1]
+    assert watching.returncode == 0, said
+    assert b"lost events: 0" in said
+
+
+def test_a_tree_that_forks_faster_than_anybody_looks(tracer: Tracer, backend: str) -> None:
+    """Each look at the tree finds a process that was not there before."""
+    slow = """import time
+from tracer import identity
+def late(pid, tree=identity.tree):
+    time.sleep(0.2)
+    return tree(pid)
+identity.tree = late
+from tracer.cli import main; main()"""
+    script = "echo $$; while :; do sleep 0.5 & sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        output = tracer.folder / "attached"
+        words = ["--backend", backend, "-p", str(shell.pid), "--duration", "1", "-o", str(output)]
+        done = tracer.native(sys.executable, "-c", slow, *words)
+        shell.kill()
+    assert done.returncode == 0, done.stderr
+    pids = set(Dataset(output).events(["pid"])["pid"].to_pylist())
+    assert len(pids) > 5, "those of a later look are followed, too"
 
 
 def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:

@@ -216,10 +216,11 @@ def test_working_directories_reach_later_pieces(tmp_path: Path) -> None:
     program.call("chdir", path="below")
     run(*(slurp(program, f"/{i}", 5) for i in range(40)))
     path = builder.write(tmp_path / "t.cosytrace", row_group=30)
-    last = list(pieces.tasks(*pieces.open_trace(path, 30)))[-1]
-    assert [where for _, _, where in last[0].moves][-2:] == ["/srv/data", "/srv/data/below"]
-    first = next(pieces.tasks(*pieces.open_trace(path, 30)))
-    assert [where for _, _, where in first[0].moves][-1] == "/srv/data"
+    moves = [pieces.load(*task).moves for task in pieces.tasks(*pieces.open_trace(path, 30))]
+    assert [where for _, _, where in moves[0]][-1] == "/srv/data"
+    assert [where for _, _, where in moves[-1]][-2:] == ["/srv/data", "/srv/data/below"]
+    whole = pieces.read(path).moves
+    assert all(part == whole[: len(part)] for part in moves)
 
 
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:

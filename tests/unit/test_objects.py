@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from os import O_CLOEXEC, O_DIRECTORY
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import numpy.typing as npt
 
 from tests.unit.raw_builder import Event, RawBuilder, executed, process, trace
 from tracer import processes
-from tracer.descriptors import Object, inherited, kind_of_mode
+from tracer.descriptors import KINDS, Object, inherited, kind_of_mode
 from tracer.events import DONE, NO_RETURN
 from tracer.objects import Objects
-from tracer.operations import AT_FDCWD, O_CLOEXEC, O_DIRECTORY
 from tracer.timeline import RawTrace
 
+AT_FDCWD = -100
 CLONE_THREAD = 0x10000
 
 
@@ -42,6 +43,10 @@ class Found:
     def paths(self) -> list[bytes | None]:
         """Call by call, the path of its descriptor's object."""
         return [self.objects.paths[i] if i >= 0 else None for i in self.of_call.tolist()]
+
+    def kinds(self) -> list[str]:
+        """Of all objects."""
+        return [KINDS[kind] for kind in self.objects.found().kind.tolist()]
 
 
 def follow(raw: RawTrace, before: dict[int, Object] | None = None, size: int = 1000) -> Found:
@@ -117,7 +122,7 @@ def test_pipes_and_socket_pairs(tmp_path: Path) -> None:
     )
     found, _ = replay(tmp_path, builder)
     assert len(set(found.of_call[2:].tolist())) == 4
-    kinds = [found.objects.kinds[i] for i in found.of_call[2:]]
+    kinds = [found.kinds()[i] for i in found.of_call[2:]]
     assert kinds == ["pipe", "pipe", "socket", "socket"]
 
 
@@ -282,14 +287,10 @@ def test_what_stat_and_getdents_say(tmp_path: Path) -> None:
     )
     found, _ = replay(tmp_path, builder)
     what = found.of_call[[1, 3, 5]].tolist()
-    assert [found.objects.kinds[i] for i in what] == ["file", "directory", "socket"]
-    (ids, answers), *_ = found.objects.stats
-    assert (ids.tolist(), answers["dev"].tolist(), answers["ino"].tolist()) == (
-        [what[0]],
-        [8],
-        [77],
-    )
-    assert found.objects.events[what[0]] == 0
+    assert [found.kinds()[i] for i in what] == ["file", "directory", "socket"]
+    every = found.objects.found()
+    assert np.flatnonzero(every.known).tolist() == [what[0]]
+    assert (every.dev[what[0]], every.ino[what[0]], every.event[what[0]]) == (8, 77, 0)
 
 
 def test_our_own_descriptors(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from miner import joins
 from miner.events import CALL_NUMBERS, Ints
 from miner.order import dense, order, ranks
-from miner.prefixes import LONGEST, PrefixTable
+from miner.prefixes import LONGEST, prefix_tables
 from miner.tokens import BodyKey
 
 
@@ -31,6 +31,15 @@ def test_dense_numbers_by_appearance(span: int) -> None:
     assert order(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
 
 
+@pytest.mark.parametrize("span", [1, 7, 9_000, 19_000, 1 << 20, 1 << 60])
+def test_many_rows_are_ordered_as_few(span: int) -> None:
+    """By counting, 16 bits at a time or by comparison, whatever the span allows."""
+    rng = np.random.default_rng(span)
+    key: Ints = rng.integers(-span, span, 10_000)
+    assert order(key).tolist() == np.argsort(key, kind="stable").tolist()
+    assert order(np.sort(key)).tolist() == list(range(10_000))
+
+
 def test_tables_answer_for_every_number_that_a_trace_can_hold() -> None:
     unknown = [-1, 5000, CALL_NUMBERS // 2 - 1, -CALL_NUMBERS // 2]
     numbers = np.array([joins.number("close"), joins.number("read"), *unknown])
@@ -47,11 +56,11 @@ def test_beginnings_are_counted_whatever_the_number_of_calls(kinds: int) -> None
     firsts = np.zeros(int(lengths.sum()), dtype=bool)
     firsts[np.cumsum(lengths) - lengths] = True
     codes = rng.integers(max(kinds - 3, 0), kinds, len(firsts))
-    table = PrefixTable()
-    table.add(codes, firsts, keys)
-    expected: dict[tuple[BodyKey | None, ...], int] = {}
-    for iteration in np.split(codes, np.flatnonzero(firsts)[1:]):
+    group = np.repeat([0, 2], [150, 250])
+    tables = prefix_tables(codes, firsts, keys, group, 3)
+    found: list[dict[tuple[BodyKey | None, ...], int]] = [{} for _ in tables]
+    for owner, iteration in zip(group, np.split(codes, np.flatnonzero(firsts)[1:]), strict=True):
         calls = [keys[c] for i, c in enumerate(iteration) if i == 0 or iteration[i - 1] != c]
         beginning = (*calls, *[None] * LONGEST)[:LONGEST]
-        expected[beginning] = expected.get(beginning, 0) + 1
-    assert table._counts == expected
+        found[owner][beginning] = found[owner].get(beginning, 0) + 1
+    assert [table._counts for table in tables] == found

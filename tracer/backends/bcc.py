@@ -264,17 +264,24 @@ class Bcc:
     def attach(self, pid: int) -> None:
         """Follow a running process with all its threads and descendants."""
         known: set[int] = set()
-        while True:
-            new = [member for member in identity.tree(pid) if member not in known]
-            for member in new:
-                known.add(member)
-                who = identity.identify(member)
-                self._announce(member, time.monotonic_ns(), who)
-                for tid in identity.threads(member):
-                    self._add(tid, state=2, ppid=who.ppid)
-            if not new:
-                break
+        while new := [task for task in self._tasks(pid) if task[0] not in known]:
+            for tid, member in new:
+                known.add(tid)
+                if tid == member:
+                    self._announce(member, time.monotonic_ns(), identity.identify(member))
+                self._add(tid, state=2, ppid=identity.parent(member))
         self._consume()
+
+    def _tasks(self, pid: int) -> Iterator[tuple[int, int]]:
+        """Yield the tasks of a tree that are not followed, with their processes.
+
+        Tasks that a followed one has made are followed from their start: a tree that makes new ones
+        faster than anybody can look must not keep us looking.
+        """
+        for member in identity.tree(pid):
+            for tid in identity.threads(member):
+                if self._threads.Key(tid) not in self._threads:
+                    yield tid, member
 
     def _add(self, tid: int, state: int, ppid: int) -> None:
         leaf = self._threads.Leaf()

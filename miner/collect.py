@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""From events to the statistics of body calls (`miner/callstats.py`), of many calls at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import cache
+
+import numpy as np
+
+from miner.callstats import POINTERS, CallStats, table_entry
+from miner.events import Bools, Events, Ints
+from miner.segments import counters, histograms, most_frequent
+from miner.tokens import BodyKey
+from tracer import syscalls
+
+_VALUES_KEPT = 64
+_K = syscalls.ArgKind
+_UNCOUNTED = {_K.FD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
+
+
+class _Counted(IntEnum):
+    """What is counted of an argument."""
+
+    NOTHING = 0
+    VALUE = 1
+    NULL = 2  # whether it is a null pointer
+    DESCRIPTOR = 3  # its value, in lists of paths
+
+
+@cache
+def _counted(nr: int) -> tuple[int, ...]:
+    """By argument what is counted of it."""
+    out = []
+    for kind in table_entry(nr).args:
+        if kind in _UNCOUNTED:
+            out.append(_Counted.NOTHING)
+        elif kind is _K.DIRFD:
+            out.append(_Counted.DESCRIPTOR)
+        else:
+            out.append(_Counted.NULL if kind in POINTERS else _Counted.VALUE)
+    return (*out, *[_Counted.NOTHING] * (6 - len(out)))
+
+
+class Calls:
+    """Events of many body calls, one call after the other.
+
+    rows: events, those of a call in their order; begin: where each call's begin, none is empty;
+    new: by row, whether it is the first of its call in an iteration (the rows of one iteration are
+    neighbours).
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        keys: Sequence[BodyKey],
+        rows: Ints,
+        begin: Ints,
+        listed: Sequence[bool] | None = None,
+    ) -> None:
+        self._events = events
+        self.rows = rows
+        self.begin = begin
+        self.size = np.diff(begin, append=len(rows))
+        self.number = np.repeat(np.arange(len(begin)), self.size)
+        self.ret = events.ret[rows]
+        self.stats = [CallStats(key) for key in keys]
+        for stats, is_listed in zip(self.stats, listed or (), strict=False):
+            stats.listed = is_listed
+        self._kinds = [table_entry(key.nr).args for key in keys]
+        self._add_sums()
+        self._add_values()
+
+    def _add_sums(self) -> None:
+        events, rows = self._events, self.rows
+        columns = (events.work_ns, events.usual_ns, events.bytes_in, events.bytes_out)
+        sums = [np.add.reduceat(column[rows], self.begin).tolist() for column in columns]
+        for stats, size, *total in zip(self.stats, self.size.tolist(), *sums, strict=True):
+            stats.count = size
+            stats.time_ns, stats.usual_ns, stats.bytes_in, stats.bytes_out = total
+        failed = np.flatnonzero((self.ret < 0) & (self.ret >= -4095))
+        errors = most_frequent(self.number[failed], -self.ret[failed], _VALUES_KEPT)
+        for stats, found in zip(self.stats, counters(len(self.stats), *errors), strict=True):
+            stats.errors = found
+
+    def _add_values(self) -> None:
+        table = np.array([_counted(stats.key.nr) for stats in self.stats], dtype=np.int64)
+        not_listed = np.array([not stats.listed for stats in self.stats])
+        table[not_listed[:, None] & (table == _Counted.DESCRIPTOR)] = _Counted.NOTHING
+        for i in range(6):
+            self._add_nulls(i, np.flatnonzero(table[:, i] == _Counted.NULL))
+            is_fd = table[:, i] == _Counted.DESCRIPTOR
+            calls = np.flatnonzero(is_fd | (table[:, i] == _Counted.VALUE))
+            at = self.places(calls)
+            raw = self._argument(i, at)
+            if is_fd.any():
+                raw = np.where(is_fd[self.number[at]], raw.astype(np.int32), raw)
+            kept = most_frequent(self.number[at], raw, _VALUES_KEPT)
+            found = counters(len(self.stats), *kept)
+            for call in calls.tolist():
+                self.stats[call].values[i] = found[call]
+
+    def _add_nulls(self, i: int, calls: Ints) -> None:
+        if not len(calls):
+            return
+        size = self.size[calls]
+        begin = np.cumsum(size) - size
+        used = np.add.reduceat(self._argument(i, self.places(calls)) != 0, begin, dtype=np.int64)
+        for call, n, all_of in zip(calls.tolist(), used.tolist(), size.tolist(), strict=True):
+            found = ((0, n), (1, all_of - n))
+            self.stats[call].values[i] = Counter({value: n for value, n in found if n})
+
+    def places(self, calls: Ints) -> Ints:
+        """The positions in `rows` of these calls (rising numbers)."""
+        if len(calls) == len(self.begin):
+            return np.arange(len(self.rows))
+        chosen = np.zeros(len(self.begin), dtype=bool)
+        chosen[calls] = True
+        return np.flatnonzero(np.repeat(chosen, self.size))
+
+    def _argument(self, i: int, at: Ints) -> Ints:
+        return self._events.args[:, i][self.rows[at]].view(np.int64)
+
+    def _having(self, i: int, kind: syscalls.ArgKind) -> Ints:
+        """The calls whose argument i is of this kind."""
+        kinds = self._kinds
+        return np.array([c for c, k in enumerate(kinds) if len(k) > i and k[i] is kind], np.int64)
+
+    def add_sizes(self, st_size: Ints) -> None:
+        """Add how often a length is that of the file; st_size: by row, -1: not known."""
+        for i in range(6):
+            calls = self._having(i, _K.SIZE)
+            at = self.places(calls)
+            raw, known = self._argument(i, at), st_size[at]
+            for addend in (0, 1):
+                same = (known >= 0) & (raw == known + addend)
+                hits = np.bincount(self.number[at[same]], minlength=len(self.begin))
+                for call in calls.tolist():
+                    self.stats[call].size_of[i, addend] += int(hits[call])
+
+    def add_iterations(self, new: Bools, rank: Ints) -> None:
+        """Add what iterations have of each call; rank: by row, position in its iteration."""
+        first = np.flatnonzero(new)
+        owner = self.number[first]
+        count = len(self.begin)
+        of_first = np.searchsorted(first, self.begin)
+        ranks = np.add.reduceat(rank[first], of_first).tolist()
+        size = np.diff(first, append=len(self.rows))
+        ended = np.bincount(owner[self.ret[first + size - 1] == 0], minlength=count).tolist()
+        iterations = np.bincount(owner, minlength=count).tolist()
+        columns = (iterations, ranks, ended, histograms(count, owner, size))
+        for stats, n, rank_sum, to_end, repeats in zip(self.stats, *columns, strict=True):
+            stats.iterations, stats.rank_sum, stats.to_end = n, rank_sum, to_end
+            stats.repeats = repeats
+
+    def add_next(self, new: Bools) -> None:
+        """Add how often an offset is where the same call ended before, in the same iteration."""
+        for i in range(6):
+            calls = self._having(i, _K.OFFSET)
+            reads = [c for c in calls.tolist() if _K.BUF_OUT in self._kinds[c]]
+            if not reads:
+                continue
+            at = self.places(np.array(reads, dtype=np.int64))
+            offset, began = self._argument(i, at), new[at]
+            follows = np.where(began, offset == 0, False)
+            follows[1:] |= (offset[1:] == offset[:-1] + self.ret[at[:-1]]) & ~began[1:]
+            hits = np.bincount(self.number[at[follows]], minlength=len(self.begin))
+            for call in reads:
+                self.stats[call].next_of[i] += int(hits[call])
+
+
+def per_call(events: Events, keys: Sequence[BodyKey], rows: Ints, begin: Ints) -> list[CallStats]:
+    """Statistics of calls without iterations: each of its events is one."""
+    found = Calls(events, keys, rows, begin)
+    for stats in found.stats:
+        stats.iterations = stats.count
+    return found.stats

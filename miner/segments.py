@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Counts within segments of a column, of all segments at once.
+
+A piece has hundreds of loops and thousands of calls in them: one by one, beginning to count takes
+longer than counting.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from miner.events import Ints
+from miner.histogram import Histogram, rounded
+from miner.order import dense, order, position, starts
+
+_FEW = 256
+"""Of fewer values in a segment those as frequent stay in their order, of more they are sorted."""
+_WIDE = 1 << 40  # values this far apart are numbered before they are combined with their segment
+
+
+def pairs(segment: Ints, values: Ints) -> tuple[Ints, Ints, Ints]:
+    """Each pair of a segment and a value in it, in the order of appearance: segment, value, and how
+    often it is there."""
+    begin = np.flatnonzero(starts(segment, values))
+    times = np.diff(begin, append=len(values))
+    segment, values = segment[begin], values[begin]
+    code = values
+    if len(values) and int(values.max()) - int(values.min()) >= _WIDE:
+        code, _ = dense(values)
+    number, first = dense(segment, code)
+    count = np.bincount(number, times, len(first)).astype(np.int64)
+    return segment[first], values[first], count
+
+
+def most_frequent(segment: Ints, values: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
+    """Of each segment the `limit` most frequent values, by falling frequency: segments, values,
+    counts; segment: rising numbers."""
+    owner, value, count = pairs(segment, values)
+    if len(owner) < 2:
+        return owner, value, count
+    size = np.bincount(owner, count).astype(np.int64)
+    # As frequent ones: in the order of their values, those of small segments of appearance.
+    by_tie = np.arange(len(owner))
+    sorts = np.flatnonzero(size[owner] >= _FEW)
+    by_tie[sorts] = sorts[np.argsort(value[sorts], kind="stable")]
+    by_count = by_tie[order(owner[by_tie], -count[by_tie])]
+    owner = owner[by_count]
+    kept = position(starts(owner)) < limit
+    by_count = by_count[kept]
+    return owner[kept], value[by_count], count[by_count]
+
+
+def counters(number: int, segment: Ints, values: Ints, count: Ints) -> list[Counter[int]]:
+    """A counter for each of `number` segments; segment: rising numbers."""
+    bounds = np.searchsorted(segment, np.arange(number + 1)).tolist()
+    value_list, count_list = values.tolist(), count.tolist()
+    out = []
+    for i in range(number):
+        here = slice(bounds[i], bounds[i + 1])
+        counter: Counter[int] = Counter()
+        dict.update(counter, zip(value_list[here], count_list[here], strict=True))
+        out.append(counter)
+    return out
+
+
+def histograms(number: int, segment: Ints, values: Ints) -> list[Histogram]:
+    """A histogram for each of `number` segments; segment: rising numbers; values: none below 0."""
+    found = []
+    for counter in counters(number, *pairs(segment, rounded(values))):
+        histogram = Histogram()
+        histogram.counts = counter
+        found.append(histogram)
+    return found
