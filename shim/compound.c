@@ -35,6 +35,7 @@
 
 struct image profile AT_START;
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
+static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
 static bool primed; // somewhere the next call could be the one that fires
 
@@ -148,11 +149,17 @@ static s64 left(const struct dir_slot *d)
 	return (s64)d->entries - DOTS - d->asked;
 }
 
+/*
+ * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
+ * no use for answers to the next ones.
+ */
 static bool pays(u32 ci, const struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
 	enum expectation expected = account_expects(a, d->entries - DOTS, left(d));
 
+	if (asked_epoch != epoch_now())
+		return false;
 	if (expected == EXPECT_WASTE)
 		fruitless += FRUITLESS_WASTE;
 	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
@@ -189,6 +196,7 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 	const struct cosy_compound *c = &profile.compounds[ci];
 	bool leaf = !call->xattr && !S_ISDIR(answer_mode(r));
 
+	asked_epoch = epoch_now();
 	// Walks ask for a directory once more when they enter it; that is no habit.
 	if (leaf) {
 		u64 key = child_key(child);
@@ -320,6 +328,9 @@ static long ask_about_descriptor(struct regs *r)
 {
 	long ret = sys_regs(r);
 
+	// Who reads files, and asks about no names, is seen by that.
+	if (!primed)
+		unanswered();
 	// The kernel read the path, if there is one, and wrote the answer: both are there.
 	if (!ret && armed && (!r->a[1] || !*(const char *)r->a[1]))
 		opened_told((u32)r->a[0], (const struct stat *)r->a[2]);

@@ -115,6 +115,20 @@ def test_compounds_answer_most_questions(env: dict[str, str], tree: Path, profil
 
 
 @pytest.mark.usefixtures("executor")
+def test_nothing_fires_for_a_copy(env: dict[str, str], tmp_path: Path) -> None:
+    """It makes a file after each question: answers to the next ones would be dead at once."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(FILES):
+        (source / f"file{i}").write_text(str(i))
+    done = call(env, "cosy-auto", "--stats", "cp", "-r", source, tmp_path / "copy")
+    assert done.returncode == 0
+    assert b"executor runs       0, 0 results" in done.stderr
+    copied = {path.name: path.read_text() for path in (tmp_path / "copy").iterdir()}
+    assert copied == {f"file{i}": str(i) for i in range(FILES)}
+
+
+@pytest.mark.usefixtures("executor")
 def test_pointers_that_lead_nowhere(
     env: dict[str, str], compiled: Compiler, tmp_path: Path
 ) -> None:

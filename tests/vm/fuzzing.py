@@ -117,15 +117,20 @@ def fuzz(
     return Finding({**facts, **counted, "wall_s": round(result.wall_s)}, complaints)
 
 
-def rounds(kernel: Kernel, module: Path, seconds: int, each: int, seed: int) -> Iterator[Finding]:
-    """Boots of `each` seconds of fuzzing until `seconds` are over, tmpfs and ext4 in turn."""
+def rounds(
+    kernel: Kernel, module: Path, seconds: int, each: int, seed: int, leaks_every: int = LEAKS_EVERY
+) -> Iterator[Finding]:
+    """Boots of `each` seconds of fuzzing until `seconds` are over, tmpfs and ext4 in turn.
+
+    leaks_every: kmemleak follows allocations in boots whose seed is a multiple of this.
+    """
     end = time.monotonic() + seconds
     for number in range(seed, seed + seconds):
         left = int(end - time.monotonic())
         if left <= 0:
             return
-        # Following each allocation makes all five times slower: every fifth boot is enough.
-        append = "" if number % LEAKS_EVERY == 0 else "kmemleak=off"
+        # Following each allocation makes all five times slower.
+        append = "" if number % leaks_every == 0 else "kmemleak=off"
         even = number % 2 == 0
         yield fuzz(kernel, module, min(each, left), number, ext4=even, append=append)
 
@@ -135,7 +140,13 @@ def rounds(kernel: Kernel, module: Path, seconds: int, each: int, seed: int) -> 
 @click.option("--seconds", default=3600, show_default=True)
 @click.option("--each", default=300, show_default=True, help="Seconds of fuzzing in one boot.")
 @click.option("--seed", default=1, show_default=True)
-def main(version: str, seconds: int, each: int, seed: int) -> None:
+@click.option(
+    "--leaks-every",
+    default=LEAKS_EVERY,
+    show_default=True,
+    help="Look for leaks in one boot of so many: it makes all five times slower.",
+)
+def main(version: str, seconds: int, each: int, seed: int, leaks_every: int) -> None:
     """Fuzz, print, tell."""
     debug = version.endswith(SUFFIX)
     kernel = obtain_debug(version.removesuffix(SUFFIX)) if debug else obtain(version)
@@ -144,7 +155,7 @@ def main(version: str, seconds: int, each: int, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="cosy-fuzz-") as folder:
         # Ours: a build meanwhile changes nothing.
         copy = Path(shutil.copy(module, folder))
-        for finding in rounds(kernel, copy, seconds, each, seed):
+        for finding in rounds(kernel, copy, seconds, each, seed, leaks_every):
             print(json.dumps(finding.counted), flush=True)
             for line in finding.complaints:
                 print(line, file=sys.stderr, flush=True)

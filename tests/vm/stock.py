@@ -24,9 +24,9 @@ AUTO_MODULE = (*AUTO, "--executor", "module")
 PARTS = ("shim/libcosy.so", "shim/launcher/cosy-auto", "synth/default.img")
 BPF_PARTS = ("kmod/bpf/cosy-bpf-load", "kmod/bpf/cosy_dirscan.bpf.o")
 PROGRAMS = ("du", "ls", "find", "tar", "grep", "cat", "wc", "cp", "xargs", "rm", "true")
-# Of what --stats prints, the answers of all compounds, in all processes.
-SERVED = "awk '/^  call site/ { table = 0 } table { n += $4 } /^  compound/ { table = 1 }"
-SERVED += f" END {{ print n + 0 }}' /tmp/{COSY}.err"
+# Of what --stats prints, the answers of all compounds in all processes, and the calls seen.
+SERVED = "awk '/^  calls/ { seen = $2 } /^  call site/ { table = 0 } table { n += $4 }"
+SERVED += f" /^  compound/ {{ table = 1 }} END {{ print n + 0, seen + 0 }}' /tmp/{COSY}.err"
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,14 @@ class StockRow:
     """One job: instructions of each round by variant, and whether nothing differed.
 
     served: calls that were answered without the kernel, in a round that is not counted.
+    seen: those of the kinds that can be, wherever the shim looked.
     """
 
     job: StockJob
     instructions: dict[str, list[int]]
     identical: bool
     served: int
+    seen: int
 
 
 def tree_image(kernel: Kernel, part: str) -> Path:
@@ -134,7 +136,7 @@ def parse_stock(output: str, jobs: Sequence[StockJob]) -> list[StockRow]:
     counts: list[dict[str, list[int]]] = [{NATIVE: [], COSY: []} for _ in jobs]
     codes: list[set[str]] = [set() for _ in jobs]
     same = [False] * len(jobs)
-    served = [0] * len(jobs)
+    served = [(0, 0)] * len(jobs)
     for line in output.splitlines():
         words = line.split()
         number = int(words[0])
@@ -142,14 +144,14 @@ def parse_stock(output: str, jobs: Sequence[StockJob]) -> list[StockRow]:
             same[number] = True
             continue
         if words[1] == "served":
-            served[number] = int(words[2])
+            served[number] = int(words[2]), int(words[3])
             continue
         turn, variant, instructions, code = words[1:]
         codes[number].add(code)
         if int(turn) > 0:
             counts[number][variant].append(int(instructions))
     return [
-        StockRow(job, counts[number], same[number] and len(codes[number]) == 1, served[number])
+        StockRow(job, counts[number], same[number] and len(codes[number]) == 1, *served[number])
         for number, job in enumerate(jobs)
     ]
 

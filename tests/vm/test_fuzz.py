@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kmod.vm import Kernel, Machine, UnavailableError, build_module
+from kmod.vm import Disk, Kernel, Machine, UnavailableError, build_module, make_ext4
 from kmod.vm.debug_kernel import obtain_debug
 from tests.vm.conftest import kernel_or_skip
 from tests.vm.fuzzing import Finding, fuzz, rounds
@@ -33,6 +33,23 @@ def test_what_was_found_once(kernel: Kernel, cosy_module: Path, tmp_path: Path) 
     program = build_program("found", tmp_path)
     machine = Machine(kernel, files={"/found": program}, own_modules=[(cosy_module, "")])
     machine.run(["/found"]).check()
+
+
+@pytest.mark.parametrize("deadline_ms", [0, 1])
+def test_late_is_not_wrong(
+    kernel: Kernel, cosy_module: Path, tmp_path: Path, deadline_ms: int
+) -> None:
+    """A host may stop a guest's CPU for longer than any deadline: the stress knows.
+
+    What is late may end in the middle of a file of which the page cache has a part.
+    """
+    machine = Machine(
+        kernel,
+        files={"/stress": build_program("stress", tmp_path)},
+        own_modules=[(cosy_module, f"max_deadline_ms={deadline_ms}")],
+        disks=[Disk(make_ext4(None, tmp_path / "disk.img", 64), "/tree")],
+    )
+    machine.run("/stress /tree 10 2").check()
 
 
 def test_fuzz(kernel: Kernel, cosy_module: Path) -> None:

@@ -61,8 +61,9 @@ def test_a_difference_is_seen() -> None:
     jobs = JOBS[:2]
     assert "cmp /tmp/native /tmp/cosy && cmp /tmp/native.err /tmp/cosy.err" in stock_script(jobs, 1)
     lines = ["0 1 native 10 0", "0 1 cosy 20 1", "0 same", "1 1 native 5 0", "1 1 cosy 6 0"]
-    lines.append("1 served 7")
+    lines.append("1 served 7 9")
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [False, False]
     lines[1] = "0 1 cosy 20 0"
     assert [row.identical for row in parse_stock("\n".join(lines), jobs)] == [True, False]
-    assert [row.served for row in parse_stock("\n".join(lines), jobs)] == [0, 7]
+    rows = parse_stock("\n".join(lines), jobs)
+    assert [(row.served, row.seen) for row in rows] == [(0, 0), (7, 9)]
