@@ -118,10 +118,22 @@ def prepare(work: Path) -> None:
     (work / "Makefile").write_text(f"all: {' '.join(f't{k}' for k in range(40))}\n{rules}\n")
 
 
-def adversary(work: Path) -> Path:
-    """The shipped compounds, but at the first call in any directory, whatever it asks about."""
+def adversary(work: Path, most: int | None = None) -> Path:
+    """The shipped compounds, but at the first call in any directory, whatever it asks about.
+
+    `most`: in none of more entries than that.
+    """
     shipped = load_profile(ROOT / "synth" / "profiles" / "default.cosy")
-    eager = tuple(replace(c, nth=1, min_entries=0, leaf=False) for c in shipped.compounds)
+    eager = tuple(
+        replace(
+            c,
+            nth=1,
+            min_entries=0,
+            leaf=False,
+            limits=replace(c.limits, ops=most or c.limits.ops),
+        )
+        for c in shipped.compounds
+    )
     image = work / "adversary.img"
     image.write_bytes(compile_profile(Profile(eager), "adversary"))
     image.chmod(0o600)

@@ -175,8 +175,9 @@ static bool due(u32 ci, const struct child *child)
 	if (d->partial)
 		return d->matched >= PARTIAL_MISSES && left(d) > PARTIAL_MISSES &&
 		       d->matched >= d->entries / PARTIAL_SHARE;
+	// Of more than the limit a run would tell a part, which need not be what is asked for first.
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
-	       d->matched + 1 >= c->nth << doublings &&
+	       d->entries <= c->limit_ops + DOTS && d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
 	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }

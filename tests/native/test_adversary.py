@@ -98,6 +98,19 @@ def test_what_gains_goes_on_or_comes_back(
     assert served >= share * count * files * TURNS
 
 
+def test_a_directory_above_the_limit_is_left_alone(
+    run: Adversary, trees: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """A part of it was told, the newest entries, and du asks about the oldest first."""
+    _, most = SHAPES["large"]
+    run.image = adversary(tmp_path, most // 2)
+    assert run("all", trees["large"]) == (0, 0)
+    run.image = adversary(tmp_path, 2 * most)
+    results, served = run("all", trees["large"])
+    assert results
+    assert served
+
+
 def test_old_news_ends_an_epoch(run: Adversary, trees: dict[str, list[Path]]) -> None:
     found = re.search(r"([\d,]+) epochs ended", run.report("epochs", trees["small"], turns=1))
     assert found is not None
