@@ -77,6 +77,7 @@ class Summary:
     wall_iqr_s: float
     user_s: float
     system_s: float
+    cpu_low_s: float  # lower quartile of the time on a CPU
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Row:
         """Wall time of `variant` over that of the first one."""
         first = next(iter(self.summaries.values()))
         return self.summaries[variant].wall_s / first.wall_s
+
+    def undisturbed(self, variant: str) -> float:
+        """The same of the lower quartiles of time on a CPU: where a machine is shared, these move
+        least with what the others do. It says nothing of waiting."""
+        first = next(iter(self.summaries.values()))
+        return self.summaries[variant].cpu_low_s / first.cpu_low_s
 
     def met(self, variant: str) -> bool:
         """Outputs are the same, and the ratio is what it should be."""
@@ -222,7 +229,15 @@ def summarize(samples: Sequence[Sample]) -> Summary:
         wall_iqr_s=spread(walls),
         user_s=statistics.median(sample.user_s for sample in samples),
         system_s=statistics.median(sample.system_s for sample in samples),
+        cpu_low_s=lower_quartile([sample.cpu_s for sample in samples]),
     )
+
+
+def lower_quartile(values: Sequence[float]) -> float:
+    """The first quartile; the least of fewer than two values."""
+    if len(values) < 2:
+        return min(values)
+    return statistics.quantiles(values, n=4, method="inclusive")[0]
 
 
 def spread(values: Sequence[float]) -> float:
@@ -253,7 +268,7 @@ def machine() -> dict[str, object]:
 
 HEADER = (
     f"{'command':40} {'native':>9} {'cosy':>9} {'ratio':>6} {'target':>7} {'n':>3}  "
-    "quartiles ±  output"
+    "quartiles ±  CPU, low  output"
 )
 
 
@@ -265,6 +280,7 @@ def print_row(row: Row, variant: str = "cosy") -> None:
     print(
         f"{row.title:40} {first.wall_s * 1e3:7.1f}ms {second.wall_s * 1e3:7.1f}ms "
         f"{row.ratio(variant):6.3f} {target:>7} {second.n:3}  {spreads:>11}  "
+        f"{row.undisturbed(variant):8.3f}  "
         f"{'same' if row.identical else 'DIFFERS'}{'' if row.met(variant) else '  MISSED'}",
         flush=True,
     )
