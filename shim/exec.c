@@ -224,10 +224,8 @@ static void exec_before(struct regs *r)
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
 		watch_descriptors(true);
-		if (!(flags & CLONE_VFORK)) {
-			ground_share();
+		if (!(flags & CLONE_VFORK))
 			reference_stop();
-		}
 		watch_reads();
 	}
 }

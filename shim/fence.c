@@ -15,7 +15,6 @@ u64 touches[TOUCHES];
 bool armed;
 
 static int owner; // process id
-static bool shared; // by threads, now or once
 static bool lent; // a vfork happened: another process may run on our memory
 
 static struct inode_key {
@@ -194,16 +193,9 @@ bool ground_trylock(void)
 
 	if (unlikely(!ground->alive))
 		child_reset();
-	if (unlikely(shared))
-		return __atomic_compare_exchange_n(&ground->lock, &free, 1, false, __ATOMIC_ACQUIRE,
-						   __ATOMIC_RELAXED);
-	// One instruction, for signal handlers; no other processor is in question. With a lock
-	// prefix it waits until all that the last answer wrote has left this one: 20 ns.
-	__asm__ volatile("cmpxchgl %2, %1"
-			 : "+a"(free), "+m"(ground->lock)
-			 : "r"(1)
-			 : "cc", "memory");
-	return !free;
+	// Locked in any case: a thread may have been made without the C library, unseen.
+	return __atomic_compare_exchange_n(&ground->lock, &free, 1, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
 void ground_unlock(void)
@@ -216,11 +208,6 @@ bool ground_ours(void)
 	if (unlikely(!ground->alive))
 		child_reset();
 	return likely(!lent) || sys(__NR_getpid) == owner;
-}
-
-void ground_share(void)
-{
-	shared = true;
 }
 
 void ground_lend(void)

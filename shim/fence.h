@@ -131,8 +131,6 @@ HIDDEN bool ground_trylock(void);
 HIDDEN void ground_unlock(void);
 /* May this process bind descriptors and handlers? Not a vfork child: it shares our memory. */
 HIDDEN bool ground_ours(void);
-/* A thread is about to be made. */
-HIDDEN void ground_share(void);
 /* A vfork is about to happen: from now on ground_ours() asks the kernel. */
 HIDDEN void ground_lend(void);
 

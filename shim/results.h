@@ -66,7 +66,7 @@ HIDDEN struct results_ref results_open(const struct run_start *start, u16 compou
 				       u32 bytes);
 /* A run is done: check every offset, keep a copy. False: nonsense, or full. */
 HIDDEN bool results_add(struct results *r);
-/* No more will come. */
+/* No more will come; of the directory the kernel was `asked` for so many before: these are told in vain. */
 HIDDEN void results_close(struct results *r, u32 asked);
 /* Others come in their place. */
 HIDDEN void results_give_up(struct results_ref ref);
