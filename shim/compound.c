@@ -300,11 +300,12 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 
 	opened_settle();
 	near = dir_near(call->dirfd, call->path, &name);
-	if (near && serve(call, near, name, ret))
+	if (near && serve(call, near, call->dirfd, name, ret))
 		return true;
 	if (!dir_child(call->dirfd, call->path, child))
 		return false;
-	if (child->dir != near && serve(call, child->dir, child->at, ret))
+	if ((child->dir != near || child->at != name) &&
+	    serve(call, child->dir, child->dirfd, child->at, ret))
 		return true;
 	*ci = triggered(call);
 	if (*ci < 0 || !due((u32)*ci, child))
@@ -313,7 +314,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	fire((u32)*ci, &works[*ci].account, child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
-	return serve(call, child->dir, child->at, ret);
+	return serve(call, child->dir, child->dirfd, child->at, ret);
 }
 
 /*

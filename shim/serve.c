@@ -193,13 +193,13 @@ static enum cosy_decline serve_from(const struct attr_call *call, struct dir_slo
 	return COSY_DECLINES;
 }
 
-bool serve(const struct attr_call *call, struct dir_slot *d, const char *name, long *ret)
+bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const char *name, long *ret)
 {
 	struct results *r = results_of(d->results);
 	const struct attr_pattern *p;
 	enum cosy_decline why;
 
-	if (!r || !(call->dirfd == AT_FDCWD ? d->by_path : d->by_fd))
+	if (!r || !(dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
 	p = match(&works[r->compound], works[r->compound].serving[call->layout], call);
 	if (!p)

@@ -29,8 +29,12 @@ extern HIDDEN u32 fruitless;
 HIDDEN bool work_take(u32 ci, const struct cosy_compound *c);
 /* May this call make the compound run? */
 HIDDEN bool work_triggers(const struct work *w, const struct attr_call *call);
-/* True: *ret is the answer to the call, which is about the child of d named at `name`. */
-HIDDEN bool serve(const struct attr_call *call, struct dir_slot *d, const char *name, long *ret);
+/*
+ * True: *ret is the answer to the call, which is about the child of d named at `name`. dirfd: as in
+ * struct child, AT_FDCWD for an absolute path, whatever descriptor the call has.
+ */
+HIDDEN bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const char *name,
+		  long *ret);
 /*
  * The program opened this child, whose record may have answered. What is asked from now on is
  * about a file that was open meanwhile: has it changed while it was read? True: a directory.
