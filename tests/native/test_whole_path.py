@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.harness import script
+from bench.never_slower import adversary
 from tests.conftest import DEADLINE_S, Compiler, plain_environment
 
 FILES = 400
@@ -143,6 +144,20 @@ def test_pointers_that_lead_nowhere(
     served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)
     assert served is not None
     assert int(served[1]) > FILES // 4
+
+
+@pytest.mark.usefixtures("executor")
+def test_an_absolute_path_leads_where_it_leads_now(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path
+) -> None:
+    """What is known of a descriptor's directory is not of the one that has its path by now."""
+    program, top = compiled("abs_path.c"), tmp_path / "top"
+    top.mkdir()
+    under = call(env, "cosy-auto", "--stats", "--profile", adversary(tmp_path), program, top)
+    assert under.stdout == b"20 20000\n"
+    served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)
+    assert served is not None
+    assert int(served[1]) > 10
 
 
 REST = """
