@@ -18,8 +18,8 @@
 static const char *const natives[] = {
 	[COSY_NATIVE_STATIC] = "statically linked",
 	[COSY_NATIVE_FOREIGN] = "another ABI or C library",
-	[COSY_NATIVE_SETID] = "set-id or file capabilities",
-	[COSY_NATIVE_LIMITED] = "no room in the address space",
+	[COSY_NATIVE_SETID] = "set-id, file capabilities, other effective ids",
+	[COSY_NATIVE_LIMITED] = "no room in the address space or the arguments",
 	[COSY_NATIVE_SANDBOX] = "went under seccomp",
 	[COSY_NATIVE_WATCHED] = "watched by ptrace, seccomp or audit",
 	[COSY_NATIVE_IMAGE_ABSENT] = "no profile",
@@ -31,6 +31,7 @@ static const char *const natives[] = {
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
 	[COSY_NATIVE_LEAF] = "never gained before",
+	[COSY_NATIVE_LOADER] = "the loader says what it loads",
 };
 _Static_assert(ARRAY_SIZE(natives) == COSY_NATIVE_REASONS, "a reason without a text");
 
