@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Compiler, Runner, built
+from tests.conftest import Compiler, Runner, built, plain_environment, run
 
 LIBRARY = b"libcosy.so"
 MAPS = ["cat", "/proc/self/maps"]
@@ -105,3 +107,117 @@ def test_the_loader_names_no_library_of_ours(runner: Runner, variable: str) -> N
     done = runner.cosy(["env", variable, "true"])
     assert done.stdout or done.stderr
     assert LIBRARY not in done.stdout + done.stderr
+
+
+# cosy-auto itself in such places
+
+
+@pytest.fixture
+def auto(native_dir: Path) -> Path:
+    return native_dir / "shim" / "launcher" / "cosy-auto"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""}
+    return {**plain_environment(), **home}
+
+
+def test_cosy_auto_within_a_filter(auto: Path, starts: Path, env: dict[str, str]) -> None:
+    for nr in SHIM_CALLS:
+        words = [starts, "filter", str(nr)]
+        native, done = run([*words, *MAPS], env), run([*words, auto, "--strict", *MAPS], env)
+        assert (done.returncode, done.stderr) == (native.returncode, native.stderr), nr
+        assert LIBRARY not in done.stdout
+    done = run([starts, "filter", "321", auto, "--stats", "true"], env)
+    assert b"ran native: watched" in done.stderr
+
+
+def test_cosy_auto_under_a_tracer(auto: Path, env: dict[str, str]) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    done = run(["strace", "-f", "-o", "/dev/null", auto, "--strict", *MAPS], env)
+    assert done.returncode == 0
+    assert LIBRARY not in done.stdout
+
+
+@pytest.mark.parametrize("word", ["address-space", "data"])
+def test_cosy_auto_under_limits_of_memory(
+    auto: Path, starts: Path, env: dict[str, str], word: str
+) -> None:
+    done = run([starts, word, auto, "--stats", *MAPS], env)
+    assert done.returncode == 0
+    assert LIBRARY not in done.stdout
+    assert b"ran native: its address space is limited" in done.stderr
+
+
+@needs_root
+def test_cosy_auto_with_other_effective_ids(auto: Path, starts: Path, env: dict[str, str]) -> None:
+    native, done = (run([starts, "effective-ids", *w, "env"], env) for w in ([], [auto]))
+    assert (done.returncode, done.stdout) == (native.returncode, native.stdout)
+
+
+def test_cosy_auto_keeps_an_empty_preload(auto: Path, env: dict[str, str]) -> None:
+    env["LD_PRELOAD"] = ""
+    assert b"\nLD_PRELOAD=\n" in b"\n" + run([auto, "--strict", "env"], env).stdout
+
+
+def test_cosy_auto_takes_as_many_arguments_as_env(auto: Path, env: dict[str, str]) -> None:
+    """Less than the shim's orders take is left: the program runs, without them."""
+    env = {"HOME": env["HOME"], "PATH": env["PATH"]}
+    fits, too_many = 100_000, 5_000_000
+    while too_many - fits > 1:
+        size = (fits + too_many) // 2
+        words = ["x" * 100_000] * (size // 100_000) + ["y" * (size % 100_000)]
+        try:
+            ok = run([auto, "--strict", "true", *words], env).returncode == 0
+        except OSError:
+            # Not even cosy-auto can be started.
+            too_many = size
+            continue
+        assert ok, size
+        fits = size
+    assert fits > 1_000_000
+
+
+def test_cosy_auto_tells_what_the_loader_loads_without_ours(
+    auto: Path, env: dict[str, str]
+) -> None:
+    env["LD_DEBUG"] = "libs"
+    done = run([auto, "--strict", "true"], env)
+    assert b"libc.so" in done.stderr
+    assert LIBRARY not in done.stderr
+
+
+@pytest.mark.parametrize("stats", [[], ["--stats"]], ids=["", "stats"])
+@pytest.mark.parametrize(
+    ("first_line", "code", "advice"),
+    [
+        ("#!/nonexistent\n", 127, "the interpreter that its file names is not there"),
+        ("#!/etc/passwd\n", 126, "check the interpreter in its first line"),
+    ],
+)
+def test_a_bad_interpreter_is_named_as_such(
+    auto: Path,
+    env: dict[str, str],
+    tmp_path: Path,
+    stats: list[str],
+    first_line: str,
+    code: int,
+    advice: str,
+) -> None:
+    script = tmp_path / "script"
+    script.write_text(first_line)
+    script.chmod(0o755)
+    done = run([auto, *stats, script], env)
+    assert done.returncode == code
+    assert re.fullmatch(rf"cosy-auto: cannot run: [^\n]*{advice}[^\n]*\n", done.stderr.decode())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["--explain", "true"]])
+def test_a_full_output_is_an_error(auto: Path, env: dict[str, str], words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [auto, *words]
+        done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
