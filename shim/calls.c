@@ -336,6 +336,9 @@ long call_by_action(struct regs *r)
 	case ACTION_CREATE:
 	case ACTION_MUTATE:
 		return mutate(r);
+	case ACTION_PTRACE:
+		note_ptrace(r);
+		return both(r, FENCE_PROCESS);
 	case ACTION_BOTH:
 		return both(r, FENCE_PROCESS);
 	case ACTION_LEAVE:

@@ -57,6 +57,7 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_unshare] = ACTION_LEAVE,
 	[__NR_seccomp] = ACTION_PRCTL,
 	[__NR_prctl] = ACTION_PRCTL,
+	[__NR_ptrace] = ACTION_PTRACE,
 	[__NR_rt_sigaction] = ACTION_SIGACTION,
 	[__NR_execve] = ACTION_EXEC,
 	[__NR_execveat] = ACTION_EXEC,

@@ -65,15 +65,6 @@ static bool library_in_reach(void)
 	       !sys(__NR_faccessat2, AT_FDCWD, config_library(), 4 /* R_OK */, AT_EACCESS);
 }
 
-// What matters is a filter that might kill our calls; in a trace, none of those was there before is one.
-static bool is_watched(void)
-{
-	u32 matters = cosy_config.mode == COSY_MODE_TRACE ? TASK_TRACED :
-							    TASK_TRACED | TASK_FILTERED;
-
-	return task_watched() & matters;
-}
-
 // Why the program behind `key` runs native for reasons not its own, the cheapest to find out first.
 static u32 judge_task(const struct environment *env, u64 key)
 {
@@ -85,7 +76,7 @@ static u32 judge_task(const struct environment *env, u64 key)
 		return COSY_NATIVE_LIMITED;
 	if (key && leaf_pointless(key))
 		return COSY_NATIVE_LEAF;
-	return is_watched() ? COSY_NATIVE_WATCHED : COSY_NATIVE_REASONS;
+	return task_traced() ? COSY_NATIVE_WATCHED : COSY_NATIVE_REASONS;
 }
 
 static long exec_native(struct regs *r, u32 reason)

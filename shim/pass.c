@@ -22,6 +22,9 @@ long pass_call(struct regs *r)
 		return follow_exec(r);
 	case __NR_mmap:
 		return follow_mmap(r);
+	case __NR_ptrace:
+		note_ptrace(r);
+		break;
 	case __NR_prctl:
 	case __NR_seccomp:
 		return follow_sandbox(r);
@@ -52,6 +55,7 @@ void pass_start(void)
 	cosy_actions[__NR_execve] = 1;
 	cosy_actions[__NR_execveat] = 1;
 	cosy_actions[__NR_mmap] = 1;
+	cosy_actions[__NR_ptrace] = 1;
 	cosy_actions[__NR_prctl] = 1;
 	cosy_actions[__NR_seccomp] = 1;
 	cosy_actions[__NR_clone] = 1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two lines of /proc/thread-self/status (proc_pid_status(5)) that say whether a
+ * The two lines of /proc/PID/status (proc_pid_status(5)) that say whether a
  * task is watched, for the shim and for cosy-auto. The text is taken piece by piece: the
  * lines lie far apart, and stacks may be small.
  */
@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TASK_STATUS "/proc/thread-self/status"
 #define TASK_STATUS_PIECE 512
 
 enum {

@@ -9,8 +9,10 @@
 #include "sys.h"
 #include "task_status.h"
 
-/* What /proc says of this task: 6 us. Where it says nothing, all is possible. */
+/* TASK_*, as /proc says: 25 us in a new process. Where it says nothing, all is possible. */
 HIDDEN u32 task_watched(void);
+/* Is it under ptrace? Asks /proc only if somebody here may be tracing others: else 1 us. */
+HIDDEN bool task_traced(void);
 
 /* Filters that this process installed by calls which we saw, or is installing. */
 extern HIDDEN u32 filters;
@@ -25,5 +27,7 @@ static inline bool sandboxed(void)
 HIDDEN bool is_sandboxing(const struct regs *r);
 /* prctl, seccomp: to the kernel, and remembered if it is one of these. */
 HIDDEN long follow_sandbox(struct regs *r);
+/* Before a call of ptrace: those who may be traced from now on shall know. */
+HIDDEN void note_ptrace(const struct regs *r);
 
 #endif

@@ -89,6 +89,21 @@ def test_a_filter_that_failed_changes_nothing(runner: Runner) -> None:
     assert LIBRARY in runner.cosy([perl, "-e", script]).stdout
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_a_tracer_traces_has_no_library(runner: Runner, tmp_path: Path, cached: bool) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    env = runner.environment("pass", {"cache": str(tmp_path)})
+    if not cached:
+        env["COSY_SHIM"] = "mode=pass"
+    calls = tmp_path / "calls"
+    done = run(["strace", "-f", "-o", calls, "sh", "-c", "cat /proc/self/maps; true"], env)
+    assert done.returncode == 0
+    assert LIBRARY not in done.stdout + calls.read_bytes()
+    # The tracer itself has it: nobody watches that.
+    assert LIBRARY in run(["sh", "-c", "strace -V >/dev/null; cat /proc/self/maps"], env).stdout
+
+
 @pytest.mark.parametrize("word", ["address-space", "data"])
 def test_no_library_under_limits_of_memory(runner: Runner, starts: Path, word: str) -> None:
     done = runner.cosy([starts, word, *MAPS])
@@ -149,6 +164,15 @@ def test_cosy_auto_under_limits_of_memory(
     assert done.returncode == 0
     assert LIBRARY not in done.stdout
     assert b"ran native: its address space is limited" in done.stderr
+
+
+def test_cosy_auto_says_what_it_traced(auto: Path, env: dict[str, str], tmp_path: Path) -> None:
+    # Without Python packages beside the library nobody learns, which is not the matter here.
+    shutil.copy(built("build", "shim/libcosy.so"), tmp_path)
+    env["COSY_NATIVE_DIR"] = str(tmp_path)
+    done = run([auto, "--learn", "--stats", "sh", "-c", "cat /dev/null; exit 3"], env)
+    assert done.returncode == 3
+    assert re.search(rb"\n  program images +2\n", done.stderr)
 
 
 @needs_root
