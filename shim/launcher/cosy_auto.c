@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "launcher.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +30,18 @@ static const char profile_refused[] = "its profile is refused";
 
 static const char *library_trouble(const char *library)
 {
+	int fd;
+
 	if (!library[0])
 		return "libcosy.so is not where it belongs (COSY_NATIVE_DIR names its folder)";
 	// ld.so(8): the list is separated by colons and spaces, without any quoting.
 	if (strpbrk(library, ": "))
 		return "the library's path holds a colon or a space";
+	// The loader would complain. Permission alone does not say it: Landlock lets access pass.
+	fd = open(library, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return "libcosy.so cannot be read";
+	close(fd);
 	return NULL;
 }
 

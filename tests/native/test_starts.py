@@ -28,6 +28,17 @@ def starts(compiled: Compiler) -> Path:
 
 
 @pytest.fixture
+def auto(native_dir: Path) -> Path:
+    return native_dir / "shim" / "launcher" / "cosy-auto"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""}
+    return {**plain_environment(), **home}
+
+
+@pytest.fixture
 def image() -> Path:
     return built("build", "synth/default.img")
 
@@ -111,6 +122,19 @@ def test_no_library_under_limits_of_memory(runner: Runner, starts: Path, word: s
     assert LIBRARY not in done.stdout
 
 
+def test_no_library_that_landlock_keeps_closed(
+    runner: Runner, starts: Path, auto: Path, env: dict[str, str]
+) -> None:
+    words = [starts, "landlock", *MAPS]
+    if runner.native(words).stderr.startswith(b"landlock"):
+        pytest.skip("no Landlock in this kernel (LSM= in /proc/cmdline)")
+    done = runner.cosy(words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert LIBRARY not in done.stdout
+    # By the exec of a program that has it, and by cosy-auto: either leaves it out.
+    assert run([auto, "--strict", *words], env).stderr == b""
+
+
 @needs_root
 def test_other_effective_ids(runner: Runner, starts: Path) -> None:
     # ld.so drops LD_PRELOAD there: nobody would take the orders out again.
@@ -125,17 +149,6 @@ def test_the_loader_names_no_library_of_ours(runner: Runner, variable: str) -> N
 
 
 # cosy-auto itself in such places
-
-
-@pytest.fixture
-def auto(native_dir: Path) -> Path:
-    return native_dir / "shim" / "launcher" / "cosy-auto"
-
-
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""}
-    return {**plain_environment(), **home}
 
 
 def test_cosy_auto_within_a_filter(auto: Path, starts: Path, env: dict[str, str]) -> None:
