@@ -16,15 +16,15 @@ from tests.conftest import Compiler, Runner, built, plain_environment, run
 LIBRARY = b"libcosy.so"
 MAPS = ["cat", "/proc/self/maps"]
 # Calls of the shim's start: bpf, madvise, pidfd_open, prctl, openat's kin, getuid's, clock_gettime,
-# faccessat, getpid. What the C library's own start needs is not among them.
-SHIM_CALLS = [321, 28, 434, 157, 439, 4, 269, 228, 107, 39, 186, 267, 118, 120]
+# faccessat, getpid, pwritev, fallocate, prlimit64. What the C library's own start needs is not among them.
+SHIM_CALLS = [321, 28, 434, 157, 439, 4, 269, 228, 107, 39, 186, 267, 118, 120, 296, 285, 302, 110]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have other effective ids")
 
 
 @pytest.fixture
 def starts(compiled: Compiler) -> Path:
     # Bound at the start: binding takes stack, too.
-    return compiled("starts.c", "-Wl,-z,now")
+    return compiled("starts.c", "-Wl,-z,now", "-pthread")
 
 
 @pytest.fixture
