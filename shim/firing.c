@@ -28,8 +28,8 @@ int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
 	if (dir_of_fd((u32)d->fd) == d && opened_now(d, epoch, tsc))
 		return d->fd;
 	*ours = true;
-	return (int)sys(__NR_openat, AT_FDCWD, d->path,
-			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return (int)open_plain(AT_FDCWD, d->path,
+			       O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
 // False: this directory is nothing for the executor, now or ever.
