@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cosy_bpf.h"
@@ -61,26 +62,47 @@ static const char *const statuses[] = {
 	[COSY_BPF_NOT_RUN] = "not loaded",
 };
 
-/* A file for the shim to count in; NULL: no folder can be written. */
-struct cosy_stats *stats_create(char path[PATH_MAX])
+/* All of it, beforehand: a hole of a full disk would be a bus error, and more than the limit a signal. */
+static bool allocate(int fd)
 {
-	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct rlimit limit;
+
+	return !getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur >= STATS_SIZE &&
+	       !posix_fallocate(fd, 0, STATS_SIZE);
+}
+
+static struct cosy_stats *create_in(const char *folder, char path[PATH_MAX])
+{
 	struct cosy_stats *s = MAP_FAILED;
 	int fd = -1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(folders) && fd < 0; i++) {
-		// In the orders a semicolon would end the path.
-		if (folders[i] && folders[i][0] == '/' && !strchr(folders[i], ';') &&
-		    print_path(path, "%s/cosy-stats-XXXXXX", folders[i]))
-			fd = mkostemp(path, O_CLOEXEC);
-	}
+	// In the orders a semicolon would end the path.
+	if (folder && folder[0] == '/' && !strchr(folder, ';') &&
+	    print_path(path, "%s/cosy-stats-XXXXXX", folder))
+		fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	if (!ftruncate(fd, STATS_SIZE))
+	if (allocate(fd))
 		s = mmap(NULL, STATS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (s == MAP_FAILED) {
-		unlink(path);
+	if (s != MAP_FAILED)
+		return s;
+	unlink(path);
+	return NULL;
+}
+
+/* A file for the shim to count in; NULL: no folder has room for one, and that was said. */
+struct cosy_stats *stats_create(char path[PATH_MAX])
+{
+	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct cosy_stats *s = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && !s; i++)
+		s = create_in(folders[i], path);
+	if (!s) {
+		path[0] = 0;
+		fputs("cosy-auto: no statistics: no temporary folder takes a file of 16 KiB\n",
+		      stderr);
 		return NULL;
 	}
 	_Static_assert(sizeof(*s) <= STATS_SIZE, "the counters outgrew their file");
