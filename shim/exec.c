@@ -13,6 +13,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "foreign.h"
 #include "leaf.h"
 #include "mem.h"
 #include "reference.h"
@@ -111,6 +112,10 @@ bool exec_arm(void)
 		return true;
 	if (is_confined()) {
 		exec_disarm(COSY_NATIVE_WATCHED);
+		return false;
+	}
+	if (foreign_calls()) {
+		exec_disarm(COSY_NATIVE_OWN_CALLS);
 		return false;
 	}
 	armed = true;

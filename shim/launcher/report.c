@@ -29,6 +29,7 @@ static const char *const natives[] = {
 	[COSY_NATIVE_NO_EXECUTOR] = "no executor",
 	[COSY_NATIVE_UNPATCHED] = "C library could not be patched",
 	[COSY_NATIVE_IO_URING] = "drives io_uring itself",
+	[COSY_NATIVE_OWN_CALLS] = "makes system calls of its own (Go)",
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
 	[COSY_NATIVE_LEAF] = "never gained before",
@@ -111,12 +112,12 @@ struct cosy_stats *stats_create(char path[PATH_MAX])
 }
 
 /* "LABEL  17,277 text, 12 text", nothing when all are zero. */
-static void print_counts(const char *label, const char *const *texts, size_t n,
-			 const __u64 counts[16])
+static void print_counts(const char *label, const char *const *texts, size_t n, const __u64 *counts,
+			 size_t most)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < 16; i++) {
+	for (size_t i = 0; i < most; i++) {
 		if (!counts[i])
 			continue;
 		fprintf(stderr, any ? "; " : "  %-20s", label);
@@ -184,9 +185,11 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
-	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
-	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
-	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status,
+		     ARRAY_SIZE(s->executor_status));
+	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines,
+		     ARRAY_SIZE(s->declines));
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native, ARRAY_SIZE(s->native));
 	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
 	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {
 		const struct cosy_compound *c = profile_compound(profile, i);
