@@ -33,6 +33,8 @@ HIDDEN bool exec_arm(void);
 /* Give up all results and look at no call that is only about them; begin again. */
 HIDDEN void exec_rest(void);
 HIDDEN void exec_wake(void);
+/* Is there, or was there, another thread that could meet a descriptor of ours? */
+HIDDEN bool exec_shares_descriptors(void);
 /* A directory was opened, or read: from now on calls are looked at. */
 HIDDEN void exec_directory(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */

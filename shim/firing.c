@@ -28,6 +28,9 @@ int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
 		return child->dirfd;
 	if (dir_of_fd((u32)d->fd) == d && opened_now(d, epoch, tsc))
 		return d->fd;
+	// Another thread's next descriptor would have another number, or be one too many.
+	if (exec_shares_descriptors())
+		return -EMFILE;
 	*ours = true;
 	return (int)open_plain(AT_FDCWD, d->path,
 			       O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

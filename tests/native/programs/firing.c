@@ -65,6 +65,11 @@ void exec_disarm(int native_reason)
 	printf("native for reason %d\n", native_reason);
 }
 
+bool exec_shares_descriptors(void)
+{
+	return false;
+}
+
 struct dir_slot *dir_of_fd(u64 fd)
 {
 	(void)fd;
