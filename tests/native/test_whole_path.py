@@ -165,7 +165,7 @@ def test_an_absolute_path_leads_where_it_leads_now(
 def test_no_thread_meets_a_descriptor_that_is_not_the_programs(
     env: dict[str, str], compiled: Compiler, tmp_path: Path, thread: tuple[str], fires: bool
 ) -> None:
-    """By path a directory that the program closed must be opened, which another thread could see."""
+    """By path, a directory that the program closed must be opened, which others could see."""
     program, top = compiled("by_path.c", "-pthread"), tmp_path / "top"
     top.mkdir()
     for i in range(40):
