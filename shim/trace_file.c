@@ -33,14 +33,6 @@ static void raw_path(struct text *t, const struct cosy_trace_header *h)
 	text_add(t, ".raw");
 }
 
-static bool file_size_allowed(u64 size)
-{
-	u64 limit[2] = { 0, 0 };
-
-	// Beyond the limit the kernel would send the program a signal.
-	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
-}
-
 #define WAIT_NS 2000000
 
 /*
@@ -176,7 +168,8 @@ static bool ask_drain(const struct cosy_trace_header *h)
 // From now on the slots are used in turn.
 static void begin_ring(struct cosy_trace_header *h)
 {
-	int fd = h->slots == 1 ? -1 : reopen(h);
+	bool allowed = h->slots > 1 && file_size_allowed(COSY_TRACE_PAGE + live_bytes(h));
+	int fd = allowed ? reopen(h) : -1;
 	long failed;
 
 	if (fd < 0)

@@ -27,7 +27,9 @@ enum exit_code {
 };
 
 /* Unless the user says otherwise: that one gains nothing. */
-#define EXECUTORS_USUAL (~(uint32_t)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE))
+#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+/* What the shim uses without an order: it looks for no module that is not there. */
+#define EXECUTORS_UNSAID (EXECUTORS_USUAL & ~(uint32_t)COSY_EXECUTOR_MODULE)
 
 struct options {
 	bool stats;
