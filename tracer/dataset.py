@@ -27,7 +27,8 @@ from tracer.target import DatasetError, check_target
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # 1: without sites.parquet
-ROW_GROUP = 1 << 20  # events
+# Events. Nothing is left to do while the last group is written; a quarter of the memory of 1 Mi.
+ROW_GROUP = 1 << 18
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 EVENTS = pa.schema(
@@ -101,9 +102,15 @@ META_KEYS = frozenset(
 _TEXTS = ["path", "path2", "site"]
 _DELTAS = ["t_ns", "dur_ns", "bytes_in", "bytes_out", "st_size", "st_ino"]
 _SMALL = ["t_ns", "pid", "tid", "path", "names.list.element"]  # by zstd; all others by lz4
+# Of the objects: 8.4 bytes and 0.24 us each; with a dictionary for each column 15.5 and 0.40.
+_OBJECTS = {
+    **dict.fromkeys(["object_id", "ino", "event"], "DELTA_BINARY_PACKED"),
+    "path": "DELTA_BYTE_ARRAY",
+}
 # Columns by which a reader may leave out row groups; those of the others take time.
 _SEARCHED = ["t_ns", "pid", "tid", "nr", "object_id"]
 FEW_WORDS = 1 / 8  # of the events
+_BATCH = 1 << 16  # values that the library encodes at a time; 1 Ki, its default: 6 % more time
 
 _ESCAPE = re.compile("[%\udc80-\udcff]")
 _ESCAPED = re.compile(b"%([0-9A-F]{2})")
@@ -150,6 +157,7 @@ class Writer:
                 use_dictionary=_TEXTS,
                 column_encoding=dict.fromkeys(_DELTAS, "DELTA_BINARY_PACKED"),
                 write_statistics=_SEARCHED,
+                write_batch_size=_BATCH,
             )
         except OSError as error:
             shutil.rmtree(self._tmp, ignore_errors=True)
@@ -190,6 +198,12 @@ class Writer:
             lambda: self._events.write_table(_unified(events), row_group_size=self._row_group)
         )
 
+    def end_events(self) -> None:
+        """Begin to write what is left; other tables can be made meanwhile."""
+        if any(table.num_rows for table in self._tables):
+            self._write(pa.concat_tables(self._tables))
+        self._tables = []
+
     def _wait(self) -> None:
         if self._written:
             written, self._written = self._written, None
@@ -203,17 +217,23 @@ class Writer:
         sites: pa.Table | None = None,
     ) -> None:
         """Write the rest and put the dataset in its place."""
-        if any(table.num_rows for table in self._tables):
-            self._write(pa.concat_tables(self._tables))
-        self._wait()
-        self._events.close()
+        self.end_events()
         if sites is None:
             sites = SITES.empty_table()
         pq.write_table(sites, self._tmp / "sites.parquet", compression="zstd")
         pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
-        pq.write_table(objects, self._tmp / "objects.parquet", compression="zstd")
+        pq.write_table(
+            objects,
+            self._tmp / "objects.parquet",
+            compression="zstd",
+            use_dictionary=["kind", "dev"],
+            column_encoding=_OBJECTS,
+            write_batch_size=_BATCH,
+        )
         text = json.dumps({"schema": SCHEMA_VERSION, **meta}, indent=1, ensure_ascii=True)
         (self._tmp / "meta.json").write_text(text + "\n")
+        self._wait()
+        self._events.close()
         old = self.path.with_name(f"{self.path.name}.old-{os.getpid()}")
         if self.path.exists():
             self.path.rename(old)

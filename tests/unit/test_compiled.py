@@ -6,6 +6,7 @@ from __future__ import annotations
 import posixpath
 import random
 import struct
+from dataclasses import replace
 from os import O_DIRECTORY
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from tests.unit.raw_builder import Event, RawBuilder, process, trace
 from tests.unit.test_objects import AT_FDCWD, follow
 from tracer import dirents
 from tracer.convert import write_dataset
-from tracer.dataset import META_KEYS, Dataset, Writer
-from tracer.events import DONE, RAW_DIRENTS
+from tracer.dataset import META_KEYS, Dataset, Writer, path_text
+from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.timeline import RawTrace
 
 _HEAD = struct.Struct("<QqHB")
@@ -106,3 +107,39 @@ def test_no_size_or_number_is_too_odd(tmp_path: Path) -> None:
         file.write_bytes(data)
         raw = trace(folder)
         assert written(raw, folder / "d").num_rows == raw.n_calls
+
+
+def test_names_of_all_kinds_and_lengths(tmp_path: Path) -> None:
+    rng = random.Random(11)
+    alphabet = [b"a", b"/", b"%", b"\xc3\xa9", b"\xff", b"\x01", b"&"]
+    names = [bytes([65 + size % 26]) * size for size in range(1, 40)]
+    names += [b"".join(rng.choices(alphabet, k=rng.randrange(1, 30))) for _ in range(2000)]
+    rng.shuffle(names)
+    names += names[:500]
+    calls = [Event("newfstatat", (AT_FDCWD,), path=name) for name in names]
+    blocks = [[process(b"/x", b"x")], *(calls[at : at + 8] for at in range(0, len(calls), 8))]
+    found = written(trace(tmp_path, RawBuilder(flushed=blocks)), tmp_path / "d")
+    assert found["path"].to_pylist() == [path_text(name) for name in names]
+
+
+def test_bits_of_more_and_of_fewer_events_than_eight_at_a_time(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    out = struct.pack("<QQQII", 1, 2, 3, 4, 5)
+    for n in (1, 7, 8, 9, 511, 512, 513, 1025):
+        calls = [
+            rng.choice(
+                [
+                    Event("fstat", (3,), out=out),
+                    Event("read", (3, 0, 9), ret=9),
+                    Event("exit", flags=DONE | NO_RETURN),
+                ]
+            )
+            for _ in range(n)
+        ]
+        calls = [replace(call) for call in calls]
+        blocks = [[process(b"/x", b"x")], *(calls[at : at + 8] for at in range(0, n, 8))]
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        found = written(trace(folder, RawBuilder(flushed=blocks)), folder / "d")
+        assert found["st_ino"].to_pylist() == [2 if c.nr == "fstat" else None for c in calls]
+        assert found["ret"].to_pylist() == [None if c.nr == "exit" else c.ret for c in calls]
