@@ -10,6 +10,7 @@ from dataclasses import replace
 from os import O_DIRECTORY
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,7 +19,7 @@ from tests.unit.test_objects import AT_FDCWD, follow
 from tracer import dirents
 from tracer.convert import write_dataset
 from tracer.dataset import META_KEYS, Dataset, Writer, path_text
-from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
+from tracer.events import DONE, EVENT_WORDS, NO_RETURN, RAW_DIRENTS, Chunk, by_time, join, merged
 from tracer.timeline import RawTrace
 
 _HEAD = struct.Struct("<QqHB")
@@ -143,3 +144,36 @@ def test_bits_of_more_and_of_fewer_events_than_eight_at_a_time(tmp_path: Path) -
         found = written(trace(folder, RawBuilder(flushed=blocks)), folder / "d")
         assert found["st_ino"].to_pylist() == [2 if c.nr == "fstat" else None for c in calls]
         assert found["ret"].to_pylist() == [None if c.nr == "exit" else c.ret for c in calls]
+
+
+def chunk_of(rng: random.Random, thread: int, n: int, latest: int) -> Chunk:
+    """Calls of one thread in the order of time, with a path that is different for each."""
+    words = np.array([[rng.randrange(2**63) for _ in range(n)] for _ in range(EVENT_WORDS)], "u8")
+    words = words.reshape(EVENT_WORDS, n)
+    words[0] = sorted(rng.randrange(latest) for _ in range(n))
+    words[EVENT_WORDS - 1] = 4
+    heap = np.array([rng.randrange(256) for _ in range(4 * n)], np.uint8)
+    return Chunk(words, np.full(n, thread, np.int32), np.arange(n, dtype=np.int64) * 4, heap)
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 5, 40])
+def test_threads_are_merged_as_they_are_sorted(n_parts: int) -> None:
+    rng = random.Random(n_parts)
+    for latest in (5, 300, 10**9):  # many at the same time, some, none
+        sizes = [rng.randrange(120) for _ in range(n_parts)]
+        sizes[rng.randrange(n_parts)] = 0
+        parts = [chunk_of(rng, rng.randrange(4), n, latest) for n in sizes]
+        # Part of a longer one, as what comes later is left out.
+        parts[-1] = chunk_of(rng, 2, 50, latest).take(slice(20))
+        expected, found = by_time(join(parts)), merged(parts)
+        assert found.words.tolist() == expected.words.tolist()
+        assert found.thread.tolist() == expected.thread.tolist()
+        assert found.texts() == expected.texts()
+
+
+def test_long_runs_of_one_thread_are_merged() -> None:
+    rng = random.Random(3)
+    parts = [chunk_of(rng, 0, 3000, 1000), chunk_of(rng, 1, 3000, 10**6), chunk_of(rng, 2, 1, 900)]
+    expected, found = by_time(join(parts)), merged(parts)
+    assert (found.words == expected.words).all()
+    assert found.texts() == expected.texts()

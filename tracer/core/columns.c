@@ -4,9 +4,11 @@
 #include "distinct.h"
 
 #define NO_LIMIT (1l << 62)
-#define BLOCK 512 /* events whose words stay in the nearest cache while one column is made after the other */
+#define BLOCK                                                                                      \
+	512 /* events whose words stay in the nearest cache while one column is made after the other */
 
-#define AHEAD 8 /* texts that are hashed before they are sought, so that their slots come meanwhile */
+#define AHEAD                                                                                      \
+	8 /* texts that are hashed before they are sought, so that their slots come meanwhile */
 
 /* Some events of a chunk: first to end. */
 struct range {
@@ -158,7 +160,8 @@ static bool is_odd(const u8 *at, u32 size)
 	return (found | last | ((last ^ '%' * ones) - ones)) & tops;
 }
 
-static s32 text_number(struct cosy_texts *t, struct distinct *known, const u8 *at, u32 size, u64 hash)
+static s32 text_number(struct cosy_texts *t, struct distinct *known, const u8 *at, u32 size,
+		       u64 hash)
 {
 	u64 place = distinct_begin(known, hash);
 	u32 number;
