@@ -208,9 +208,10 @@ void file_flush(struct cosy_trace_header *h)
 		file_lose(h, b->n_events);
 	// The recorder knows by this that what it copies is not the block it wants any more.
 	__atomic_store_n(&h->filled, h->filled + 1, __ATOMIC_RELEASE);
-	// An event that is begun but never written must not look like an old one.
+	// An event that is begun but never written must not look like an old one; behind those that the
+	// block had nothing was ever written.
 	events = (struct cosy_trace_event *)(b + 1);
-	for (u32 i = 0; i < EVENTS; i++)
+	for (u32 i = 0; i < b->n_events && i < EVENTS; i++)
 		events[i].flags = 0;
 	__atomic_store_n(&b->seq, h->filled, __ATOMIC_RELEASE);
 	// In one: from here on a signal handler may write.
