@@ -120,11 +120,11 @@ void options_parse(struct options *to, int argc, char **argv)
 		}
 		if (!strcmp(*at, "--help")) {
 			fputs(help, stdout);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--version")) {
 			puts("cosy-auto " COSY_VERSION);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--stats"))
 			to->stats = true;
