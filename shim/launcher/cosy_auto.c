@@ -133,13 +133,12 @@ static int run_and_tell(struct plan *p)
 	status = run_wait(p->program.path, p->opt.command, env);
 	setlocale(LC_NUMERIC, "");
 	if (p->opt.learn && !p->native)
-		trouble = learn_start(&p->places, p->trace);
+		trouble = learn_start();
 	if (p->opt.learn && (trouble || p->native))
 		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", p->opt.command[0],
 			trouble ? trouble : p->native);
 	else if (p->opt.learn && p->opt.stats)
-		fprintf(stderr, "cosy-auto: %s: learning in the background: log %s/learn.log\n",
-			p->opt.command[0], p->places.cache);
+		learn_say(p->opt.command[0], &p->places);
 	else if (p->native)
 		say_native(p);
 	else if (stats)
