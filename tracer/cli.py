@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tracer.backends import NAMES
+from tracer.command import EXIT_FAILED, Command
 
 if TYPE_CHECKING:
     from tracer.filters import Filter
     from tracer.recorder import Recorder
     from tracer.run import Ended
-
-EXIT_FAILED = 1
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 # Commands besides recording, and where they live.
@@ -50,7 +49,7 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
     return 1 << (size - 1).bit_length()
 
 
-@click.command(context_settings={**SETTINGS, "allow_interspersed_args": False})
+@click.command(cls=Command, context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
 @click.option("-p", "--pid", type=click.IntRange(min=1), help="Watch this process, no CMD.")

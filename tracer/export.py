@@ -11,12 +11,13 @@ from typing import IO, cast
 
 import click
 
-from tracer.cli import EXIT_FAILED, SETTINGS, fail, say
+from tracer.cli import SETTINGS, fail, say
+from tracer.command import Command
 
 NAMES = ("perfetto", "strace", "csv", "folded", "speedscope")
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--format", "name", type=click.Choice(NAMES), required=True, help="See below.")
 @click.option("-o", "--output", metavar="OUT", help="File to write, - for standard output.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
@@ -49,9 +50,9 @@ def main(name: str, output: str | None, force: bool, dataset: str) -> None:
         _write(lambda file: writer(data, file), Path(target), force)
     except DatasetError as error:
         fail(str(error))
-    except BrokenPipeError:
-        os._exit(EXIT_FAILED)
     except OSError as error:
+        if target == "-":
+            raise
         fail(f"cannot write: {target}: {(error.strerror or str(error)).lower()}: use -o NAME")
     say(f"written to {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 

@@ -132,12 +132,11 @@ static void tell(const struct plan *p, const struct cosy_stats *stats)
 
 	setlocale(LC_NUMERIC, "");
 	if (p->opt.learn && !trouble)
-		trouble = learn_start(&p->places, p->trace);
+		trouble = learn_start();
 	if (p->opt.learn && trouble)
 		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", what, trouble);
 	else if (p->opt.learn && p->opt.stats)
-		fprintf(stderr, "cosy-auto: %s: learning in the background: log %s/learn.log\n",
-			what, p->places.cache);
+		learn_say(what, &p->places);
 	else if (trouble)
 		say_native(p);
 	if (!stats || p->native)
@@ -167,7 +166,7 @@ static int run_and_tell(struct plan *p)
 	if (started)
 		tell(p, stats);
 	else if (p->opt.learn)
-		rmdir(p->trace);
+		rmdir(p->trace); // the keeper has nothing to keep
 	if (stats)
 		unlink(p->stats);
 	die_as(status);
