@@ -157,6 +157,8 @@ class Importer:
     def _block(self, lines: list[bytes]) -> None:
         """Take some lines: most of them at once, the others one by one, in their order."""
         self.writer.flush()
+        # As strace ends them: some tools put a CR there, and the last one may be cut off.
+        lines = [line.rstrip(b"\r\n") + b"\n" for line in lines]
         alone = self._root in (0, _ALONE) and _NO_TID.match(lines[0])
         if alone and not any(line.startswith(b"[pid ") for line in lines):
             lines = [b"%d %b" % (_ALONE, line) for line in lines]

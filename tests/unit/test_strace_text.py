@@ -53,6 +53,32 @@ def test_a_plain_line(tmp_path: Path) -> None:
     assert (process["exe"], process["argv"], process["cwd"]) == ("/bin/x", ["x", "-a"], "/tmp")
 
 
+def test_text_that_is_cut_anywhere(tmp_path: Path) -> None:
+    start = START.replace("7 10", "7 170")  # ten digits: read many at a time
+    text = start + (
+        '7 1700000001.000200 openat(AT_FDCWD</tmp>, "a", O_RDONLY) = 3</tmp/a> <0.000012>\n'
+        "7 1700000001.000300 read(3</tmp/a>, \"x\"..., 4096) = 17 <0.000004>\n"
+        "7 1700000001.000400 close(3</tmp/a>) = 0 <0.000003>\n"
+    )
+    for at in range(len(start), len(text)):
+        (tmp_path / str(at)).mkdir()
+        events, _, importer = imported(tmp_path / str(at), text[:at])
+        whole = text[:at].count("\n") - 1
+        # Of the last line there may be enough to read it.
+        assert whole <= len(events) <= whole + 1
+        assert len(events) + importer.unread <= whole + 1
+
+
+def test_lines_that_end_as_on_other_systems(tmp_path: Path) -> None:
+    start = START.replace("7 10", "7 170")
+    line = "7 1700000001.000300 read(3</tmp/a>, \"x\"..., 4096) = 17 <0.000004>\n"
+    (tmp_path / "cr").mkdir()
+    expected = imported(tmp_path, start + line * 3)[0]
+    events, _, importer = imported(tmp_path / "cr", (start + line * 3).replace("\n", "\r\n"))
+    assert events == expected
+    assert importer.unread == 0
+
+
 def test_errors_restarts_and_hexadecimal_results(tmp_path: Path) -> None:
     text = START + (
         '7 100000001.1 stat("/none", 0x7ffc) = -1 ENOENT (No such file or directory) <0.000004>\n'
