@@ -101,7 +101,7 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
             "clock": "CLOCK_REALTIME",
             "command": importer.command or [source],
             "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "wall_ns": importer.last_ns - importer.first_ns,
+            "wall_ns": importer.wall_ns,
             "unread_lines": importer.unread,
             "tool_version": version(),
         }

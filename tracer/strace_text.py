@@ -118,8 +118,9 @@ class Importer:
 
     writer: StreamWriter
     now_ns: int = 0
-    first_ns: int = 0
+    first_ns: int | None = None
     last_ns: int = 0
+    """When the last call ended that is known."""
     lines: int = 0
     unread: int = 0
     """Lines that are no strace output, or of calls that nobody knows."""
@@ -136,6 +137,11 @@ class Importer:
     _calls: dict[str, Syscall] = field(default_factory=lambda: dict(by_name()))
     _maker: Maker = field(default_factory=lambda: Maker(by_name()))
     _kept: dict[int, kept.Kept] = field(default_factory=lambda: dict(kept.by_call()))
+
+    @property
+    def wall_ns(self) -> int:
+        """Time from the first call's start to the last one's end."""
+        return self.last_ns - (self.first_ns or 0)
 
     def read(self, lines: Iterable[bytes]) -> Iterator[int]:
         """Take all lines; yields now and then how many there were."""
@@ -180,7 +186,8 @@ class Importer:
             others.append((found.at[row], partial(self._opened.add, fd)))
         if len(records.line):
             others.append((found.at[records.line[0]], self._began))
-            self.last_ns = max(self.last_ns, int(plain.t_ns[records.line[-1]]))
+            end_ns = plain.t_ns[records.line] + plain.dur_ns[records.line]
+            self.last_ns = max(self.last_ns, int(end_ns.max()))
         written: list[tuple[int, bytes]] = []
         tasks = [(tid, -1, task.pid) for tid, task in self._tasks.items()]
         for place, take in sorted(others, key=itemgetter(0)):
@@ -234,8 +241,9 @@ class Importer:
             self.now_ns = minute * 60_000_000_000 + round(float(seconds) * 1e9)
         else:
             self.now_ns += 1000
-        self.first_ns = self.first_ns or self.now_ns
-        self.last_ns = self.now_ns
+        if self.first_ns is None:
+            self.first_ns = self.now_ns
+        self.last_ns = max(self.last_ns, self.now_ns)
         task = self._tasks.get(tid) or self._new(tid, (name or resumed or b"") in _EXECS)
         if other:
             self._ended(tid, task, other, rest)
@@ -324,6 +332,7 @@ class Importer:
         if name in ("execve", "execveat") and ret == 0 and flags == DONE:
             flags |= NO_RETURN
         dur_ns = round(float(duration) * 1e9) if duration else max(0, self.now_ns - t_ns)
+        self.last_ns = max(self.last_ns, t_ns + dur_ns)
         if ret >= 1 << 63:
             ret -= 1 << 64
         first = not self._written and tid == self._root and flags & NO_RETURN

@@ -53,11 +53,26 @@ def test_a_plain_line(tmp_path: Path) -> None:
     assert (process["exe"], process["argv"], process["cwd"]) == ("/bin/x", ["x", "-a"], "/tmp")
 
 
+def test_times_are_as_exact_as_the_text(tmp_path: Path) -> None:
+    text = (
+        "1 1700000000.500000 getpid() = 1 <0.000001>\n1 1700000000.600001 getpid() = 1 <0.500003>\n"
+    )
+    events, _, importer = imported(tmp_path, text)
+    assert [event["dur_ns"] for event in events] == [1000, 500003000]
+    assert [event["t_ns"] for event in events] == [1700000000500000000, 1700000000600001000]
+    assert importer.wall_ns == 600004000, "up to the end of the last call"
+
+
+def test_the_wall_time_of_one_call_is_its_own(tmp_path: Path) -> None:
+    _, _, importer = imported(tmp_path, '1 1700000000.5 read(3, "", 10) = 0 <0.500000>\n')
+    assert importer.wall_ns == 500000000
+
+
 def test_text_that_is_cut_anywhere(tmp_path: Path) -> None:
     start = START.replace("7 10", "7 170")  # ten digits: read many at a time
     text = start + (
         '7 1700000001.000200 openat(AT_FDCWD</tmp>, "a", O_RDONLY) = 3</tmp/a> <0.000012>\n'
-        "7 1700000001.000300 read(3</tmp/a>, \"x\"..., 4096) = 17 <0.000004>\n"
+        '7 1700000001.000300 read(3</tmp/a>, "x"..., 4096) = 17 <0.000004>\n'
         "7 1700000001.000400 close(3</tmp/a>) = 0 <0.000003>\n"
     )
     for at in range(len(start), len(text)):
@@ -71,7 +86,7 @@ def test_text_that_is_cut_anywhere(tmp_path: Path) -> None:
 
 def test_lines_that_end_as_on_other_systems(tmp_path: Path) -> None:
     start = START.replace("7 10", "7 170")
-    line = "7 1700000001.000300 read(3</tmp/a>, \"x\"..., 4096) = 17 <0.000004>\n"
+    line = '7 1700000001.000300 read(3</tmp/a>, "x"..., 4096) = 17 <0.000004>\n'
     (tmp_path / "cr").mkdir()
     expected = imported(tmp_path, start + line * 3)[0]
     events, _, importer = imported(tmp_path / "cr", (start + line * 3).replace("\n", "\r\n"))
