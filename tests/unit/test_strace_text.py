@@ -68,6 +68,48 @@ def test_the_wall_time_of_one_call_is_its_own(tmp_path: Path) -> None:
     assert importer.wall_ns == 500000000
 
 
+RELATIVE = """\
+7          0.000000 execve("/bin/x", ["x"], 0x7ff /* 3 vars */) = 0 <0.000100>
+7          0.000200 read(3</a>, "x"..., 4096) = 17 <0.000004>
+7          1.500000 clone(child_stack=NULL, flags=SIGCHLD) = 8 <0.000050>
+8          0.000300 close(3</a>) = 0 <0.000003>
+"""
+
+
+@pytest.mark.parametrize("before", ["7     ", "12345 ", "[pid    7] ", ""])
+def test_relative_times_add_up(tmp_path: Path, before: str) -> None:
+    lines = RELATIVE.splitlines(keepends=True)
+    text = "".join(before + line[6:] for line in lines)
+    events, _, importer = imported(tmp_path, text)
+    start = events[0]["t_ns"]
+    assert [e["t_ns"] - start for e in events] == [0, 1500000000, 1500300000]
+    assert importer.wall_ns == 1500503000
+    assert importer.unread == 0
+
+
+def test_what_other_options_add(tmp_path: Path) -> None:
+    plain = [
+        '7 1700000001.000000 execve("/bin/x", ["x"], 0x7ff /* 3 vars */) = 0 <0.000100>',
+        '7 1700000001.000200 read(3</a>, "x"..., 4096) = 17 <0.000004>',
+        "7 1700000001.000300 clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>",
+        "8 1700000001.000310 close(3</a> <unfinished ...>",
+        "7 1700000001.000320 <... clone resumed>) = 8 <0.000020>",
+        "8 1700000001.000330 <... close resumed>) = 0 <0.000020>",
+        "8 1700000001.000340 +++ exited with 0 +++",
+    ]
+    (tmp_path / "plain").mkdir()
+    expected, data, _ = imported(tmp_path / "plain", "".join(f"{line}\n" for line in plain))
+    text = ""
+    for line in plain:
+        pid, time, rest = line.split(" ", 2)
+        number = "" if rest.startswith("+++") else "[ 257] "
+        text += f"{pid}<some name> {time} {number}[00007f49305e99f0] {rest}\n"
+    events, named, importer = imported(tmp_path, text)
+    assert events == expected
+    assert named.processes()["ppid"].to_pylist() == data.processes()["ppid"].to_pylist() == [0, 7]
+    assert importer.unread == 0
+
+
 def test_text_that_is_cut_anywhere(tmp_path: Path) -> None:
     start = START.replace("7 10", "7 170")  # ten digits: read many at a time
     text = start + (
