@@ -258,6 +258,8 @@ class TraceInfo:
     wall_ns: int
     unended: int = 0  # processes whose end the trace does not have
     cpu_ns: int = 0  # CPU time of the traced processes, recording included; 0: not known
+    unread_lines: int = 0  # of an imported text, that nobody understood
+    filtered: bool = False  # by cosy-trace -e or -P: what is next to each other was not in the run
 
 
 @dataclass

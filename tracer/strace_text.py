@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Reads what `strace -f -ttt -T -y` printed, line by line, into a stream of records.
 
-Needs none of these options but understands them all, and `-v`, `-X raw`, `-tt`, `-r`, `-i`, `-n` and
-`-Y`, with process numbers in front (`-o FILE`) or in brackets (standard error). Memory does not grow with the
-length of the text.
+Needs none of these options but understands them all, and `-v`, `-X raw`, `-tt`, `-r`, `-i`, `-n`
+and `-Y`, with process numbers in front (`-o FILE`) or in brackets (standard error). Memory does not
+grow with the length of the text.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from tracer import dirents, strace_blocks, strace_text
+from miner import cli as mine_cli
+from tracer import dirents, import_strace, show, strace_blocks, strace_text
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer
 from tracer.strace_blocks import Sorted
@@ -51,6 +54,24 @@ def test_a_plain_line(tmp_path: Path) -> None:
     assert importer.unread == 0
     (process,) = data.processes().to_pylist()
     assert (process["exe"], process["argv"], process["cwd"]) == ("/bin/x", ["x", "-a"], "/tmp")
+
+
+def test_lines_that_nobody_understands_are_in_each_summary(tmp_path: Path) -> None:
+    text = tmp_path / "t"
+    text.write_text(START + "7 1700000001.000300 nosuchcall(3) = 0 <0.000003>\n" * 3)
+    data = tmp_path / "t.cosytrace"
+    done = CliRunner().invoke(import_strace.main, ["-o", str(data), str(text)])
+    assert done.exit_code == 1, "no calls at all"
+    text.write_text(text.read_text() + "7 1700000001.000400 getpid() = 7 <0.000003>\n")
+    done = CliRunner().invoke(import_strace.main, ["-o", str(data), str(text)])
+    assert done.exit_code == 0, done.output
+    said = "lost events: 0; lines not understood: 3"
+    assert said in done.output
+    assert said in CliRunner().invoke(show.main, [str(data)]).output
+    shown = CliRunner().invoke(show.main, ["--json", str(data)]).output
+    assert json.loads(shown)["unread_lines"] == 3
+    mined = CliRunner().invoke(mine_cli.main, ["-o", str(tmp_path / "m"), str(data)])
+    assert "lines not understood: 3" in mined.output
 
 
 def test_times_are_as_exact_as_the_text(tmp_path: Path) -> None:
