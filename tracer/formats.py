@@ -69,13 +69,14 @@ def perfetto(data: Dataset, file: IO[str]) -> None:
     known = ("backend", "command", "kernel", "lost_events", "recorded", "filter", "unread_lines")
     json.dump({key: str(data.meta[key]) for key in known if data.meta.get(key)}, file)
     file.write(',"traceEvents":[\n')
+    comma = ""
     for pid, name in _programs(data).items():
         event = {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
-        file.write(json.dumps(event) + ",\n")
+        file.write(comma + json.dumps(event))
+        comma = ",\n"
     first = None
     columns = ["t_ns", "dur_ns", "pid", "tid", "nr", "ret", "path", "path2", "object_id",
                "bytes_in", "bytes_out", "site"]  # fmt: skip
-    comma = ""
     for row in _rows(data, columns):
         first = row["t_ns"] if first is None else first
         args = {key: row[key] for key in ("ret", "path", "path2", "site") if row[key] is not None}
