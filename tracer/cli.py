@@ -151,7 +151,7 @@ def _write(
 
     if recorder.folder is None:
         say(f"cosy-trace: nothing recorded: {recorder.choice.why}: it ran as it is")
-        return True
+        return False
     name = f"{os.path.basename(recorder.command[0])}.{ended.pid}.cosytrace"
     path = recorder.folder / "summary" if summary_only else Path(output or name)
     try:

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -224,6 +225,44 @@ def test_interrupt_from_the_terminal_arrives_once(tracer: Tracer) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
     os.close(master)
     assert seen.count(b"caught\r\n") == 1
+
+
+def test_interrupt_before_the_program_starts(tracer: Tracer) -> None:
+    # From the terminal, while everything is made ready: it is there when the program begins.
+    code = """import signal, sys
+from tracer import run
+run.hold_signals()
+print("ready", flush=True)
+while signal.SIGINT not in signal.sigpending(): pass
+from tracer.cli import main; main()"""
+    pid, master = os.forkpty()
+    if not pid:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(tracer.folder)
+        words = [sys.executable, "-c", code, "--summary-only", "touch", "ran"]
+        os.execve(sys.executable, words, tracer.env)
+    seen, sent = b"", False
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:
+            break
+        seen += data
+        if b"ready" in seen and not sent:
+            sent = os.write(master, b"\x03") == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT, seen
+    os.close(master)
+    assert b"Traceback" not in seen
+    assert b"before its first call" in seen
+    assert not (tracer.folder / "ran").exists()
+
+
+def test_what_ran_unrecorded_is_a_failure(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--backend", "shim", static, "/etc/apt")
+    assert done.returncode == 1
+    assert done.stdout == tracer.native(static, "/etc/apt").stdout
+    assert "nothing recorded" in line(done.stderr)
 
 
 def test_a_stopped_program_is_a_stopped_job(tracer: Tracer) -> None:
