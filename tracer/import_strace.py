@@ -92,8 +92,6 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
         raw = read_stream(stream)
         if not raw.n_calls:
             raise BackendError(f"no calls found: {source}: is it strace's output?")
-        if importer.unread:
-            say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")
         meta = {
             "backend": BACKEND,
             "backend_why": "imported",

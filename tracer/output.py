@@ -2,7 +2,7 @@
 """Files that commands write where they were told to: whole or not at all, and as GNU tools would.
 
 Only regular files are replaced, symbolic links are followed, and what is there to be written to
-(a device, a FIFO) is written to.
+(a device, a FIFO, /dev/fd/N) is written to.
 """
 
 from __future__ import annotations
@@ -32,12 +32,21 @@ def _mode(target: Path) -> int:
 def check(target: Path, force: bool) -> None:
     """Raise OutputError where written() could not write, or would replace a file unasked."""
     mode = _mode(target)
+    if _descriptor(target) is not None:
+        return
     if stat.S_ISDIR(mode):
         raise OutputError(f"cannot write: {target}: is a folder: use another name")
     if stat.S_ISREG(mode) and not force:
         raise OutputError(f"exists already: {target}: use --force to replace it, or another name")
     if not mode and not _place(target).parent.is_dir():
         raise OutputError(f"no such folder: {_place(target).parent}: make it, or use another name")
+
+
+def _descriptor(target: Path) -> int | None:
+    """Return the descriptor of ours that /dev/fd/N and its like mean."""
+    if target.name.isdigit() and os.path.realpath(target.parent) == f"/proc/{os.getpid()}/fd":
+        return int(target.name)
+    return None
 
 
 def _place(target: Path) -> Path:
@@ -52,6 +61,10 @@ def written(target: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     It gets these permissions, whatever the umask; without `mode` those of the file that it
     replaces, or what the umask leaves.
     """
+    if (fd := _descriptor(target)) is not None:
+        with os.fdopen(os.dup(fd), "wb") as stream:
+            yield stream
+        return
     there = target.stat().st_mode if target.exists() else 0
     if there and not stat.S_ISREG(there):
         # No O_CREAT and no O_TRUNC: what they do is for files alone.

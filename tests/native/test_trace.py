@@ -371,6 +371,29 @@ def test_summary_and_show(tracer: Tracer, tree: Path) -> None:
     line(done.stderr)
 
 
+def test_the_summary_as_json_elsewhere(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json-to", "s.json", "-o", "t", static, "/etc/apt")
+    assert done.returncode == 0
+    summary = json.loads((tracer.folder / "s.json").read_text())
+    assert summary["dataset"] == "t"
+    assert summary["calls"] > 0
+    assert b"lost events: 0" in done.stderr
+    done = tracer.run("--json-to", "s.json", "touch", "ran")
+    assert done.returncode == 1
+    assert "--force" in line(done.stderr)
+    assert not (tracer.folder / "ran").exists()
+    command = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "--json-to"])
+    done = tracer.native("bash", "-c", f"{command} /dev/fd/3 ls / 3> s.json")
+    assert json.loads((tracer.folder / "s.json").read_text())["dataset"] is None
+
+
+def test_json_is_json(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json", "--summary-only", static, "/etc/apt")
+    assert json.loads(done.stderr)["backend"] in ("bcc", "ptrace")
+
+
 def test_a_program_called_show_can_be_traced(tracer: Tracer) -> None:
     program = tracer.folder / "show"
     shutil.copy("/bin/echo", program)
