@@ -17,24 +17,48 @@
 
 // --- descriptors -----------------------------------------------------------
 
+/*
+ * A directory is opened in a way that tells whether its path is one to be known by. Whatever
+ * goes wrong, the program's own call says what.
+ */
+static long open_it(struct regs *r, u64 flags, struct opening *o)
+{
+	long ret;
+
+	if (o->directory && o->dirfd == AT_FDCWD && !(flags & O_PATH)) {
+		ret = open_plain(AT_FDCWD, o->path, flags);
+		o->plain = ret >= 0;
+		if (o->plain)
+			return ret;
+	}
+	return sys_regs(r);
+}
+
 static long open_call(struct regs *r)
 {
 	bool at = r->nr == __NR_openat;
-	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc();
+	u64 flags = r->a[at ? 2 : 1];
+	struct opening o = {
+		.dirfd = at ? (int)r->a[0] : AT_FDCWD,
+		.path = (const char *)r->a[at],
+		.directory = flags & O_DIRECTORY,
+		.epoch = epoch_now(),
+		.tsc = rdtsc(),
+	};
 	long ret;
 
 	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
 		return mutate(r);
-	ret = sys_regs(r);
+	ret = open_it(r, flags, &o);
 	if (ret < 0)
 		return ret;
 	fd_forget((u64)ret, (u64)ret);
 	if (flags & O_PATH)
 		return ret;
-	if (armed || flags & O_DIRECTORY)
-		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
-				flags & O_DIRECTORY, epoch, tsc);
-	if (armed && !(flags & O_DIRECTORY) && results_alive())
+	o.fd = (int)ret;
+	if (armed || o.directory)
+		compound_opened(&o);
+	if (armed && !o.directory && results_alive())
 		opened_later((u32)ret);
 	return ret;
 }

@@ -344,12 +344,13 @@ static void run(u32 ci, const struct regs *r, const struct question *q, const st
 		if (body.dir < 0)
 			return;
 	}
+	body.by_path = about->dir.dirfd == AT_FDCWD || now;
 	recorded = recorded_run_new(&body.number);
 	*recorded = (struct recorded_run){
 		.start = start,
 		.compound = ci,
 		.by_fd = about->dir.dirfd != AT_FDCWD || now,
-		.by_path = about->dir.dirfd == AT_FDCWD || now,
+		.by_path = body.by_path,
 	};
 	answers = body_run(&body);
 	if (ours)

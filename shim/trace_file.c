@@ -32,14 +32,6 @@ static void raw_path(struct text *t, const struct cosy_trace_header *h)
 	text_add(t, ".raw");
 }
 
-static bool file_size_allowed(u64 size)
-{
-	u64 limit[2] = { 0, 0 };
-
-	// Beyond the limit the kernel would send the program a signal.
-	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
-}
-
 #define WAIT_NS 2000000
 
 /*
@@ -172,7 +164,8 @@ static bool ask_drain(const struct cosy_trace_header *h)
 // From now on the slots are used in turn.
 static void begin_ring(struct cosy_trace_header *h)
 {
-	int fd = h->slots == 1 ? -1 : reopen(h);
+	bool allowed = h->slots > 1 && file_size_allowed(COSY_TRACE_PAGE + live_bytes(h));
+	int fd = allowed ? reopen(h) : -1;
 	long failed;
 
 	if (fd < 0)
@@ -211,9 +204,10 @@ void file_flush(struct cosy_trace_header *h)
 		file_lose(h, b->n_events);
 	// The recorder knows by this that what it copies is not the block it wants any more.
 	__atomic_store_n(&h->filled, h->filled + 1, __ATOMIC_RELEASE);
-	// An event that is begun but never written must not look like an old one.
+	// An event that is begun but never written must not look like an old one; behind those that the
+	// block had nothing was ever written.
 	events = (struct cosy_trace_event *)(b + 1);
-	for (u32 i = 0; i < EVENTS; i++)
+	for (u32 i = 0; i < b->n_events && i < EVENTS; i++)
 		events[i].flags = 0;
 	__atomic_store_n(&b->seq, h->filled, __ATOMIC_RELEASE);
 	// In one: from here on a signal handler may write.

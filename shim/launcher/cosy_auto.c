@@ -21,6 +21,7 @@ struct plan {
 	struct profile profile;
 	const char *native; /* why the program runs without us; NULL: it does not */
 	const char *executor; /* why the executor is not there; NULL: it is */
+	uint32_t executors; /* COSY_EXECUTOR_*: those to be used, of those that are there */
 	char trace[PATH_MAX]; /* --learn: folder for the raw trace */
 	char stats[PATH_MAX];
 	char orders[MAX_ORDERS];
@@ -55,9 +56,12 @@ static void plan_execution(struct plan *p)
 	if (executors & COSY_EXECUTOR_BPF)
 		executors |= COSY_EXECUTOR_MODULE;
 	executors &= p->opt.executors;
+	p->executors = p->opt.executors;
+	if (!(executors & COSY_EXECUTOR_MODULE && executor_module()))
+		p->executors &= ~(uint32_t)COSY_EXECUTOR_MODULE;
 	if (!p->opt.executors)
 		p->executor = "none: only watching, as asked";
-	else if (executors & COSY_EXECUTOR_MODULE && executor_module())
+	else if (p->executors & COSY_EXECUTOR_MODULE)
 		p->executor = NULL;
 	else if (executors & COSY_EXECUTOR_BPF)
 		p->executor = executor_prepare(&p->places);
@@ -101,8 +105,8 @@ static void plan_orders(struct plan *p)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
 	if (p->opt.strict)
 		ADD(";strict=1");
-	if (p->opt.executors && p->opt.executors != EXECUTORS_USUAL)
-		ADD(";executors=%s", executor_names(p->opt.executors, "+"));
+	if (p->executors && p->executors != EXECUTORS_UNSAID)
+		ADD(";executors=%s", executor_names(p->executors, "+"));
 	if (p->stats[0])
 		ADD(";stats=%s", p->stats);
 #undef ADD
@@ -128,12 +132,11 @@ static void tell(const struct plan *p, const struct cosy_stats *stats)
 
 	setlocale(LC_NUMERIC, "");
 	if (p->opt.learn && !trouble)
-		trouble = learn_start(&p->places, p->trace);
+		trouble = learn_start();
 	if (p->opt.learn && trouble)
 		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", what, trouble);
 	else if (p->opt.learn && p->opt.stats)
-		fprintf(stderr, "cosy-auto: %s: learning in the background: log %s/learn.log\n",
-			what, p->places.cache);
+		learn_say(what, &p->places);
 	else if (trouble)
 		say_native(p);
 	if (!stats || p->native)
@@ -163,7 +166,7 @@ static int run_and_tell(struct plan *p)
 	if (started)
 		tell(p, stats);
 	else if (p->opt.learn)
-		rmdir(p->trace);
+		rmdir(p->trace); // the keeper has nothing to keep
 	if (stats)
 		unlink(p->stats);
 	die_as(status);

@@ -27,7 +27,9 @@ enum exit_code {
 };
 
 /* Unless the user says otherwise: that one gains nothing. */
-#define EXECUTORS_USUAL (~(uint32_t)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE))
+#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+/* What the shim uses without an order: it looks for no module that is not there. */
+#define EXECUTORS_UNSAID (EXECUTORS_USUAL & ~(uint32_t)COSY_EXECUTOR_MODULE)
 
 struct options {
 	bool stats;
@@ -56,6 +58,7 @@ struct places {
 	char store[PATH_MAX]; /* folder of the user's profiles */
 	char cache[PATH_MAX]; /* the user's cache folder of ours */
 	char text[PATH_MAX]; /* below it: patched library text */
+	char log[PATH_MAX]; /* and what the learners say */
 };
 
 struct profile {
@@ -126,6 +129,7 @@ bool symbol_name(const char *path, uint64_t offset, char *to, size_t size);
 
 /* learn.c */
 const char *learn_prepare(const struct places *places, char dir[PATH_MAX]);
-const char *learn_start(const struct places *places, const char *dir);
+const char *learn_start(void);
+void learn_say(const char *command, const struct places *places);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cosy_bpf.h"
@@ -29,6 +30,7 @@ static const char *const natives[] = {
 	[COSY_NATIVE_NO_EXECUTOR] = "no executor",
 	[COSY_NATIVE_UNPATCHED] = "C library could not be patched",
 	[COSY_NATIVE_IO_URING] = "drives io_uring itself",
+	[COSY_NATIVE_OWN_CALLS] = "makes system calls of its own (Go)",
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
 	[COSY_NATIVE_LEAF] = "never gained before",
@@ -63,26 +65,47 @@ static const char *const statuses[] = {
 	[COSY_BPF_NOT_RUN] = "not loaded",
 };
 
-/* A file for the shim to count in; NULL: no folder can be written. */
-struct cosy_stats *stats_create(char path[PATH_MAX])
+/* All of it, beforehand: a hole of a full disk would be a bus error, and more than the limit a signal. */
+static bool allocate(int fd)
 {
-	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct rlimit limit;
+
+	return !getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur >= STATS_SIZE &&
+	       !posix_fallocate(fd, 0, STATS_SIZE);
+}
+
+static struct cosy_stats *create_in(const char *folder, char path[PATH_MAX])
+{
 	struct cosy_stats *s = MAP_FAILED;
 	int fd = -1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(folders) && fd < 0; i++) {
-		// In the orders a semicolon would end the path.
-		if (folders[i] && folders[i][0] == '/' && !strchr(folders[i], ';') &&
-		    print_path(path, "%s/cosy-stats-XXXXXX", folders[i]))
-			fd = mkostemp(path, O_CLOEXEC);
-	}
+	// In the orders a semicolon would end the path.
+	if (folder && folder[0] == '/' && !strchr(folder, ';') &&
+	    print_path(path, "%s/cosy-stats-XXXXXX", folder))
+		fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	if (!ftruncate(fd, STATS_SIZE))
+	if (allocate(fd))
 		s = mmap(NULL, STATS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (s == MAP_FAILED) {
-		unlink(path);
+	if (s != MAP_FAILED)
+		return s;
+	unlink(path);
+	return NULL;
+}
+
+/* A file for the shim to count in; NULL: no folder has room for one, and that was said. */
+struct cosy_stats *stats_create(char path[PATH_MAX])
+{
+	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct cosy_stats *s = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && !s; i++)
+		s = create_in(folders[i], path);
+	if (!s) {
+		path[0] = 0;
+		fputs("cosy-auto: no statistics: no temporary folder takes a file of 16 KiB\n",
+		      stderr);
 		return NULL;
 	}
 	_Static_assert(sizeof(*s) <= STATS_SIZE, "the counters outgrew their file");
@@ -91,12 +114,12 @@ struct cosy_stats *stats_create(char path[PATH_MAX])
 }
 
 /* "LABEL  17,277 text, 12 text", nothing when all are zero. */
-static void print_counts(const char *label, const char *const *texts, size_t n,
-			 const __u64 counts[16])
+static void print_counts(const char *label, const char *const *texts, size_t n, const __u64 *counts,
+			 size_t most)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < 16; i++) {
+	for (size_t i = 0; i < most; i++) {
 		if (!counts[i])
 			continue;
 		fprintf(stderr, any ? "; " : "  %-20s", label);
@@ -163,7 +186,7 @@ static void print_images(const struct cosy_stats *s)
 
 static void print_native(const struct cosy_stats *s)
 {
-	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native, ARRAY_SIZE(s->native));
 }
 
 void stats_print_traced(const struct cosy_stats *s)
@@ -180,8 +203,10 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
-	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
-	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
+	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status,
+		     ARRAY_SIZE(s->executor_status));
+	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines,
+		     ARRAY_SIZE(s->declines));
 	print_native(s);
 	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
 	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {
