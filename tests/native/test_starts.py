@@ -180,8 +180,10 @@ def test_cosy_auto_under_limits_of_memory(
 
 
 def test_cosy_auto_says_what_it_traced(auto: Path, env: dict[str, str], tmp_path: Path) -> None:
-    # Without Python packages beside the library nobody learns, which is not the matter here.
+    # A learner that learns nothing: that is not the matter here.
     shutil.copy(built("build", "shim/libcosy.so"), tmp_path)
+    (tmp_path / "synth").mkdir()
+    (tmp_path / "synth" / "learn.py").touch()
     env["COSY_NATIVE_DIR"] = str(tmp_path)
     done = run([auto, "--learn", "--stats", "sh", "-c", "cat /dev/null; exit 3"], env)
     assert done.returncode == 3
