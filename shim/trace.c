@@ -385,15 +385,9 @@ static long trace_hook(struct regs *r)
 	case __NR_exit_group:
 		record_before(r);
 		return sys_regs(r);
-	case __NR_prctl:
-		sandboxed = sandboxed || r->a[0] == 22 /* PR_SET_SECCOMP */;
-		break;
-	case __NR_seccomp:
-		sandboxed = sandboxed || r->a[0] <= 1 /* SET_MODE_STRICT, _FILTER */;
-		break;
 	}
 	tsc = rdtsc();
-	ret = r->nr == __NR_mmap ? follow_mmap(r) : sys_regs(r);
+	ret = pass_call(r);
 	record(r, tsc, ret);
 	return ret;
 }

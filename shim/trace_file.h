@@ -18,7 +18,6 @@
 #define SLOTS 6
 
 extern HIDDEN struct cosy_trace_header *first_file; /* takes the losses of threads without one */
-extern HIDDEN bool sandboxed; /* the program put itself under seccomp: no more opens */
 
 static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
 {

@@ -153,7 +153,8 @@ class Writer:
     def __init__(self, path: Path, force: bool = False, row_group: int = ROW_GROUP) -> None:
         check_target(path, force)
         self._row_group = row_group
-        self.path = path
+        # A link to a dataset stays one: what it means is replaced.
+        self.path = path = Path(os.path.realpath(path))
         self._tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         try:
             self._tmp.mkdir()
