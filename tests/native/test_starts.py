@@ -74,6 +74,12 @@ def test_the_loader_obeys_the_last_preload(runner: Runner, starts: Path) -> None
     assert LIBRARY in runner.cosy([starts, "two-preloads", "/bin/cat", MAPS[1]]).stdout
 
 
+def test_handlers_stay_the_programs_own(runner: Runner, starts: Path, image: Path) -> None:
+    native = runner.native([starts, "old-handler"])
+    done = runner.cosy([starts, "old-handler"], "exec", {"image": str(image)})
+    assert (done.returncode, done.stdout) == (native.returncode, native.stdout)
+
+
 # What runs native
 
 

@@ -12,6 +12,7 @@
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -70,6 +71,35 @@ static int do_ordinary(void)
 	if (waitpid(pid, &status, 0) != pid || status)
 		return fail("fork");
 	return pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL);
+}
+
+static void handler(int number)
+{
+	(void)number;
+}
+
+static const char *handler_name(void)
+{
+	struct sigaction now;
+
+	sigaction(SIGUSR1, NULL, &now);
+	return now.sa_handler == handler ? "handler" : "something else";
+}
+
+// The program's own handler is what it reads, also after calls that the shim cannot follow.
+static int do_old_handler(void)
+{
+	struct sigaction act = { .sa_handler = handler }, old;
+
+	sigaction(SIGUSR1, &act, NULL);
+	printf("%s", handler_name());
+	unshare(CLONE_FILES);
+	printf(", then %s", handler_name());
+	install_filter(SYS_getcpu);
+	sigaction(SIGUSR1, &act, &old);
+	printf(", then %s, %s\n", old.sa_handler == handler ? "handler" : "something else",
+	       handler_name());
+	return raise(SIGUSR1);
 }
 
 // How often a tracer is stopped for the command.
@@ -275,6 +305,8 @@ int main(int argc, char **argv, char **env)
 		return do_bad_environment();
 	if (!strcmp(what, "auxv"))
 		return do_auxv(env);
+	if (!strcmp(what, "old-handler"))
+		return do_old_handler();
 	if (!strcmp(what, "longest"))
 		return do_longest();
 	if (!strcmp(what, "many-variables"))
