@@ -203,6 +203,7 @@ void exec_disarm(int native_reason)
 {
 	stats_native((enum cosy_native_reason)native_reason);
 	pass_start();
+	cosy_actions[__NR_rt_sigaction] = 1;
 }
 
 static long exec_hook(struct regs *r)
