@@ -13,6 +13,7 @@
 #include "leaf.h"
 #include "mem.h"
 #include "opened.h"
+#include "watch.h"
 
 // --- descriptors -----------------------------------------------------------
 
@@ -297,10 +298,10 @@ static long prctl_call(struct regs *r)
 	case 15: // PR_SET_NAME
 	case 16: // PR_GET_NAME
 		return sys_regs(r);
-	case 22: // PR_SET_SECCOMP
-	case 26: // PR_SET_TSC: reading it may kill
+	}
+	if (is_sandboxing(r)) {
 		exec_disarm(COSY_NATIVE_SANDBOX);
-		return sys_regs(r);
+		return follow_sandbox(r);
 	}
 	return both(r, FENCE_PROCESS);
 }
@@ -319,9 +320,7 @@ static long leave_call(struct regs *r)
 {
 	enum cosy_native_reason why = COSY_NATIVE_IO_URING;
 
-	if (r->nr == __NR_seccomp)
-		why = COSY_NATIVE_SANDBOX;
-	else if (r->nr == __NR_unshare)
+	if (r->nr == __NR_unshare)
 		why = COSY_NATIVE_SHARING;
 	exec_disarm(why);
 	return sys_regs(r);
@@ -361,6 +360,9 @@ long call_by_action(struct regs *r)
 	case ACTION_CREATE:
 	case ACTION_MUTATE:
 		return mutate(r);
+	case ACTION_PTRACE:
+		note_ptrace(r);
+		return both(r, FENCE_PROCESS);
 	case ACTION_BOTH:
 		return both(r, FENCE_PROCESS);
 	case ACTION_LEAVE:

@@ -13,6 +13,7 @@
 #include "opened.h"
 #include "sites.h"
 #include "syscall_table.h"
+#include "watch.h"
 
 #define MOST_DOUBLINGS 10
 #define LOSS_LIMIT 512 // answers that nobody asked for
@@ -306,31 +307,11 @@ static bool due(u32 ci, const struct question *q, const struct about *about)
 	return ++f->matched >= c->nth << doublings;
 }
 
-// Does anybody look at our calls, or sort them out? Then there are none but the program's own.
-static bool watched(void)
-{
-	static const char *const clean[] = { "\nTracerPid:\t0\n", "\nSeccomp:\t0\n" };
-	char text[4096];
-	u32 found = 0;
-	int fd = (int)sys(__NR_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC);
-	long n;
-
-	if (fd < 0)
-		return true;
-	n = sys(__NR_read, fd, text, sizeof(text) - 1);
-	sys(__NR_close, fd);
-	text[n > 0 ? n : 0] = 0;
-	for (const char *at = text; *at; at++)
-		for (u32 i = 0; i < ARRAY_SIZE(clean); i++)
-			found += str_starts(at, clean[i]);
-	return found != ARRAY_SIZE(clean);
-}
-
 static bool may_run(void)
 {
 	if (!looked) {
 		looked = true;
-		if (watched()) {
+		if (task_watched()) {
 			stats_native(COSY_NATIVE_WATCHED);
 			on = false;
 		}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from tracer.cli import SETTINGS, fail, say
+from tracer.command import Command
 
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BACKEND = "strace"
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [FILE.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
 @click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",
@@ -92,8 +93,6 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
         raw = read_stream(stream)
         if not raw.n_calls:
             raise BackendError(f"no calls found: {source}: is it strace's output?")
-        if importer.unread:
-            say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")
         meta = {
             "backend": BACKEND,
             "backend_why": "imported",
@@ -101,7 +100,7 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
             "clock": "CLOCK_REALTIME",
             "command": importer.command or [source],
             "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "wall_ns": importer.last_ns - importer.first_ns,
+            "wall_ns": importer.wall_ns,
             "unread_lines": importer.unread,
             "tool_version": version(),
         }

@@ -15,9 +15,9 @@
 enum cosy_native_reason {
 	COSY_NATIVE_STATIC = 0, /* exec of a program without a dynamic loader */
 	COSY_NATIVE_FOREIGN, /* another ABI or another C library */
-	COSY_NATIVE_SETID, /* set-id bit or file capabilities */
-	COSY_NATIVE_LIMITED, /* address space limit, or our library out of reach */
-	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp */
+	COSY_NATIVE_SETID, /* set-id bit, file capabilities, or effective ids that are not the real ones */
+	COSY_NATIVE_LIMITED, /* limit of the address space or of arguments, or our library out of reach */
+	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp, or starts a program there */
 	COSY_NATIVE_WATCHED, /* ptrace, seccomp, audit or AppArmor on this task */
 	COSY_NATIVE_IMAGE_ABSENT,
 	COSY_NATIVE_IMAGE_OWNER, /* not ours or root's, or writable by others */
@@ -29,6 +29,7 @@ enum cosy_native_reason {
 	COSY_NATIVE_SHARING, /* descriptors or memory shared in a way we cannot follow */
 	COSY_NATIVE_SHARED_MAPS, /* too many files mapped for writing */
 	COSY_NATIVE_LEAF, /* exec of a program that has never gained and starts no other */
+	COSY_NATIVE_LOADER, /* exec where the loader says what it loads: ldd, LD_DEBUG, LD_AUDIT */
 	COSY_NATIVE_REASONS
 };
 

@@ -2,6 +2,7 @@
 /* What --stats and --explain print: the one reader of struct cosy_stats. */
 #include "launcher.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,8 +20,8 @@
 static const char *const natives[] = {
 	[COSY_NATIVE_STATIC] = "statically linked",
 	[COSY_NATIVE_FOREIGN] = "another ABI or C library",
-	[COSY_NATIVE_SETID] = "set-id or file capabilities",
-	[COSY_NATIVE_LIMITED] = "no room in the address space",
+	[COSY_NATIVE_SETID] = "set-id, file capabilities, other effective ids",
+	[COSY_NATIVE_LIMITED] = "no room in the address space or the arguments",
 	[COSY_NATIVE_SANDBOX] = "went under seccomp",
 	[COSY_NATIVE_WATCHED] = "watched by ptrace, seccomp or audit",
 	[COSY_NATIVE_IMAGE_ABSENT] = "no profile",
@@ -33,6 +34,7 @@ static const char *const natives[] = {
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
 	[COSY_NATIVE_LEAF] = "never gained before",
+	[COSY_NATIVE_LOADER] = "the loader says what it loads",
 };
 _Static_assert(ARRAY_SIZE(natives) == COSY_NATIVE_REASONS, "a reason without a text");
 
@@ -174,17 +176,33 @@ static void print_sites(const struct cosy_stats *s)
 	}
 }
 
+static void print_images(const struct cosy_stats *s)
+{
+	fprintf(stderr, "  %-20s%'" PRIu64 "\n", "program images", (uint64_t)s->processes);
+}
+
+static void print_native(const struct cosy_stats *s)
+{
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+}
+
+void stats_print_traced(const struct cosy_stats *s)
+{
+	print_images(s);
+	print_native(s);
+}
+
 void stats_print(const struct cosy_stats *s, const struct profile *profile, char **command)
 {
 	fprintf(stderr, "cosy-auto: %s: profile %s\n", command[0], profile->path);
-	fprintf(stderr, "  %-20s%'" PRIu64 "\n", "program images", (uint64_t)s->processes);
+	print_images(s);
 	fprintf(stderr, "  %-20s%'" PRIu64 " seen, %'" PRIu64 " epochs ended\n", "calls",
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
 	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
 	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
-	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+	print_native(s);
 	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
 	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {
 		const struct cosy_compound *c = profile_compound(profile, i);
@@ -196,6 +214,14 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 			(uint64_t)s->compound[i].records, (uint64_t)s->compound[i].served);
 	}
 	print_sites(s);
+}
+
+int output_end(void)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "cosy-auto: cannot write: stdout: %s: make room\n", strerror(errno));
+	return EXIT_WORK;
 }
 
 void explain(const struct program *program, const struct places *places,

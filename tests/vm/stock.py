@@ -167,7 +167,8 @@ def run_stock(
     icount: bool = False,
     timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
-    """Rows, and what was printed to standard error. The executor is the module if it is given, without a word.
+    """Rows, and what was printed to standard error. The executor is the module if there is one,
+    without a word.
 
     folder: for scratch files. part: the folder of the tree to use. append: to the kernel's command
     line. icount: count instructions, else the numbers are nanoseconds.
