@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <asm/unistd_64.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
@@ -18,8 +19,8 @@
 // --- descriptors -----------------------------------------------------------
 
 /*
- * A directory is opened in a way that tells whether its path is one to be known by. Whatever
- * goes wrong, the program's own call says what.
+ * A directory is opened in a way that tells whether its path is one to be known by. What is wrong
+ * with a path is the same either way; all else the program's own call says.
  */
 static long open_it(struct regs *r, u64 flags, struct opening *o)
 {
@@ -28,7 +29,7 @@ static long open_it(struct regs *r, u64 flags, struct opening *o)
 	if (o->directory && o->dirfd == AT_FDCWD && !(flags & O_PATH)) {
 		ret = open_plain(AT_FDCWD, o->path, flags);
 		o->plain = ret >= 0;
-		if (o->plain)
+		if (o->plain || ret == -ENOENT || ret == -ENOTDIR || ret == -EACCES)
 			return ret;
 	}
 	return sys_regs(r);
