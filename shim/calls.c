@@ -18,6 +18,15 @@
 
 // --- descriptors -----------------------------------------------------------
 
+// A file that gets shorter takes pages of its mappings away.
+static long cut_call(struct regs *r)
+{
+	long ret = mutate(r);
+
+	mem_forget_all();
+	return ret;
+}
+
 /*
  * A directory is opened in a way that tells whether its path is one to be known by. What is wrong
  * with a path is the same either way; all else the program's own call says.
@@ -48,7 +57,9 @@ static long open_call(struct regs *r)
 	};
 	long ret;
 
-	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
+	if (flags & O_TRUNC)
+		return cut_call(r);
+	if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE)
 		return mutate(r);
 	ret = open_it(r, flags, &o);
 	if (ret < 0)
@@ -358,7 +369,8 @@ long call_by_action(struct regs *r)
 		return sync_call(r, fence_of(r->nr));
 	case ACTION_FUTEX:
 		return futex_call(r);
-	case ACTION_CREATE:
+	case ACTION_CUT:
+		return cut_call(r);
 	case ACTION_MUTATE:
 		return mutate(r);
 	case ACTION_PTRACE:
