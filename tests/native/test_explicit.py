@@ -24,6 +24,7 @@ OUTPUTS = [
     "5050\n",
     None,
     "True\n",
+    "{size}\n",
 ]
 
 
