@@ -158,6 +158,8 @@ def mine(
                 wall_ns=int(trace.meta["wall_ns"]),
                 unended=trace.unended,
                 cpu_ns=int(trace.meta.get("user_ns", 0)) + int(trace.meta.get("system_ns", 0)),
+                unread_lines=int(trace.meta.get("unread_lines", 0)),
+                filtered=bool(trace.meta.get("filter")),
             )
         )
     return rank(traces, [found], calibration)

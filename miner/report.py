@@ -134,6 +134,16 @@ def warnings(found: MotifFile) -> Iterator[str]:
                 f"LOSSY: {trace.path} lacks {trace.lost_events:,} events: "
                 "all its numbers are lower bounds"
             )
+        if trace.unread_lines:
+            yield (
+                f"LOSSY: {trace.path}, lines not understood: {trace.unread_lines:,}: "
+                "all its numbers may be too low"
+            )
+        if trace.filtered:
+            yield (
+                f"FILTERED: {trace.path} has some of the calls only: calls that follow one another "
+                "here had others between them"
+            )
         if trace.unended:
             yield (
                 f"TRUNCATED: {trace.path}: {trace.unended:,} of its processes were still running "

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from tracer import output
 from tracer.command import Command
 
 
@@ -20,12 +20,10 @@ def _fail(message: str) -> NoReturn:
 
 def _write(target: Path, text: str) -> None:
     """Write the file whole or not at all."""
-    tmp = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     try:
-        tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
-        tmp.replace(target)
+        with output.written(target) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         _fail(f"cannot write: {target}: {error.strerror or error}")
 
 
@@ -53,10 +51,11 @@ def main(
     Exit status: 0 done, 1 something could not be read or written, 2 wrong
     usage.
     """
-    if html and html.exists() and not force:
-        _fail(f"exists already: {html}: use --force to replace it")
-    if html and not html.absolute().parent.is_dir():
-        _fail(f"no such folder: {html.absolute().parent}: make it first")
+    if html:
+        try:
+            output.check(html, force)
+        except output.OutputError as error:
+            _fail(str(error))
     import miner
     from miner import cost, execution, motifs, report
     from tracer.target import DatasetError

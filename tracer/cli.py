@@ -65,6 +65,12 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
 @click.option("--block", is_flag=True, help="shim: rather wait for room than lose events.")
 @click.option("--summary-only", is_flag=True, help="Print the summary, keep no dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option(
+    "--json-to",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write it as JSON, to a file or /dev/fd/N.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="CMD...")
 def trace(
     output: str | None,
@@ -78,6 +84,7 @@ def trace(
     block: bool,
     summary_only: bool,
     as_json: bool,
+    json_to: Path | None,
     command: tuple[str, ...],
 ) -> None:
     """Run CMD untouched and record every system call it makes.
@@ -102,6 +109,7 @@ def trace(
     from tracer.backends import BackendError
     from tracer.filters import FilterError, make
     from tracer.native import NativeFileError
+    from tracer.output import OutputError, check
     from tracer.recorder import Options, Recorder
     from tracer.run import CommandError, end_like
     from tracer.target import DatasetError, check_target
@@ -111,6 +119,8 @@ def trace(
     options = Options(backend, ring_bytes, block, duration)
     try:
         kept = make(expressions, paths)
+        if json_to:
+            check(json_to, force)
         if output and not summary_only:
             check_target(Path(output), force)
         elif not summary_only and not os.access(".", os.W_OK):
@@ -121,13 +131,15 @@ def trace(
             else Recorder.attached(pid, options)
         )
         with started as recorder:
-            if recorder.folder and recorder.choice.name != "shim":
+            # JSON says it itself.
+            if recorder.folder and recorder.choice.name != "shim" and not as_json:
                 say(f"cosy-trace: backend {recorder.choice.name}: {recorder.choice.why}")
             ended = recorder.run() if pid is None else recorder.look_at(pid)
-            written = _write(recorder, ended, output, force, kept, summary_only, as_json)
+            target = None if summary_only else output or ""
+            written = _write(recorder, ended, target, force, kept, as_json, json_to)
     except FilterError as error:
         fail(str(error), 2)
-    except (DatasetError, NativeFileError, BackendError) as error:
+    except (DatasetError, OutputError, NativeFileError, BackendError) as error:
         fail(str(error))
     except CommandError as error:
         fail(str(error), error.code)
@@ -140,19 +152,23 @@ def _write(
     output: str | None,
     force: bool,
     kept: Filter | None,
-    summary_only: bool,
     as_json: bool,
+    json_to: Path | None,
 ) -> bool:
-    """Write and print; returns whether all that was asked for was done."""
+    """Write and print; returns whether all that was asked for was done.
+
+    `output`: None: no dataset; "": named after the program.
+    """
     from tracer.backends import BackendError
+    from tracer.output import written
     from tracer.show import text_of
     from tracer.target import DatasetError
 
     if recorder.folder is None:
         say(f"cosy-trace: nothing recorded: {recorder.choice.why}: it ran as it is")
-        return True
+        return False
     name = f"{os.path.basename(recorder.command[0])}.{ended.pid}.cosytrace"
-    path = recorder.folder / "summary" if summary_only else Path(output or name)
+    path = recorder.folder / "summary" if output is None else Path(output or name)
     try:
         data = recorder.write(ended, path, force, kept)
     except KeyboardInterrupt:
@@ -163,10 +179,15 @@ def _write(
     except (DatasetError, BackendError, OSError) as error:
         say(f"cosy-trace: not recorded: {error}")
         return False
-    for line in recorder.broken:
-        say(f"cosy-trace: not readable: {line}")
-    say(text_of(data, as_json))
-    if not summary_only and not as_json:
+    say(text_of(data, as_json, output is not None, recorder.broken))
+    if json_to:
+        try:
+            with written(json_to) as file:
+                file.write(text_of(data, True, output is not None, recorder.broken).encode())
+        except OSError as error:
+            say(f"cosy-trace: cannot write: {json_to}: {error.strerror}: use another name")
+            return False
+    if output is not None and not as_json:
         size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
         say(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}")
     return True

@@ -107,11 +107,11 @@ class Filter:
     paths: frozenset[bytes] = frozenset()
     """Absolute: calls that name one of these, or have it open."""
 
-    def describe(self) -> dict[str, list[str]]:
-        """Return what meta.json says of it."""
+    def describe(self) -> dict[str, list[str] | None]:
+        """Return what meta.json says of it; no calls: all of them."""
         from tracer.syscalls import name_of
 
-        calls = [] if self.calls is None else sorted(name_of(nr) for nr in self.calls)
+        calls = None if self.calls is None else sorted(name_of(nr) for nr in self.calls)
         return {"calls": calls, "paths": sorted(path_text(path) for path in self.paths)}
 
     def mask(

@@ -93,8 +93,6 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
         raw = read_stream(stream)
         if not raw.n_calls:
             raise BackendError(f"no calls found: {source}: is it strace's output?")
-        if importer.unread:
-            say(f"cosy-trace: not understood: {importer.unread:,} of {importer.lines:,} lines")
         meta = {
             "backend": BACKEND,
             "backend_why": "imported",
@@ -102,7 +100,7 @@ def _import(file: BinaryIO, source: str, path: Path, force: bool, kept: Filter |
             "clock": "CLOCK_REALTIME",
             "command": importer.command or [source],
             "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "wall_ns": importer.last_ns - importer.first_ns,
+            "wall_ns": importer.wall_ns,
             "unread_lines": importer.unread,
             "tool_version": version(),
         }

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,6 +104,7 @@ class Recorder:
         self.broken: list[str] = []
         """After write(): raw files that could not be read, a line each."""
         self.keep_raw = False
+        self._attached = False
         self._session: Session | None = None
         self._inherited: dict[int, descriptors.Object] = {}
         self._env = dict(env)
@@ -123,6 +125,7 @@ class Recorder:
         self.folder = None
         self.broken = []
         self.keep_raw = False
+        self._attached = True
         self._session = None
         self._env = {}
         self._inherited = descriptors.of_process(pid)
@@ -191,10 +194,7 @@ class Recorder:
         assert self._session
         raw = self._session.raw()
         if not raw.threads:
-            raise BackendError(
-                f"{self.program} could not write to {self.folder}: "
-                "set TMPDIR to a folder with room, or lift `ulimit -f`"
-            )
+            raise BackendError(self._why_nothing(ended.status))
         meta = {
             **self._meta(),
             "wall_ns": ended.wall_ns,
@@ -205,6 +205,16 @@ class Recorder:
         exits = {} if ended.status is None else {ended.pid: ended.status}
         self.broken = raw.broken
         return _write(raw, path, force, meta, self._inherited, exits, kept)
+
+    def _why_nothing(self, status: int | None) -> str:
+        if self._attached:
+            return "it ended, or made no call, while it was looked at"
+        if status is not None and os.WIFSIGNALED(status):
+            return f"a signal ended it before its first call: {signal.strsignal(status & 0x7F)}"
+        return (
+            f"{self.program} could not write to {self.folder}: "
+            "set TMPDIR to a folder with room, or lift `ulimit -f`"
+        )
 
     def _meta(self) -> dict[str, Any]:
         assert self._session

@@ -129,6 +129,8 @@ def _start(path: str, argv: list[str], env: Mapping[bytes, bytes], mask: set[int
     """What the child does; returns the error number of its exec."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores for itself
         signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that waits is the program's
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         os.execve(path, argv, env)
@@ -168,6 +170,11 @@ def _spawn(
     try:
         if hold:
             hold(pid)
+        # What came until now was meant for the program, as if it had been there from the start.
+        # One that it has got itself, since it was made, does not come twice: the gate is closed.
+        for number in signal.sigpending() & _FORWARDED:
+            signal.sigwaitinfo([number])
+            os.kill(pid, number)
     finally:
         os.close(gate_write)
         told = os.read(failure_read, 1)

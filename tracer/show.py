@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
 SUMMARY_ROWS = 20
 
 
-def text_of(data: Dataset, as_json: bool) -> str:
-    """Return the summary for a terminal, or as JSON."""
+def text_of(data: Dataset, as_json: bool, kept: bool = True, unreadable: Sequence[str] = ()) -> str:
+    """Return the summary for a terminal, or as JSON.
+
+    `kept`: the dataset stays; `unreadable`: raw files of which nothing is in it, a line each.
+    """
     from tracer.summary import render, summarize
 
     summary = summarize(data)
     if as_json:
-        return json.dumps(summary.as_dict(), indent=1)
-    return render(summary, SUMMARY_ROWS)
+        path = str(data.path) if kept else None
+        found = {"dataset": path, **summary.as_dict(), "unreadable": list(unreadable)}
+        return json.dumps(found, indent=1)
+    lines = [f"not readable: {line}" for line in unreadable]
+    return "\n".join([*lines, render(summary, SUMMARY_ROWS)])
 
 
 @click.command(cls=Command, context_settings=SETTINGS)

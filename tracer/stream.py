@@ -295,21 +295,28 @@ class StreamSource(Source):
         who = [(key & 0xFFFFFFFF, key >> 32) for key, _ in keys]
         # Those that start at the same time: a process's first thread before its others.
         order = sorted(range(len(who)), key=lambda i: (spans[i][0], who[i][0] != who[i][1]))
-        tick, ns, rate = self._to_ticks or (0, 0, 1.0)
         for i in order:
             (pid, tid), (begin, end) = who[i], spans[i]
-            begin_ns, end_ns = (round((time - tick) * rate) + ns for time in (begin, end))
+            begin_ns, end_ns = (self._ns(time) for time in (begin, end))
             ppid = parents.get(pid, 0)
             self.threads.append(Thread(pid, tid, ppid, begin, begin_ns, end, end_ns))
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
         return rank
 
+    def _ns(self, time: int) -> int:
+        if not self._to_ticks:
+            return time  # as it is: ns since 1970 do not fit a float
+        tick, ns, rate = self._to_ticks
+        return round((time - tick) * rate) + ns
+
     def load(self, begin: int, end: int) -> Chunk:
-        """Return the events of these blocks."""
+        """Return the system calls of these blocks."""
         rows = slice(begin * BLOCK_EVENTS, end * BLOCK_EVENTS)
         found, _ = self._events(self._at[rows])
         found.thread = self._thread[rows]
+        if not (calls := found.nr < NR_PROCESS).all():
+            found = found.take(np.flatnonzero(calls))
         return found.alone()
 
 

@@ -14,7 +14,7 @@ static const char help[] =
 	"  --stats          afterwards, say on stderr what was fused, and why not\n"
 	"  --learn          trace this run, and learn a profile from it afterwards\n"
 	"  --explain        say what would be done; do not run COMMAND\n"
-	"  --executor LIST  use only these: bpf,module,ahead,inline; none: only watch;\n"
+	"  --executor LIST  use only these: module,bpf,ahead,inline; none: only watch;\n"
 	"                   reference: plain calls, which prove a profile right but gain\n"
 	"                   nothing\n"
 	"  --profile FILE   use this profile image instead of the program's own\n"
@@ -134,11 +134,11 @@ void options_parse(struct options *to, int argc, char **argv)
 		}
 		if (!strcmp(*at, "--help")) {
 			fputs(help, stdout);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--version")) {
 			puts("cosy-auto " COSY_VERSION);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--stats"))
 			to->stats = true;

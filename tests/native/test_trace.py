@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -226,6 +227,44 @@ def test_interrupt_from_the_terminal_arrives_once(tracer: Tracer) -> None:
     assert seen.count(b"caught\r\n") == 1
 
 
+def test_interrupt_before_the_program_starts(tracer: Tracer) -> None:
+    # From the terminal, while everything is made ready: it is there when the program begins.
+    code = """import signal, sys
+from tracer import run
+run.hold_signals()
+print("ready", flush=True)
+while signal.SIGINT not in signal.sigpending(): pass
+from tracer.cli import main; main()"""
+    pid, master = os.forkpty()
+    if not pid:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(tracer.folder)
+        words = [sys.executable, "-c", code, "--summary-only", "touch", "ran"]
+        os.execve(sys.executable, words, tracer.env)
+    seen, sent = b"", False
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:
+            break
+        seen += data
+        if b"ready" in seen and not sent:
+            sent = os.write(master, b"\x03") == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT, seen
+    os.close(master)
+    assert b"Traceback" not in seen
+    assert b"before its first call" in seen
+    assert not (tracer.folder / "ran").exists()
+
+
+def test_what_ran_unrecorded_is_a_failure(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--backend", "shim", static, "/etc/apt")
+    assert done.returncode == 1
+    assert done.stdout == tracer.native(static, "/etc/apt").stdout
+    assert "nothing recorded" in line(done.stderr)
+
+
 def test_a_stopped_program_is_a_stopped_job(tracer: Tracer) -> None:
     trace = " ".join(f"'{word}'" for word in COSY_TRACE)
     script = f"""set -m
@@ -330,6 +369,29 @@ def test_summary_and_show(tracer: Tracer, tree: Path) -> None:
     done = tracer.run("show", "nowhere")
     assert done.returncode == 1
     line(done.stderr)
+
+
+def test_the_summary_as_json_elsewhere(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json-to", "s.json", "-o", "t", static, "/etc/apt")
+    assert done.returncode == 0
+    summary = json.loads((tracer.folder / "s.json").read_text())
+    assert summary["dataset"] == "t"
+    assert summary["calls"] > 0
+    assert b"lost events: 0" in done.stderr
+    done = tracer.run("--json-to", "s.json", "touch", "ran")
+    assert done.returncode == 1
+    assert "--force" in line(done.stderr)
+    assert not (tracer.folder / "ran").exists()
+    command = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "--json-to"])
+    done = tracer.native("bash", "-c", f"{command} /dev/fd/3 ls / 3> s.json")
+    assert json.loads((tracer.folder / "s.json").read_text())["dataset"] is None
+
+
+def test_json_is_json(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json", "--summary-only", static, "/etc/apt")
+    assert json.loads(done.stderr)["backend"] in ("bcc", "ptrace")
 
 
 def test_a_program_called_show_can_be_traced(tracer: Tracer) -> None:

@@ -63,6 +63,13 @@ def test_perfetto_is_the_trace_event_format(data: Dataset) -> None:
     assert sum(e.get("dur", 0) for e in slices) * 1000 == pytest.approx(total_ns(data), rel=1e-6)
 
 
+def test_perfetto_of_no_calls_is_json(data: Dataset, tmp_path: Path) -> None:
+    with Writer(tmp_path / "none") as out:
+        out.finish(data.processes(), data.objects(), data.meta)
+    document = json.loads(written(Dataset(tmp_path / "none"), "perfetto"))
+    assert {event["ph"] for event in document["traceEvents"]} == {"M"}
+
+
 def test_perfetto_opens_in_the_trace_processor(data: Dataset, tmp_path: Path) -> None:
     shell = os.environ.get("TRACE_PROCESSOR") or shutil.which("trace_processor_shell")
     if not shell:
