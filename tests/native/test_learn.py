@@ -183,8 +183,8 @@ def test_many_at_once_share_a_learner(learner: Learner) -> None:
 
 
 LIMITS = {
-    "soft": ((), "ulimit -S -v 1000000 -f 100"),
-    "hard": (("setpriv", "--bounding-set=-all"), "ulimit -v 1000000"),
+    "soft": ((), "ulimit -S -f 100000; ulimit -S -t 30"),
+    "hard": (("setpriv", "--bounding-set=-all"), "ulimit -f 100000"),
 }
 
 

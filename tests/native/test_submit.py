@@ -6,11 +6,9 @@ As plain calls here; tests/vm/test_submit.py compares them with the module.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from synth.errors import SynthError
 from synth.explicit import Context
 from synth.submit import Ready, Result
 from tests.conftest import ROOT, built
+from tests.native.explicit import check_layout
 
 VECTORS = ROOT / "tests" / "vectors" / "explicit.cosy"
 LIMIT = "  limit ops 65536, bytes 64M, time 900ms\n"
@@ -325,21 +324,4 @@ def test_a_buffer_that_is_too_small() -> None:
 
 
 def test_structures_are_the_headers(tmp_path: Path) -> None:
-    lines = []
-    for name, structure in submit.STRUCTURES.items():
-        lines.append(f'printf("%zu ", sizeof(struct {name}));')
-        for field in structure._fields_:
-            lines.append(f'printf("%zu ", offsetof(struct {name}, {field[0]}));')
-    source = tmp_path / "layout.c"
-    source.write_text(
-        f'#include <stddef.h>\n#include <stdio.h>\n#include "{ROOT}/kmod/user/cosy_compound.h"\n'
-        f"int main(void) {{ {''.join(lines)} return 0; }}"
-    )
-    program = tmp_path / "layout"
-    subprocess.run(["cc", f"-I{ROOT}/kmod/uapi", "-o", program, source], check=True)
-    theirs = [int(word) for word in subprocess.check_output([program]).split()]
-    ours = []
-    for structure in submit.STRUCTURES.values():
-        ours.append(ctypes.sizeof(structure))
-        ours += [getattr(structure, field[0]).offset for field in structure._fields_]
-    assert theirs == ours
+    check_layout(submit.STRUCTURES, "cosy_compound.h", tmp_path)
