@@ -10,7 +10,6 @@
 #include "fence.h"
 #include "stats.h"
 
-#define MOST_UNTRIED 1024 // records of one directory before nearly all of others was asked for
 #define LONGEST_NS 20000000 // of a firing, whatever its compound allows
 #define CLOCK 3 // CLOCK_THREAD_CPUTIME_ID: who waits for a processor loses nothing by it
 #define ONE_RUN 256 // entries that any run gets through
@@ -137,7 +136,7 @@ static bool goes_on(const struct firing *f, u32 records)
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	d->partial = !f->confident && (records >= 2 * d->entries || records >= MOST_UNTRIED);
+	d->partial = !f->confident && (records >= 2 * d->entries || records >= f->compound->chunk);
 	return !d->partial;
 }
 
