@@ -88,6 +88,17 @@ def test_interruptions_and_restarts(tmp_path: Path) -> None:
     assert "1 calls interrupted, 2 restarted" in render(found)
 
 
+def test_what_the_shim_cannot_see_is_not_called_none(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.add(builder.program("/bin/x"), "read", (3,), -4)
+    data = Dataset(builder.write(tmp_path / "t"))
+    data.meta["backend"] = "shim"
+    assert summarize(data).restarted is None
+    assert "1 calls interrupted, restarts are not seen" in render(summarize(data))
+    data.meta["backend"] = "bcc"
+    assert summarize(data).restarted == 0
+
+
 def test_lines_fit_a_terminal(tmp_path: Path) -> None:
     builder = TraceBuilder()
     program = builder.program("/bin/" + "long" * 30)
