@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 
+MAX_DURATION_S = 1e9  # 31 years: what the clock can tell
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 # Commands besides recording, and where they live.
 COMMANDS = {"show": "tracer.show", "import": "tracer.import_strace", "export": "tracer.export"}
@@ -50,6 +52,14 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
     return 1 << (size - 1).bit_length()
 
 
+def _seconds(
+    _context: click.Context, _option: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("a number of seconds")
+    return value
+
+
 @click.command(context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
@@ -59,7 +69,8 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
               help="Keep these calls: names, %file, %desc, %pure..., !SET.")  # fmt: skip
 @click.option("-P", "--path", "paths", multiple=True, metavar="PATH",
               help="Keep calls that touch this file.")  # fmt: skip
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+@click.option("--duration", type=click.FloatRange(0, MAX_DURATION_S, min_open=True),
+              callback=_seconds, metavar="SECONDS",
               help="Record that long; the program goes on.")  # fmt: skip
 @click.option("--ring-size", "ring_bytes", callback=_bytes, default="64M", metavar="SIZE",
               help="bcc: buffer between kernel and us [64M].")  # fmt: skip

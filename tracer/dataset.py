@@ -95,6 +95,10 @@ META_KEYS = frozenset(
         "tool_version",
     )
 )
+_META_TYPES: dict[str, type] = {
+    **dict.fromkeys(("lost_events", "wall_ns", "user_ns", "system_ns", "unread_lines"), int),
+    **dict.fromkeys(("command", "unseen_programs", "adopted_programs"), list),
+}
 # How each column is kept: what takes the least time, as long as an event of the file tools takes
 # less than 20 bytes (bench.tracing --part writing; all by dictionaries and zstd: 1.5 to 2 times the
 # time, 12.4 bytes instead of 17.9). Texts come with a dictionary; numbers are sought in none.
@@ -248,6 +252,10 @@ class Dataset:
         missing = META_KEYS - set(meta)
         if missing:
             raise DatasetError(f"no {min(missing)} in {self.path / 'meta.json'}: record it again")
+        for key, kinds in _META_TYPES.items():
+            if not isinstance(meta.get(key, kinds()), kinds):
+                wrong = f"{key} is no {kinds.__name__} in {self.path / 'meta.json'}"
+                raise DatasetError(f"{wrong}: record it again")
         self.meta: dict[str, Any] = meta
         self._events = self._open("events.parquet", EVENTS)
 

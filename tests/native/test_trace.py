@@ -297,6 +297,14 @@ def line(stderr: bytes) -> str:
     return text
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "-1", "0", "x"])
+def test_durations_that_are_none(tracer: Tracer, seconds: str) -> None:
+    done = tracer.run("--duration", seconds, "touch", "ran")
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert not (tracer.folder / "ran").exists()
+
+
 def test_missing_and_not_executable(tracer: Tracer) -> None:
     done = tracer.run("no-such-program-here")
     assert (done.returncode, done.stdout) == (127, b"")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.raw_builder import Event, RawBuilder, module, process, trace
 from tracer import dataset
 from tracer.convert import write_dataset
@@ -42,6 +44,19 @@ def record(folder: Path, *events: Event, lost: int = 0, name: str = "t.cosytrace
 
 def frame(data: Dataset) -> pd.DataFrame:
     return data.events().to_pandas(types_mapper=pd.ArrowDtype)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("wall_ns", "x"), ("lost_events", None), ("command", 3), ("user_ns", [])]
+)
+def test_metadata_of_another_kind_is_one_clear_line(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = shutil.copytree(ROOT / "datasets" / "gcc.cosytrace", tmp_path / "d")
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps({**meta, key: value}))
+    with pytest.raises(DatasetError, match=key):
+        Dataset(path)
 
 
 def test_columns(tmp_path: Path) -> None:
