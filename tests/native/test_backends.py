@@ -277,6 +277,45 @@ def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: st
     assert "/dev/null" in data.events(["path"])["path"].to_pylist()
 
 
+@pytest.mark.parametrize("later", ["", "; sleep 30"], ids=["found in a call", "began one"])
+def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -> None:
+    """It began before we looked, or ends after that, or both."""
+    script = f"read line{later}"
+    output = tracer.folder / "attached"
+    words = ["--backend", backend, "-o", str(output), "--duration", "3", "-p"]
+    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE) as shell:
+        assert shell.stdin
+        while not Path(f"/proc/{shell.pid}/syscall").read_text().startswith("0 "):
+            time.sleep(0.01)
+        command = [*COSY_TRACE, *words, str(shell.pid)]
+        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
+            assert watching.stderr
+            said = watching.stderr.readline()
+            time.sleep(1)
+            if later:
+                shell.stdin.write(b"x\n")
+                shell.stdin.flush()
+            said += watching.communicate(timeout=DEADLINE_S)[1]
+        subprocess.run(["pkill", "-P", str(shell.pid)], check=False)
+        shell.kill()
+    assert watching.returncode == 0, said
+    events = Dataset(output).events(["nr", "ret", "dur_ns"]).to_pylist()
+    longest = max(events, key=lambda event: event["dur_ns"])
+    wanted = ("clock_nanosleep", "wait4") if later else ("read",)
+    assert name_of(longest["nr"]) in wanted
+    assert longest["dur_ns"] > 1e9
+
+
+def test_the_tracer_is_not_in_its_own_trace(tracer: Tracer, backend: str) -> None:
+    """Where what is looked at has started it."""
+    trace = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--backend", backend])
+    script = f"{trace} -p $$ --duration 1 -o own; true"
+    assert tracer.native("bash", "-c", script).returncode == 0
+    data = Dataset(tracer.folder / "own")
+    assert set(data.processes()["exe"].to_pylist()) == {os.path.realpath("/bin/bash")}
+    assert len(data) < 10
+
+
 def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
     """Though its parent, this test, does not ask how it ended until later."""
     words = ["--backend", backend, "-o", str(tracer.folder / "attached"), "-p"]
