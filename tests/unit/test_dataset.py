@@ -46,6 +46,25 @@ def frame(data: Dataset) -> pd.DataFrame:
     return data.events().to_pandas(types_mapper=pd.ArrowDtype)
 
 
+def test_sites_of_programs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    raw_folder = tmp_path / "raw"
+    raw_folder.mkdir()
+    files = []
+    for pid, exe in ((100, b"/a/m1/prog"), (200, b"/a/m2/prog"), (300, b"/b/m2/prog")):
+        live = [process(exe, b"prog"), module(0, exe), Event("getpid", site=0x1234)]
+        files.append(RawBuilder(pid=pid, tid=pid, start_tsc=1000 + pid, live=live))
+    with Writer(tmp_path / "d") as writer:
+        write_dataset(trace(raw_folder, *files), writer, META)
+    data = Dataset(tmp_path / "d")
+    sites = ["prog+0x1234", "m2/prog+0x1234", "b/m2/prog+0x1234"]
+    assert data.events()["site"].to_pylist() == sites
+    assert [(row["site"], row["module"]) for row in data.sites().to_pylist()] == [
+        (sites[0], "/a/m1/prog"),
+        (sites[1], "/a/m2/prog"),
+        (sites[2], "/b/m2/prog"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("wall_ns", "x"), ("lost_events", None), ("command", 3), ("user_ns", [])]
 )
