@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from miner import arrow
+from miner.descriptors import Second, second
 from miner.events import Bools, Events, Ints
 from miner.joins import is_one, last_before
 from miner.order import order, ranges
@@ -75,6 +76,7 @@ class Annotated:
 
     events: Events
     root: Ints  # event that opened what the descriptor argument means, -1: none or unknown
+    second: Second  # of the events that have a second descriptor argument
     arguments: Arguments
     directories: list[str]  # paths, by directory number
     scans: Scans
@@ -253,6 +255,7 @@ def annotate(events: Events) -> Annotated:
     return Annotated(
         events=events,
         root=root,
+        second=second(events, image),
         arguments=named,
         directories=folders.paths,
         scans=scans,

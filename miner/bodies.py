@@ -19,6 +19,7 @@ from miner import motifs
 from miner.annotate import Annotated, Via
 from miner.callstats import CallStats, assemble, table_entry
 from miner.collect import Calls
+from miner.descriptors import positions
 from miner.events import Bools, Ints
 from miner.histogram import Histogram
 from miner.loopstats import ContinuationTable, add_program, returns_size
@@ -300,28 +301,32 @@ def _add_calls(loops: list[BodyLoop], annotated: Annotated, body: Body, group: I
     calls.add_sizes(size_of[iteration])
     calls.add_iterations(new, rank[by_call])
     calls.add_next(new)
-    _add_openers(calls, annotated, body)
+    code_of_row = np.full(len(events), -1, dtype=np.int64)
+    code_of_row[rows] = body.codes
+    if any(positions(key.nr)[1:] for key in keys):
+        iteration_of_row = np.full(len(events), -1, dtype=np.int64)
+        iteration_of_row[rows] = body.iteration
+        calls.add_second(annotated.second, code_of_row, keys, iteration_of_row)
+    _add_openers(calls, annotated, body, code_of_row)
     for stats, number in zip(calls.stats, owner.tolist(), strict=True):
         loops[number].calls[stats.key] = stats
         if body.over is Over.UNTIL_EOF and stats.rank_sum:
             # The write of a copy: to another object, the buffer and length of the read.
             stats.same = {
-                "fd": Arg(ArgKind.FILE, field="G"),
-                "buf_in": Arg(ArgKind.SAME, call=0, field="arg1"),
-                "size": Arg(ArgKind.RESULT, call=0),
+                0: Arg(ArgKind.FILE, field="G"),
+                1: Arg(ArgKind.SAME, call=0, field="arg1"),
+                2: Arg(ArgKind.RESULT, call=0),
             }
     return np.bincount(iteration[new], minlength=len(group))
 
 
-def _add_openers(calls: Calls, annotated: Annotated, body: Body) -> None:
+def _add_openers(calls: Calls, annotated: Annotated, body: Body, code_of_row: Ints) -> None:
     """Add the call of the body that most of these descriptors came from: all have a root."""
     by_result = np.array(
         [i for i, stats in enumerate(calls.stats) if stats.key.via == Via.RESULT], dtype=np.int64
     )
     if not len(by_result):
         return
-    code_of_row = np.full(len(annotated.events), -1, dtype=np.int64)
-    code_of_row[body.rows] = body.codes
     size = np.minimum(calls.size[by_result], _OPENERS)
     at = ranges(calls.begin[by_result], size)
     code = code_of_row[annotated.root[calls.rows[at]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from miner import motifs
 from miner.annotate import TYPE_NAMES, Via
+from miner.descriptors import DESCRIPTORS, positions
 from miner.events import Ints
 from miner.histogram import Histogram, add_counts
 from miner.joins import AT_FDCWD
@@ -25,6 +26,8 @@ OPTIONAL_SHARE = 0.98  # a call in fewer iterations is optional
 _O_CREAT, _O_TMPFILE = 0o100, 0o20000000
 _ADDRESSES = (1 << 32, 1 << 47)  # of user memory: what looks constant is a stack or a buffer
 _FREE = Arg(ArgKind.UNKNOWN)
+AS_FIRST = "as the first"  # a second descriptor argument means what the first one does
+INHERITED = "inherited"  # it was open before the trace began
 _STAT_BYTES, _STATX_BYTES = 144, 256
 
 _K = syscalls.ArgKind
@@ -63,8 +66,10 @@ class CallStats:
     repeats: Histogram = field(default_factory=Histogram)  # calls per iteration that has it
     to_end: int = 0  # iterations whose last one returned 0
     listed: bool = False  # its path is an item of the list that the loop runs over
-    same: dict[str, Arg] = field(default_factory=dict)  # by kind: provenance that is known
+    same: dict[int, Arg] = field(default_factory=dict)  # by argument: provenance that is known
     opener: BodyKey | None = None  # that made the descriptor of a RESULT call
+    # Second descriptor arguments: by the call of the iteration that opened them, or as below.
+    second: Counter[BodyKey | str] = field(default_factory=Counter)
 
     @property
     def name(self) -> str:
@@ -87,6 +92,7 @@ class CallStats:
         add_counts(self.types, other.types)
         add_counts(self.size_of, other.size_of)
         add_counts(self.next_of, other.next_of)
+        add_counts(self.second, other.second)
         self.repeats.merge(other.repeats)
         self.to_end += other.to_end
         for i, values in other.values.items():
@@ -111,7 +117,9 @@ class CallStats:
             value, share = self._most(self._position(kind))
             return Arg(ArgKind.CONST, value=value, share=share) if share >= CONST_SHARE else _FREE
         if via == Via.RESULT and kind in (_K.FD, _K.DIRFD):
-            call = index.get(self.opener) if self.opener else None
+            # Others (pipe2, socketpair) give two descriptors, through a pointer.
+            gives = self.opener is not None and table_entry(self.opener.nr).returns_fd
+            call = index.get(self.opener) if self.opener and gives else None
             return Arg(ArgKind.RESULT, call=call) if call is not None else Arg(ArgKind.UNKNOWN)
         if via == Via.RESULT and kind is _K.PATH:
             return Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
@@ -124,6 +132,25 @@ class CallStats:
         if kind is _K.PATH and via in (Via.NAME, Via.CWD):
             return Arg(ArgKind.NAME)
         return Arg(ArgKind.PATH if kind is _K.PATH and via == Via.PATH else ArgKind.UNKNOWN)
+
+    def _second(self, i: int, index: Mapping[BodyKey, int]) -> Arg:
+        """Provenance of the second descriptor argument, which is argument i."""
+        value, share = self._most(i)
+        if share >= CONST_SHARE and (
+            value < 0 or self._share(self.second[INHERITED]) >= CONST_SHARE
+        ):
+            return Arg(ArgKind.CONST, value=value, share=share)
+        for what, count in self.second.most_common(1):
+            share = self._share(count)
+            if share < CONST_SHARE:
+                break
+            if what == AS_FIRST:
+                first = positions(self.key.nr)[0]
+                kind = table_entry(self.key.nr).args[first]
+                return self.same.get(first) or self._where(kind, index)
+            if isinstance(what, BodyKey) and what in index:
+                return Arg(ArgKind.RESULT, call=index[what], share=share)
+        return _FREE
 
     def _plain(self, i: int, stat_call: int | None) -> Arg:
         """Provenance of a number: constant, size of the file, or not explained."""
@@ -142,9 +169,13 @@ class CallStats:
     def _argument(
         self, i: int, kind: syscalls.ArgKind, index: Mapping[BodyKey, int], stat_call: int | None
     ) -> Arg:
-        if str(kind) in self.same:
-            return self.same[str(kind)]
-        if kind in (_K.FD, _K.DIRFD, _K.PATH):
+        if i in self.same:
+            return self.same[i]
+        if kind in DESCRIPTORS:
+            places = positions(self.key.nr)
+            if i in places:
+                return self._second(i, index) if i in places[1:] else self._where(kind, index)
+        if kind is _K.PATH:
             return self._where(kind, index)
         if kind is _K.NAME:
             return Arg(ArgKind.STRING, text=self.key.xattr)
@@ -197,18 +228,19 @@ class CallStats:
         iterations: int,
         index: Mapping[BodyKey, int],
         stat_call: int | None,
-        where: Callable[[syscalls.ArgKind], Arg] | None = None,
+        where: Mapping[int, Arg] | None = None,
     ) -> motifs.Call:
         """The call in the form of the motif file; `index`: position of each call of the body.
 
-        `where` explains descriptors and paths of motifs that are no loop over entries.
+        where: by argument, the provenance of the descriptors and paths of sequences.
         """
         entry = table_entry(self.key.nr)
         args = [self._argument(i, kind, index, stat_call) for i, kind in enumerate(entry.args)]
-        if where:
+        if where is not None:
+            places = positions(self.key.nr)
             for i, kind in enumerate(entry.args):
-                if kind in (_K.FD, _K.DIRFD, _K.PATH):
-                    args[i] = where(kind)
+                if i in places or kind is _K.PATH:
+                    args[i] = where.get(i, _FREE)
         args += [Arg(ArgKind.NONE)] * (6 - len(args))
         share = self.iterations / iterations if iterations else 0.0
         xattrs = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tracer import output
+from tracer.command import Command
 
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
@@ -69,7 +70,10 @@ def _validate(found: MotifFile, runs: int) -> None:
         _fail(str(error))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.argument("traces", nargs=-1, required=True)
 @click.option(
     "-o",

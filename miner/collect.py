@@ -10,9 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from miner.callstats import POINTERS, CallStats, table_entry
+from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
+from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
-from miner.segments import counters, histograms, most_frequent
+from miner.segments import counters, histograms, most_frequent, pairs
 from miner.tokens import BodyKey
 from tracer import syscalls
 
@@ -28,14 +29,18 @@ class _Counted(IntEnum):
     VALUE = 1
     NULL = 2  # whether it is a null pointer
     DESCRIPTOR = 3  # its value, in lists of paths
+    SECOND = 4  # its value, as that of a second descriptor
 
 
 @cache
 def _counted(nr: int) -> tuple[int, ...]:
     """By argument what is counted of it."""
     out = []
-    for kind in table_entry(nr).args:
-        if kind in _UNCOUNTED:
+    places = positions(nr)
+    for i, kind in enumerate(table_entry(nr).args):
+        if i in places[1:]:
+            out.append(_Counted.SECOND)
+        elif kind in _UNCOUNTED and (kind is not _K.FD or i in places):
             out.append(_Counted.NOTHING)
         elif kind is _K.DIRFD:
             out.append(_Counted.DESCRIPTOR)
@@ -91,7 +96,7 @@ class Calls:
         table[not_listed[:, None] & (table == _Counted.DESCRIPTOR)] = _Counted.NOTHING
         for i in range(6):
             self._add_nulls(i, np.flatnonzero(table[:, i] == _Counted.NULL))
-            is_fd = table[:, i] == _Counted.DESCRIPTOR
+            is_fd = (table[:, i] == _Counted.DESCRIPTOR) | (table[:, i] == _Counted.SECOND)
             calls = np.flatnonzero(is_fd | (table[:, i] == _Counted.VALUE))
             at = self.places(calls)
             raw = self._argument(i, at)
@@ -169,6 +174,26 @@ class Calls:
             hits = np.bincount(self.number[at[follows]], minlength=len(self.begin))
             for call in reads:
                 self.stats[call].next_of[i] += int(hits[call])
+
+    def add_second(
+        self, second: Second, codes: Ints, keys: Sequence[BodyKey], iteration: Ints
+    ) -> None:
+        """Add what second descriptor arguments are; by event: codes (into keys, -1: in no body) and
+        the iteration that it belongs to."""
+        calls = [c for c, stats in enumerate(self.stats) if positions(stats.key.nr)[1:]]
+        if not calls:
+            return
+        at = self.places(np.array(calls, dtype=np.int64))
+        rows = self.rows[at]
+        of, root = second.of(rows)
+        what = np.where((root >= 0) & (iteration[root] == iteration[rows]), codes[root], -1)
+        what[(of >= 0) & ~self._events.objects.opened[of]] = -2
+        what[(of >= 0) & (of == self._events.object[rows])] = -3
+        names = {-2: INHERITED, -3: AS_FIRST}
+        columns = (column.tolist() for column in pairs(self.number[at], what))
+        for call, number, count in zip(*columns, strict=True):
+            if number != -1:
+                self.stats[call].second[names.get(number) or keys[number]] += count
 
 
 def per_call(events: Events, keys: Sequence[BodyKey], rows: Ints, begin: Ints) -> list[CallStats]:

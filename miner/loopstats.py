@@ -274,6 +274,7 @@ def _add_calls(
     new = starts(codes, entry)
     calls.add_sizes(size_of[entry])
     calls.add_iterations(new, rank[by_code])
+    calls.add_second(annotated.second, tokens.codes, tokens.keys, annotated.entry)
     for at, stats in zip(np.split(np.arange(len(rows)), begin[1:]), calls.stats, strict=True):
         loop.calls[stats.key] = stats
         stats.add_types(kind[entry[at]])

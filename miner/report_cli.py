@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from tracer import output
+from tracer.command import Command
 
 
 def _fail(message: str) -> NoReturn:
@@ -26,7 +27,10 @@ def _write(target: Path, text: str) -> None:
         _fail(f"cannot write: {target}: {error.strerror or error}")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page to this file.")
 @click.option(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -15,9 +14,10 @@ from miner import motifs
 from miner.annotate import Annotated, Via
 from miner.callstats import CallStats, assemble, table_entry
 from miner.collect import per_call
+from miner.descriptors import positions
 from miner.events import NO_RET, Bools, Ints
 from miner.histogram import Histogram
-from miner.joins import argument_index, fd_index, is_one, numbers
+from miner.joins import argument_index, is_one, numbers
 from miner.loops import tandems
 from miner.loopstats import add_programs
 from miner.motifs import Arg, ArgKind
@@ -34,7 +34,6 @@ _READS = (
 _MIN_OCCURRENCES = 3
 _CANDIDATES = 400  # repeats tried, best first
 _K = syscalls.ArgKind
-_DESCRIPTORS = (_K.FD, _K.DIRFD)
 
 SequenceKey = tuple[object, ...]
 """What makes two sequences of different traces the same: calls and their provenance."""
@@ -46,7 +45,7 @@ class Sequence:
 
     over: motifs.Over | None  # None: a repeat
     calls: list[CallStats]
-    where: list[dict[str, Arg]]  # per call: provenance of its descriptor and path, by kind
+    where: list[dict[int, Arg]]  # per call: provenance of its descriptors and path, by argument
     instances: int = 0
     rounds: int = 0  # iterations of all instances of a loop
     per_instance: Histogram = field(default_factory=Histogram)
@@ -60,7 +59,8 @@ class Sequence:
     def key(self) -> SequenceKey:
         """Identity across traces."""
         args = tuple(
-            tuple((k, a.kind, a.call, a.text) for k, a in sorted(w.items())) for w in self.where
+            tuple((i, a.kind, a.call, a.text, a.field) for i, a in sorted(w.items()))
+            for w in self.where
         )
         return (self.over, tuple(c.key for c in self.calls), args)
 
@@ -68,6 +68,10 @@ class Sequence:
         """Add what another trace or program says of the same sequence."""
         for mine, theirs in zip(self.calls, other.calls, strict=True):
             mine.merge(theirs)
+        for known, seen in zip(self.where, other.where, strict=True):
+            for i, arg in seen.items():
+                if known[i].value != arg.value:
+                    known[i] = Arg(ArgKind.UNKNOWN)
         self.per_instance.merge(other.per_instance)
         self.own_ns += other.own_ns
         self.instances += other.instances
@@ -87,7 +91,7 @@ class Sequence:
         iterations = max((c.iterations for c in self.calls), default=0)
         calls = []
         for stats, where in zip(self.calls, self.where, strict=True):
-            calls.append(stats.to_call(iterations, {}, None, _explain(where)))
+            calls.append(stats.to_call(iterations, {}, None, where))
         loop = None
         if self.over:
             loop = motifs.Loop(
@@ -104,10 +108,6 @@ class Sequence:
             example=self.example,
             own_ns=self.own_ns,
         )
-
-
-def _explain(where: dict[str, Arg]) -> Callable[[syscalls.ArgKind], Arg]:
-    return lambda kind: where.get(str(kind), Arg(ArgKind.UNKNOWN))
 
 
 def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
@@ -162,7 +162,9 @@ class _ReadLoop(NamedTuple):
 def _read_loop(annotated: Annotated, found: _ReadLoop, stats: CallStats) -> Sequence:
     events = annotated.events
     nr, rows, size, image = found
-    where = {str(k): Arg(ArgKind.FILE) for k in _DESCRIPTORS}
+    where = {positions(nr)[0]: Arg(ArgKind.FILE)}
+    if len(positions(nr)) == 2 and _one_target(annotated, rows, size):
+        where[positions(nr)[1]] = Arg(ArgKind.FILE, field="G")
     loop = Sequence(motifs.Over.UNTIL_EOF, [stats], [where], len(size), len(rows))
     loop.per_instance.add(size)
     add_programs(loop.programs, loop.build_ids, events, image)
@@ -176,6 +178,13 @@ def _read_loop(annotated: Annotated, found: _ReadLoop, stats: CallStats) -> Sequ
         known = rows[1:][short[:-1] & (ret[1:] == 0) & (of[1:] == of[:-1])]
         loop.known_ends, loop.known_ends_ns = len(known), int(events.dur_ns[known].sum())
     return loop
+
+
+def _one_target(annotated: Annotated, rows: Ints, size: Ints) -> bool:
+    """Whether the second descriptors of each file's reads are known to be one other object."""
+    of, _ = annotated.second.of(rows)
+    first = np.repeat(of[np.cumsum(size) - size], size)
+    return bool(((of >= 0) & (of == first) & (of != annotated.events.object[rows])).all())
 
 
 @dataclass(frozen=True)
@@ -280,30 +289,17 @@ def _sequences(annotated: Annotated, grids: list[Ints], over: motifs.Over | None
     return found
 
 
-def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
-    """Where the descriptor and the path of column j come from."""
-    events, root, of = annotated.events, annotated.root, annotated.events.object
-    column = grid[:, j]
-    out: dict[str, Arg] = {}
-    index = int(fd_index(events.nr[column[:1]])[0])
-    if index >= 0:
-        arg = Arg(ArgKind.UNKNOWN)
-        numbers_seen = np.unique(events.fd_arg(index, column))
-        if len(numbers_seen) == 1 and (numbers_seen[0] < 0 or (root[column] < 0).all()):
-            arg = Arg(ArgKind.CONST, value=int(numbers_seen[0]))
-        for k in range(j):
-            if (root[column] == grid[:, k]).all():
-                arg = Arg(ArgKind.RESULT, call=k)
-            elif (of[column] == of[grid[:, k]]).all() and (of[column] >= 0).all():
-                other = int(fd_index(events.nr[grid[:1, k]])[0])
-                arg = Arg(ArgKind.SAME, call=k, field=f"arg{other}")
-            else:
-                continue
-            break
-        out |= {str(kind): arg for kind in _DESCRIPTORS}
+def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[int, Arg]:
+    """Where the descriptors and the path of column j come from, by argument."""
+    events, column = annotated.events, grid[:, j]
+    nr = int(events.nr[column[0]])
+    out = {i: _descriptor(annotated, grid, j, i) for i in positions(nr)}
     codes = events.path.codes[column]
-    if (codes < 0).all() and table_entry(int(events.nr[column[0]])).index(_K.AT_FLAGS) is not None:
-        out[str(_K.PATH)] = Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
+    place = table_entry(nr).index(_K.PATH)
+    if place is None:
+        return out
+    if (codes < 0).all() and table_entry(nr).index(_K.AT_FLAGS) is not None:
+        out[place] = Arg(ArgKind.STRING, text="")  # AT_EMPTY_PATH
     elif (codes >= 0).all():
         arg = Arg(ArgKind.UNKNOWN)
         if (codes == codes[0]).all():
@@ -314,8 +310,37 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[str, Arg]:
                     at = table_entry(int(events.nr[grid[0, k]])).index(_K.PATH)
                     arg = Arg(ArgKind.SAME, call=k, field=f"arg{at}")
                     break
-        out[str(_K.PATH)] = arg
+        out[place] = arg
     return out
+
+
+def _descriptor(annotated: Annotated, grid: Ints, j: int, index: int) -> Arg:
+    """Where argument `index` of column j comes from."""
+    events = annotated.events
+    of, root = _meaning(annotated, grid[:, j], index)
+    seen = np.unique(events.fd_arg(index, grid[:, j]))
+    if len(seen) == 1 and seen[0] < 0:
+        return Arg(ArgKind.CONST, value=int(seen[0]))
+    known = bool((of >= 0).all())
+    for k in range(j + 1):
+        if table_entry(int(events.nr[grid[0, k]])).returns_fd and (root == grid[:, k]).all():
+            return Arg(ArgKind.RESULT, call=k)
+        for other in positions(int(events.nr[grid[0, k]])):
+            if (k, other) >= (j, index):
+                break
+            if known and (of == _meaning(annotated, grid[:, k], other)[0]).all():
+                return Arg(ArgKind.SAME, call=k, field=f"arg{other}")
+    is_first = index == positions(int(events.nr[grid[0, j]]))[0]
+    if len(seen) == 1 and (root < 0).all() and (known or is_first):
+        return Arg(ArgKind.CONST, value=int(seen[0]))
+    return Arg(ArgKind.UNKNOWN)
+
+
+def _meaning(annotated: Annotated, rows: Ints, index: int) -> tuple[Ints, Ints]:
+    """Object of argument `index` of events with one call number, and the event that opened it."""
+    if index == positions(int(annotated.events.nr[rows[0]]))[0]:
+        return annotated.events.object[rows], annotated.root[rows]
+    return annotated.second.of(rows)
 
 
 def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:

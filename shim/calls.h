@@ -25,7 +25,8 @@ enum action {
 	ACTION_MUTATE,
 	ACTION_BOTH, /* mutates, and brings news */
 	ACTION_LEAVE, /* nothing that the shim could follow */
-	ACTION_PRCTL,
+	ACTION_PRCTL, /* and seccomp */
+	ACTION_PTRACE,
 	ACTION_SIGACTION,
 	ACTION_EXEC,
 	ACTION_EXIT, /* the process ends: no news, but the last moment to note anything */

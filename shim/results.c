@@ -38,8 +38,9 @@ bool results_start(void)
 	// Most use little of it: a huge page, cleared at the first touch, is 2 MiB for nothing.
 	sys(__NR_madvise, staging, size, MADV_NOHUGEPAGE);
 	ring = (u8 *)staging + PAGE_UP(sizeof(*staging));
-	tsc_start = rdtsc();
+	// In this order, and the other one later: what comes in between makes a tick longer.
 	ns_start = now_ns(1 /* CLOCK_MONOTONIC */);
+	tsc_start = rdtsc();
 	return true;
 }
 
@@ -59,6 +60,11 @@ static void calibrate(u64 tsc)
 u64 max_age_ticks(void)
 {
 	return cosy_config.max_age_ms * ticks_per_ms;
+}
+
+u64 ticks_ns(u64 ticks)
+{
+	return ticks * 1000000 / ticks_per_ms;
 }
 
 struct run_buffers *results_staging(void)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tracer.command import Group
+
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
     from synth.language import Profile
@@ -27,7 +29,7 @@ class _Failure(click.ClickException):
         click.echo(f"cosy-synth: {self.message}", err=True)
 
 
-class _Cli(click.Group):
+class _Cli(Group):
     """The first word decides: a sub-command, or the first of MOTIFS."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

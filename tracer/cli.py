@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tracer.backends import NAMES
+from tracer.command import EXIT_FAILED, Command
 
 if TYPE_CHECKING:
     from tracer.filters import Filter
     from tracer.recorder import Recorder
     from tracer.run import Ended
-
-EXIT_FAILED = 1
 
 MAX_DURATION_S = 1e9  # 31 years: what the clock can tell
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
@@ -60,7 +59,7 @@ def _seconds(
     return value
 
 
-@click.command(context_settings={**SETTINGS, "allow_interspersed_args": False})
+@click.command(cls=Command, context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
 @click.option("-p", "--pid", type=click.IntRange(min=1), help="Watch this process, no CMD.")

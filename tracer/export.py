@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import IO, TYPE_CHECKING, cast
 
 import click
 
-from tracer.cli import EXIT_FAILED, SETTINGS, fail, say
+from tracer.cli import SETTINGS, fail, say
+from tracer.command import Command
 from tracer.output import OutputError, check, written
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAMES = ("perfetto", "strace", "csv", "folded", "speedscope")
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--format", "name", type=click.Choice(NAMES), required=True, help="See below.")
 @click.option("-o", "--output", metavar="OUT", help="File to write, - for standard output.")
 @click.option("--force", is_flag=True, help="Replace OUT, if it is a file.")
@@ -56,9 +56,9 @@ def main(name: str, output: str | None, force: bool, dataset: str) -> None:
         _write(writer, data, Path(target))
     except (DatasetError, OutputError) as error:
         fail(str(error))
-    except BrokenPipeError:
-        os._exit(EXIT_FAILED)
     except OSError as error:
+        if target == "-":
+            raise
         fail(f"cannot write: {target}: {(error.strerror or str(error)).lower()}: use -o NAME")
     say(f"written to {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 

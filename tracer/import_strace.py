@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from tracer.cli import SETTINGS, fail, say
+from tracer.command import Command
 
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BACKEND = "strace"
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [FILE.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
 @click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import EXIT_FAILED, SETTINGS, fail, say
+from tracer.cli import SETTINGS, fail
+from tracer.command import Command
 
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
@@ -34,7 +34,7 @@ def text_of(data: Dataset, as_json: bool, kept: bool = True, unreadable: Sequenc
     return "\n".join([*lines, render(summary, SUMMARY_ROWS)])
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.argument("dataset")
 def main(as_json: bool, dataset: str) -> None:
@@ -46,8 +46,3 @@ def main(as_json: bool, dataset: str) -> None:
         click.echo(text_of(Dataset(dataset), as_json))
     except DatasetError as error:
         fail(str(error))
-    except BrokenPipeError:
-        os._exit(EXIT_FAILED)
-    except OSError as error:
-        say(f"cosy-trace: cannot print: {error.strerror}: check where the output goes")
-        os._exit(EXIT_FAILED)

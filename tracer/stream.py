@@ -320,10 +320,12 @@ class StreamSource(Source):
         return round((time - tick) * rate) + ns
 
     def load(self, begin: int, end: int) -> Chunk:
-        """Return the events of these blocks."""
+        """Return the system calls of these blocks."""
         rows = slice(begin * BLOCK_EVENTS, end * BLOCK_EVENTS)
         found, _ = self._events(self._at[rows])
         found.thread = self._thread[rows]
+        if not (calls := found.nr < NR_PROCESS).all():
+            found = found.take(np.flatnonzero(calls))
         return found.alone()
 
 

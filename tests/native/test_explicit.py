@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from synth import explicit
 from synth.explicit import Context, Op, Program, RefusedError, Want
 from tests.conftest import ROOT, built
 from tests.native.explicit import EXAMPLES, files_of, python_examples, request
+from tests.vm.programs import FOLDER as VM_PROGRAMS
 from tests.vm.programs import build_program
 
 PLAIN = {**os.environ, "PLAIN": "1"}
@@ -221,3 +223,11 @@ def test_a_socket_is_served(context: Context) -> None:
         done = c.run(c.load(program))
         assert (done.signed(1), done.signed(2)) == (5, 5)
         assert here.recv(100) == b"hello"
+
+
+def test_many_sockets_at_once(tmp_path: Path) -> None:
+    """Accepting, receiving and sending in batches do what the calls do one by one."""
+    program = build_program("sockets", tmp_path, VM_PROGRAMS)
+    ran = subprocess.run([program, "plain"], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    assert re.fullmatch(r"[1-9]\d* checks\n", ran.stdout)

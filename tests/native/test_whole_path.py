@@ -160,6 +160,24 @@ def test_an_absolute_path_leads_where_it_leads_now(
     assert int(served[1]) > 10
 
 
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize(("thread", "fires"), [((), True), (("thread",), False)])
+def test_no_thread_meets_a_descriptor_that_is_not_the_programs(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path, thread: tuple[str], fires: bool
+) -> None:
+    """By path, a directory that the program closed must be opened, which others could see."""
+    program, top = compiled("by_path.c", "-pthread"), tmp_path / "top"
+    top.mkdir()
+    for i in range(40):
+        (top / f"f{i}").write_bytes(b"x" * i)
+        (top / f"f{i}").stat()
+    eager = adversary(tmp_path)
+    under = call(env, "cosy-auto", "--stats", "--profile", eager, program, top, *thread)
+    assert under.stdout == b"%d\n" % sum(range(40))
+    found = re.search(rb"dirscan-stat +([\d,]+)", under.stderr)
+    assert bool(found and int(found[1])) == fires
+
+
 REST = """
 import os, sys
 top = sys.argv[1]

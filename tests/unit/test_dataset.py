@@ -162,11 +162,23 @@ def test_names_that_are_no_text(tmp_path: Path, raw: bytes, text: str) -> None:
     assert frame(data)["path"][0] == text
 
 
-def test_more_events_than_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "ROW_GROUP", 7)
+@pytest.mark.parametrize(("row_group", "codecs"), [(7, {"ZSTD", "LZ4"}), (41, {"ZSTD"})])
+def test_more_events_than_a_row_group(tmp_path: Path, row_group: int, codecs: set[str]) -> None:
     data = record(tmp_path, *[Event("unlink", path=b"%d" % (i % 5)) for i in range(40)])
-    assert frame(data)["path"].tolist() == [str(i % 5) for i in range(40)]
-    assert sum(batch.num_rows for batch in data.batches(["nr"], 7)) == len(data) == 40
+    with Writer(tmp_path / "small", row_group=row_group) as writer:
+        for at in range(0, 40, 9):
+            writer.write_events(data.events().slice(at, 9))
+        writer.finish(data.processes(), data.objects(), data.meta, data.sites())
+    found = Dataset(tmp_path / "small")
+    assert found.events() == data.events()
+    assert frame(found)["path"].tolist() == [str(i % 5) for i in range(40)]
+    assert sum(batch.num_rows for batch in found.batches(["nr"], 7)) == len(found) == 40
+    groups = found.events_file.metadata
+    sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert sizes == [row_group] * (40 // row_group) + [40 % row_group]
+    # Many take little time, few little room.
+    columns = range(groups.num_columns)
+    assert {groups.row_group(0).column(i).compression for i in columns} == codecs
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

@@ -137,3 +137,9 @@ def test_save_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
         m.save(broken, path)
     assert m.load(path) == example_file()
     assert [p.name for p in tmp_path.iterdir()] == ["x.motifs.json"]
+
+
+def test_the_documents_name_this_version() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    assert f"Schema version {m.SCHEMA}." in (docs / "motifs.md").read_text()
+    assert f'{{"schema": {m.SCHEMA}, "traces"' in (docs / "architecture.md").read_text()

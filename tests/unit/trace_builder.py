@@ -292,7 +292,7 @@ class TraceBuilder:
         self.rows.append(row | more)
         self.now_ns += dur_ns + 100
 
-    def write(self, path: Path, row_group: int = ROW_GROUP) -> Path:
+    def write(self, path: Path, row_group: int = ROW_GROUP, **more_meta: Any) -> Path:
         """Write the dataset with so many events in a row group, return its path."""
         path.parent.mkdir(exist_ok=True)
         known = [
@@ -310,6 +310,7 @@ class TraceBuilder:
             "recorded": "2026-01-01T00:00:00Z",
             "wall_ns": self.now_ns - START_NS,
             "tool_version": "0",
+            **more_meta,
         }
         with Writer(path, row_group=row_group) as writer:
             writer.write_events(events)

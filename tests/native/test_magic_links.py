@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Paths through /proc/PID/fd/N and its kind: what they mean changes without a change of names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.never_slower import adversary
+from tests.conftest import Compiler, Runner
+
+NEVER_MS = "1000000"
+WAYS = [
+    "self",
+    "self-closed",
+    "self-file",
+    "pid",
+    "thread-self",
+    "dev",
+    "stdin",
+    "own-link",
+    "link-to-all",
+    "from-proc",
+    "from-fds",
+    "below-descriptor",
+    "cwd",
+    "root",
+    "plain",
+]
+
+
+@pytest.fixture(scope="module")
+def image(executor: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile that fires at the first call."""
+    assert executor.exists()
+    return adversary(tmp_path_factory.mktemp("eager"))
+
+
+@pytest.mark.parametrize("by", ["bpf", "reference"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_path_means_what_it_means_now(
+    runner: Runner, compiled: Compiler, image: Path, tmp_path: Path, way: str, by: str
+) -> None:
+    if way == "root" and os.geteuid() != 0:
+        pytest.skip("needs root to change the root directory")
+    program = compiled("magic.c")
+    orders = {"image": str(image), "executors": by, "max_age_ms": NEVER_MS}
+    folders = [tmp_path / name for name in ("native", "cosy")]
+    for folder in folders:
+        folder.mkdir()
+    native = runner.native([program, way, folders[0]])
+    assert (native.returncode, native.stderr) == (0, b"")
+    under = runner.cosy([program, way, folders[1]], mode="exec", orders=orders)
+    assert (under.stdout, under.stderr) == (native.stdout, b"")
