@@ -10,6 +10,7 @@ bytes that are no UTF-8 as `%XX`, and `%` itself as `%25`. `path_text` and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -277,12 +278,13 @@ class Dataset:
         try:
             with self._file("meta.json") as file:
                 meta = json.loads(file.read())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(
                 f"no trace dataset: {self.path}: record one with cosy-trace"
             ) from error
         except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {why}") from error
         if not isinstance(meta, dict) or meta.get("schema") not in READABLE:
             version = meta.get("schema") if isinstance(meta, dict) else None
             raise DatasetError(
@@ -309,22 +311,35 @@ class Dataset:
             ) from error
         try:
             remote: BinaryIO = fsspec.open(f"{self._url}/{name}", "rb").open()
-        except ValueError as error:  # a protocol that nobody knows
+        except (ValueError, ImportError) as error:  # a protocol that nobody knows, or can read here
             raise DatasetError(f"cannot read: {self._url}: {error}") from error
         return remote
 
     def _open(self, name: str, schema: pa.Schema) -> pq.ParquetFile:
         path = self.path / name
-        try:
+        with self._reading(name):
             file = pq.ParquetFile(path if self._url is None else self._file(name))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"cannot read: {path}: {error}") from error
         for field in schema:
             index = file.schema_arrow.get_field_index(field.name)
             # Other writers may store text without dictionaries.
             if index < 0 or not _compatible(file.schema_arrow.field(index).type, field.type):
                 raise DatasetError(f"column {field.name} is not as it should be: {path}")
         return file
+
+    def _read(self, name: str, schema: pa.Schema) -> pa.Table:
+        with self._reading(name):
+            return self._open(name, schema).read()
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong with a file into DatasetError."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            why = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+            raise DatasetError(
+                f"cannot read: {self.path / name}: {why}: record it again"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._events.metadata.num_rows)
@@ -342,7 +357,8 @@ class Dataset:
     def events(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all events, or these columns of them, in the order of time."""
         wanted = list(columns) if columns is not None else EVENTS.names
-        table = self._events.read(columns=wanted).select(wanted)
+        with self._reading("events.parquet"):
+            table = self._events.read(columns=wanted).select(wanted)
         return table.unify_dictionaries()
 
     def batches(
@@ -350,21 +366,22 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Yield events in the order of time, `size` at a time, for traces beyond memory."""
         wanted = list(columns) if columns is not None else EVENTS.names
-        yield from self._events.iter_batches(size, columns=wanted)
+        with self._reading("events.parquet"):
+            yield from self._events.iter_batches(size, columns=wanted)
 
     def processes(self) -> pa.Table:
         """Return the program images."""
-        return self._open("processes.parquet", PROCESSES).read()
+        return self._read("processes.parquet", PROCESSES)
 
     def objects(self) -> pa.Table:
         """Return the objects."""
-        return self._open("objects.parquet", OBJECTS).read()
+        return self._read("objects.parquet", OBJECTS)
 
     def sites(self) -> pa.Table:
         """Return what is known of the call sites; nothing in a dataset of schema 1."""
         if self.meta["schema"] == 1:
             return SITES.empty_table()
-        return self._open("sites.parquet", SITES).read()
+        return self._read("sites.parquet", SITES)
 
 
 def _unified(events: pa.Table) -> pa.Table:
