@@ -40,7 +40,9 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int:
+def _bytes(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
     units = {"k": 10, "m": 20, "g": 30}
     number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in units else (value, "")
     if not number.isdigit() or not int(number):
@@ -62,7 +64,8 @@ def _seconds(
 @click.command(cls=Command, context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
-@click.option("-p", "--pid", type=click.IntRange(min=1), help="Watch this process, no CMD.")
+@click.option("-p", "--pid", "pids", type=click.IntRange(min=1), multiple=True, metavar="PID",
+              help="Watch this process, no CMD.")  # fmt: skip
 @click.option("--backend", type=click.Choice(NAMES), default=NAMES[0], help="How to watch [auto].")
 @click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",
               help="Keep these calls: names, %file, %desc, %pure..., !SET.")  # fmt: skip
@@ -71,7 +74,7 @@ def _seconds(
 @click.option("--duration", type=click.FloatRange(0, MAX_DURATION_S, min_open=True),
               callback=_seconds, metavar="SECONDS",
               help="Record that long; the program goes on.")  # fmt: skip
-@click.option("--ring-size", "ring_bytes", callback=_bytes, default="64M", metavar="SIZE",
+@click.option("--ring-size", "ring_bytes", callback=_bytes, metavar="SIZE",
               help="bcc: buffer between kernel and us [64M].")  # fmt: skip
 @click.option("--block", is_flag=True, help="shim: rather wait for room than lose events.")
 @click.option("--summary-only", is_flag=True, help="Print the summary, keep no dataset.")
@@ -86,12 +89,12 @@ def _seconds(
 def trace(
     output: str | None,
     force: bool,
-    pid: int | None,
+    pids: tuple[int, ...],
     backend: str,
     expressions: tuple[str, ...],
     paths: tuple[str, ...],
     duration: float | None,
-    ring_bytes: int,
+    ring_bytes: int | None,
     block: bool,
     summary_only: bool,
     as_json: bool,
@@ -125,6 +128,9 @@ def trace(
     from tracer.run import CommandError, end_like
     from tracer.target import DatasetError, check_target
 
+    if len(pids) > 1:
+        raise click.UsageError("-p takes one process; its descendants are watched, too")
+    pid = pids[0] if pids else None
     if bool(command) == (pid is not None):
         raise click.UsageError("give either a command or -p PID")
     options = Options(backend, ring_bytes, block, duration)
@@ -142,6 +148,8 @@ def trace(
             else Recorder.attached(pid, options)
         )
         with started as recorder:
+            if useless := recorder.useless():
+                raise click.UsageError(useless)
             # JSON says it itself.
             if recorder.folder and recorder.choice.name != "shim" and not as_json:
                 say(f"cosy-trace: backend {recorder.choice.name}: {recorder.choice.why}")

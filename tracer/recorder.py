@@ -55,8 +55,8 @@ class Options:
     """How to record."""
 
     backend: str = backends.AUTO
-    ring_bytes: int = RING_BYTES
-    """Size of bcc's ring buffer, a power of two."""
+    ring_bytes: int | None = None
+    """Size of bcc's ring buffer, a power of two; None: RING_BYTES."""
     block: bool = False
     """Shim: programs wait for room instead of losing events."""
     duration_s: float | None = None
@@ -86,7 +86,7 @@ def _session(name: str, folder: Path, env: Mapping[bytes, bytes], options: Optio
         return ptrace.Session(folder, env)
     from tracer.backends import bcc
 
-    return bcc.Session(folder, env, options.ring_bytes)
+    return bcc.Session(folder, env, options.ring_bytes or RING_BYTES)
 
 
 class Recorder:
@@ -143,6 +143,15 @@ class Recorder:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
+
+    def useless(self) -> str | None:
+        """Return which option does nothing under the backend that was chosen, None: none."""
+        name = self.choice.name or "no backend"
+        if self.options.block and name != backends.SHIM:
+            return f"--block is for the shim, and this is recorded by {name}: leave it out"
+        if self.options.ring_bytes and name != backends.BCC:
+            return f"--ring-size is for bcc, and this is recorded by {name}: leave it out"
+        return None
 
     def __enter__(self) -> Recorder:
         return self

@@ -35,7 +35,7 @@ def _opened(stack: contextlib.ExitStack, source: str) -> BinaryIO:
     if source == "-":
         file = cast(io.BufferedReader, sys.stdin.buffer)
     else:
-        file = stack.enter_context(open(source, "rb"))
+        file = io.BufferedReader(stack.enter_context(io.FileIO(source)))
     if file.peek(2)[:2] == _GZIP:
         return cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file)))
     return file

@@ -297,6 +297,20 @@ def line(stderr: bytes) -> str:
     return text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--backend", "ptrace", "--block", "touch", "ran"],
+        ["--backend", "shim", "--ring-size", "1M", "touch", "ran"],
+        ["-p", "1", "-p", "2"],
+    ],
+)
+def test_options_that_would_do_nothing(tracer: Tracer, words: list[str]) -> None:
+    done = tracer.run(*words)
+    assert done.returncode == 2
+    assert not list(tracer.folder.iterdir())
+
+
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "-1", "0", "x"])
 def test_durations_that_are_none(tracer: Tracer, seconds: str) -> None:
     done = tracer.run("--duration", seconds, "touch", "ran")
