@@ -206,10 +206,21 @@ def _write(
         except OSError as error:
             say(f"cosy-trace: cannot write: {json_to}: {error.strerror}: use another name")
             return False
+    if not as_json:
+        _say_what_is_left()
     if output is not None and not as_json:
         size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
         say(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}")
     return True
+
+
+def _say_what_is_left() -> None:
+    """Name the folders of recordings that were killed: they may be many, and in memory."""
+    from tracer.rawfolder import left_behind
+
+    if found := left_behind():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        say(f"left by killed recordings: {found[0]}{more}:\nsee cosy-trace import, or remove them")
 
 
 def main() -> None:
