@@ -121,7 +121,6 @@ def trace(
 
     hold_signals()
     from tracer.backends import BackendError
-    from tracer.filters import FilterError, make
     from tracer.native import NativeFileError
     from tracer.output import OutputError, check
     from tracer.recorder import Options, Recorder
@@ -135,7 +134,7 @@ def trace(
         raise click.UsageError("give either a command or -p PID")
     options = Options(backend, ring_bytes, block, duration)
     try:
-        kept = make(expressions, paths)
+        kept = _filter(expressions, paths)
         if json_to:
             check(json_to, force)
         if output and not summary_only:
@@ -156,13 +155,23 @@ def trace(
             ended = recorder.run() if pid is None else recorder.look_at(pid)
             target = None if summary_only else output or ""
             written = _write(recorder, ended, target, force, kept, as_json, json_to)
-    except FilterError as error:
-        fail(str(error), 2)
     except (DatasetError, OutputError, NativeFileError, BackendError) as error:
         fail(str(error))
     except CommandError as error:
         fail(str(error), error.code)
     end_like(ended.status or (0 if written else EXIT_FAILED << 8))
+
+
+def _filter(expressions: tuple[str, ...], paths: tuple[str, ...]) -> Filter | None:
+    if not expressions and not paths:
+        return None
+    # It takes pyarrow, which the program need not wait for otherwise.
+    from tracer.filters import FilterError, make
+
+    try:
+        return make(expressions, paths)
+    except FilterError as error:
+        fail(str(error), 2)
 
 
 def _write(

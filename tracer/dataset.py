@@ -243,7 +243,7 @@ class Writer:
         """Write the rest and put the dataset in its place."""
         self.end_events()
         if sites is None:
-            sites = SITES.empty_table()
+            sites = pa.Table.from_batches([], SITES)
         pq.write_table(sites, self._tmp / "sites.parquet", compression="zstd")
         pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
         pq.write_table(
@@ -380,7 +380,7 @@ class Dataset:
     def sites(self) -> pa.Table:
         """Return what is known of the call sites; nothing in a dataset of schema 1."""
         if self.meta["schema"] == 1:
-            return SITES.empty_table()
+            return pa.Table.from_batches([], SITES)
         return self._read("sites.parquet", SITES)
 
 

@@ -416,6 +416,18 @@ def test_json_is_json(tracer: Tracer, compiled: Compiler) -> None:
     assert json.loads(done.stderr)["backend"] in ("bcc", "ptrace")
 
 
+def test_what_is_loaded_before_a_program_starts(tracer: Tracer) -> None:
+    """Not what only the dataset needs."""
+    code = """import os, sys
+def execve(*_):
+    os.write(1, " ".join({"pandas", "pyarrow", "ptrace"} & set(sys.modules)).encode() or b"none")
+    os._exit(0)
+os.execve = execve
+from tracer.start import main; main()"""
+    done = tracer.native(sys.executable, "-c", code, "--summary-only", "true")
+    assert done.stdout == b"none"
+
+
 def test_a_program_called_show_can_be_traced(tracer: Tracer) -> None:
     program = tracer.folder / "show"
     shutil.copy("/bin/echo", program)

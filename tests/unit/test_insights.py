@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.trace_builder import REG, TraceBuilder, run
 from tracer import insights, summary
 from tracer.dataset import Dataset, Writer
@@ -76,6 +78,17 @@ def test_only_harmless_calls_can_be_removed(tmp_path: Path) -> None:
     boundary = summarize(Dataset(builder.write(tmp_path / "t"))).boundary
     assert boundary.removable_calls == 150 - 50
     assert boundary.removable_ns == 100 * boundary.crossing_ns > 0
+
+
+def test_a_summary_does_without_pandas() -> None:
+    """It takes longer to load than all the rest of a short recording."""
+    code = """import sys
+from tracer.dataset import Dataset
+from tracer.show import text_of
+for name in ("gcc", "sqlite-insert"):
+    text_of(Dataset(f"datasets/{name}.cosytrace"), False)
+sys.exit("pandas" in sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_interruptions_and_restarts(tmp_path: Path) -> None:
