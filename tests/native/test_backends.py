@@ -178,6 +178,49 @@ def test_mined_loops_are_the_same(
     assert loops_of(inside) == loops_of(outside)
 
 
+SHAPES = ("slurp", "read-until-eof", "probe-list", "serve-read-open-write", "copy-loop")
+
+
+def shapes_of(data: Dataset, arguments: bool) -> dict[str, object]:
+    """What the miner finds besides loops over entries, but for loaders: the shim sees none."""
+    found = mine.mine([data.path], cost.Calibration())
+    return {
+        motif.name: [
+            (call.syscall, call.count, call.args if arguments else None) for call in motif.calls
+        ]
+        for motif in found.motifs
+        if motif.name in SHAPES
+    }
+
+
+def shapes_by(tracer: Tracer, how: str, arguments: bool, *command: str | Path) -> dict[str, object]:
+    if how != "strace":
+        return shapes_of(tracer.trace("--backend", how, *command)[1], arguments)
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed: apt-get install strace")
+    log, path = tracer.folder / "strace.log", tracer.folder / "imported"
+    done = tracer.native("strace", "-f", "-ttt", "-T", "-y", "-v", "-o", log, *command)
+    assert done.returncode == 0, done.stderr
+    assert tracer.run("import", "-o", path, log).returncode == 0
+    return shapes_of(Dataset(path), arguments)
+
+
+@pytest.mark.parametrize("how", [*OUTSIDE, "strace"])
+def test_mined_shapes_are_the_same(tracer: Tracer, compiled: Compiler, how: str) -> None:
+    lacks = bcc.why_not() if how == "bcc" else None
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    program = compiled("shapes.c")
+    files = tracer.folder / "files"
+    files.mkdir()
+    for number in range(40):
+        (files / f"file{number}").write_bytes(b"x" * (100 * number + 1))
+    arguments = how != "strace"  # which prints no addresses of buffers
+    inside = shapes_by(tracer, "shim", arguments, program, files)
+    assert set(inside) == set(SHAPES)
+    assert shapes_by(tracer, how, arguments, program, files) == inside
+
+
 def test_processes_are_a_tree(tracer: Tracer, backend: str, static_program: Path) -> None:
     done, data = tracer.trace(
         "--backend", backend, "sh", "-c", f"cd /etc; {static_program} . | wc -l; exit 3"
