@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -298,6 +298,8 @@ class Dataset:
                 wrong = f"{key} is no {kinds.__name__} in {self.path / 'meta.json'}"
                 raise DatasetError(f"{wrong}: record it again")
         self.meta: dict[str, Any] = meta
+        self.progress: Callable[[int, int], None] | None = None
+        """Told how many events batches() has handed out, of how many."""
         self._events = self._open("events.parquet", EVENTS)
 
     def _file(self, name: str) -> BinaryIO:
@@ -366,8 +368,13 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Yield events in the order of time, `size` at a time, for traces beyond memory."""
         wanted = list(columns) if columns is not None else EVENTS.names
+        done = 0
         with self._reading("events.parquet"):
-            yield from self._events.iter_batches(size, columns=wanted)
+            for batch in self._events.iter_batches(size, columns=wanted):
+                yield batch
+                done += batch.num_rows
+                if self.progress:
+                    self.progress(done, len(self))
 
     def processes(self) -> pa.Table:
         """Return the program images."""

@@ -46,6 +46,14 @@ def frame(data: Dataset) -> pd.DataFrame:
     return data.events().to_pandas(types_mapper=pd.ArrowDtype)
 
 
+def test_readers_are_told_how_far_they_are(tmp_path: Path) -> None:
+    data = record(tmp_path, *(Event("getpid") for _ in range(10)))
+    told: list[tuple[int, int]] = []
+    data.progress = lambda done, total: told.append((done, total))
+    assert [batch.num_rows for batch in data.batches(["nr"], 4)] == [4, 4, 2]
+    assert told == [(4, 10), (8, 10), (10, 10)]
+
+
 def test_sites_of_programs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     raw_folder = tmp_path / "raw"
     raw_folder.mkdir()
