@@ -125,3 +125,20 @@ def table(schema: pa.Schema, columns: Mapping[str, Sequence[Any] | pa.Array]) ->
         else:
             arrays.append(_integers(values, field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def numbers(column: pa.Array, null: int = 0) -> Ints:
+    """Return a column of integers or booleans, with `null` for nulls.
+
+    By its buffers: pyarrow's ways, and its scalars, load pandas.
+    """
+
+    def plain(values: pa.Array) -> Ints:
+        whole = values.cast(pa.int64())
+        return np.frombuffer(whole.buffers()[1], np.int64, len(whole), whole.offset * 8)
+
+    if not len(column):
+        return np.empty(0, np.int64)
+    if not column.null_count:
+        return plain(column)
+    return np.where(plain(column.is_valid()), plain(column), null)

@@ -10,11 +10,12 @@ bytes that are no UTF-8 as `%XX`, and `%` itself as `%25`. `path_text` and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +97,10 @@ META_KEYS = frozenset(
         "tool_version",
     )
 )
+_META_TYPES: dict[str, type] = {
+    **dict.fromkeys(("lost_events", "wall_ns", "user_ns", "system_ns", "unread_lines"), int),
+    **dict.fromkeys(("command", "unseen_programs", "adopted_programs"), list),
+}
 # How each column is kept: what takes the least time, as long as an event of the file tools takes
 # less than 20 bytes (bench.tracing --part writing; all by zstd as it comes: 1.5 times the time).
 # Texts come with a dictionary; numbers are sought in none. All by lz4 but for paths, zstd at a
@@ -238,7 +243,7 @@ class Writer:
         """Write the rest and put the dataset in its place."""
         self.end_events()
         if sites is None:
-            sites = SITES.empty_table()
+            sites = pa.Table.from_batches([], SITES)
         pq.write_table(sites, self._tmp / "sites.parquet", compression="zstd")
         pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
         pq.write_table(
@@ -273,12 +278,13 @@ class Dataset:
         try:
             with self._file("meta.json") as file:
                 meta = json.loads(file.read())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(
                 f"no trace dataset: {self.path}: record one with cosy-trace"
             ) from error
         except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise DatasetError(f"cannot read: {self.path / 'meta.json'}: {why}") from error
         if not isinstance(meta, dict) or meta.get("schema") not in READABLE:
             version = meta.get("schema") if isinstance(meta, dict) else None
             raise DatasetError(
@@ -287,7 +293,13 @@ class Dataset:
         missing = META_KEYS - set(meta)
         if missing:
             raise DatasetError(f"no {min(missing)} in {self.path / 'meta.json'}: record it again")
+        for key, kinds in _META_TYPES.items():
+            if not isinstance(meta.get(key, kinds()), kinds):
+                wrong = f"{key} is no {kinds.__name__} in {self.path / 'meta.json'}"
+                raise DatasetError(f"{wrong}: record it again")
         self.meta: dict[str, Any] = meta
+        self.progress: Callable[[int, int], None] | None = None
+        """Told how many events batches() has handed out, of how many."""
         self._events = self._open("events.parquet", EVENTS)
 
     def _file(self, name: str) -> BinaryIO:
@@ -301,22 +313,35 @@ class Dataset:
             ) from error
         try:
             remote: BinaryIO = fsspec.open(f"{self._url}/{name}", "rb").open()
-        except ValueError as error:  # a protocol that nobody knows
+        except (ValueError, ImportError) as error:  # a protocol that nobody knows, or can read here
             raise DatasetError(f"cannot read: {self._url}: {error}") from error
         return remote
 
     def _open(self, name: str, schema: pa.Schema) -> pq.ParquetFile:
         path = self.path / name
-        try:
+        with self._reading(name):
             file = pq.ParquetFile(path if self._url is None else self._file(name))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"cannot read: {path}: {error}") from error
         for field in schema:
             index = file.schema_arrow.get_field_index(field.name)
             # Other writers may store text without dictionaries.
             if index < 0 or not _compatible(file.schema_arrow.field(index).type, field.type):
                 raise DatasetError(f"column {field.name} is not as it should be: {path}")
         return file
+
+    def _read(self, name: str, schema: pa.Schema) -> pa.Table:
+        with self._reading(name):
+            return self._open(name, schema).read()
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what goes wrong with a file into DatasetError."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            why = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+            raise DatasetError(
+                f"cannot read: {self.path / name}: {why}: record it again"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._events.metadata.num_rows)
@@ -334,7 +359,8 @@ class Dataset:
     def events(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all events, or these columns of them, in the order of time."""
         wanted = list(columns) if columns is not None else EVENTS.names
-        table = self._events.read(columns=wanted).select(wanted)
+        with self._reading("events.parquet"):
+            table = self._events.read(columns=wanted).select(wanted)
         return table.unify_dictionaries()
 
     def batches(
@@ -342,21 +368,27 @@ class Dataset:
     ) -> Iterator[pa.RecordBatch]:
         """Yield events in the order of time, `size` at a time, for traces beyond memory."""
         wanted = list(columns) if columns is not None else EVENTS.names
-        yield from self._events.iter_batches(size, columns=wanted)
+        done = 0
+        with self._reading("events.parquet"):
+            for batch in self._events.iter_batches(size, columns=wanted):
+                yield batch
+                done += batch.num_rows
+                if self.progress:
+                    self.progress(done, len(self))
 
     def processes(self) -> pa.Table:
         """Return the program images."""
-        return self._open("processes.parquet", PROCESSES).read()
+        return self._read("processes.parquet", PROCESSES)
 
     def objects(self) -> pa.Table:
         """Return the objects."""
-        return self._open("objects.parquet", OBJECTS).read()
+        return self._read("objects.parquet", OBJECTS)
 
     def sites(self) -> pa.Table:
         """Return what is known of the call sites; nothing in a dataset of schema 1."""
         if self.meta["schema"] == 1:
-            return SITES.empty_table()
-        return self._open("sites.parquet", SITES).read()
+            return pa.Table.from_batches([], SITES)
+        return self._read("sites.parquet", SITES)
 
 
 def _unified(events: pa.Table) -> pa.Table:

@@ -42,18 +42,20 @@ def main(name: str, output: str | None, force: bool, dataset: str) -> None:
     """
     from tracer.dataset import Dataset
     from tracer.formats import WRITERS
+    from tracer.progress import Progress
     from tracer.target import SUFFIX, DatasetError
 
     writer, ending = WRITERS[name]
     target = output or Path(dataset.rstrip("/")).name.removesuffix(SUFFIX) + ending
     try:
         data = Dataset(dataset)
-        if target == "-":
-            writer(data, sys.stdout)
-            sys.stdout.flush()
-            return
-        check(Path(target), force)
-        _write(writer, data, Path(target))
+        with Progress("events written") as data.progress:
+            if target == "-":
+                writer(data, sys.stdout)
+                sys.stdout.flush()
+                return
+            check(Path(target), force)
+            _write(writer, data, Path(target))
     except (DatasetError, OutputError) as error:
         fail(str(error))
     except OSError as error:

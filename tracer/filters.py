@@ -39,6 +39,8 @@ _NETWORK = {
     "getsockopt",
     "setsockopt",
 }
+# Which strace takes without a % as well.
+_OLD_CLASSES = ("file", "desc", "process", "network", "memory", "signal")
 _MEMORY = {
     "mmap",
     "munmap",
@@ -93,6 +95,8 @@ def parse_calls(expression: str) -> frozenset[int]:
             chosen |= {call.nr for call in by_name().values()}
         elif word in by_name():
             chosen.add(by_name()[word].nr)
+        elif word in _OLD_CLASSES:
+            chosen |= {call.nr for call in by_name().values() if _in_class(call, word)}
         elif word != "none":
             raise FilterError(f"no system call: {word}: names as in syscalls(2), or %file, %desc")
     every = {call.nr for call in by_name().values()}

@@ -19,9 +19,9 @@ from typing import IO, Any
 import numpy as np
 
 from tracer import insights
+from tracer.columns import numbers
 from tracer.dataset import Dataset, path_bytes
 from tracer.syscalls import ArgKind, SyscallClass, by_nr, name_of
-from tracer.totals import numbers
 
 BATCH = 1 << 16
 AT_FDCWD = 0xFFFFFF9C

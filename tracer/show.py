@@ -23,9 +23,11 @@ def text_of(data: Dataset, as_json: bool, kept: bool = True, unreadable: Sequenc
 
     `kept`: the dataset stays; `unreadable`: raw files of which nothing is in it, a line each.
     """
+    from tracer.progress import Progress
     from tracer.summary import render, summarize
 
-    summary = summarize(data)
+    with Progress("events summed up") as data.progress:
+        summary = summarize(data)
     if as_json:
         path = str(data.path) if kept else None
         found = {"dataset": path, **summary.as_dict(), "unreadable": list(unreadable)}

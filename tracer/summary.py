@@ -82,8 +82,8 @@ class Summary:
     """Programs that another backend had to record."""
     interrupted: int
     """Calls that a signal ended (EINTR)."""
-    restarted: int
-    """Calls that the kernel began again after a signal, where the backend can see that."""
+    restarted: int | None
+    """Calls that the kernel began again after a signal; null: the shim cannot see that."""
     rows: list[Row]
     sequences: list[Sequence]
     """None of a filtered trace, whose calls did not follow one another."""
@@ -141,7 +141,8 @@ def summarize(data: Dataset) -> Summary:
         backend=meta["backend"],
         adopted_programs=meta.get("adopted_programs", []),
         interrupted=found.interrupted,
-        restarted=found.restarted,
+        # Within one instruction of the program's.
+        restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
         rows=rows,
         sequences=sequences,
         sequences_of=min(calls, MAX_TOKENS),
@@ -287,7 +288,8 @@ def render(summary: Summary, rows: int | None = None) -> str:
         *textwrap.wrap(_boundary_line(s), WIDTH),
     ]
     if s.interrupted or s.restarted:
-        lines.append(f"signals: {s.interrupted:,} calls interrupted, {s.restarted:,} restarted")
+        again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
+        lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
         names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)

@@ -27,7 +27,7 @@ _HEAD = struct.Struct("<QqHB")
 
 def written(raw: RawTrace, path: Path) -> pa.Table:
     with Writer(path) as writer:
-        write_dataset(raw, writer, dict.fromkeys(META_KEYS - {"schema"}, 0))
+        write_dataset(raw, writer, {**dict.fromkeys(META_KEYS - {"schema"}, 0), "command": []})
     return Dataset(path).events()
 
 

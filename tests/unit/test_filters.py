@@ -56,6 +56,7 @@ def test_calls_by_name_class_and_negation(tmp_path: Path) -> None:
     assert numbers["fork"] in parse_calls("%process")
     assert parse_calls("!%file") == parse_calls("all") - parse_calls("%file")
     assert parse_calls("none") == set()
+    assert parse_calls("trace=file,read") == parse_calls("%file,read"), "strace's older form"
     assert numbers["newfstatat"] in parse_calls("%pure") & parse_calls("%stat")
     for wrong in ("trace=nosuch", "%nosuch", "signal=SIGINT", ""):
         with pytest.raises(FilterError):

@@ -134,6 +134,45 @@ def test_stacks_hold_all_the_time(data: Dataset) -> None:
     assert all(0 <= at < frames for sample in profile["samples"] for at in sample)
 
 
+# By object of speedscope's file format (its file-format-spec.ts): what must be there, and what may.
+SPEEDSCOPE: dict[str, tuple[dict[str, type], dict[str, type]]] = {
+    "file": (
+        {"$schema": str, "shared": dict, "profiles": list},
+        {"name": str, "activeProfileIndex": int, "exporter": str},
+    ),
+    "shared": ({"frames": list}, {}),
+    "frame": ({"name": str}, {"file": str, "line": int, "col": int}),
+    "sampled": (
+        {"type": str, "name": str, "unit": str, "startValue": int, "endValue": int,
+         "samples": list, "weights": list},
+        {},
+    ),
+}  # fmt: skip
+UNITS = {"none", "nanoseconds", "microseconds", "milliseconds", "seconds", "bytes"}
+
+
+def check_object(found: dict[str, Any], name: str) -> None:
+    must, may = SPEEDSCOPE[name]
+    assert set(must) <= set(found) <= set(must) | set(may)
+    for key, value in found.items():
+        assert type(value) is (must | may)[key], key
+
+
+def test_speedscope_is_the_file_format(data: Dataset) -> None:
+    document = json.loads(written(data, "speedscope"))
+    check_object(document, "file")
+    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+    check_object(document["shared"], "shared")
+    for frame in document["shared"]["frames"]:
+        check_object(frame, "frame")
+    (profile,) = document["profiles"]
+    check_object(profile, "sampled")
+    assert profile["type"] == "sampled"
+    assert profile["unit"] in UNITS
+    assert all(type(frame) is int for sample in profile["samples"] for frame in sample)
+    assert all(type(weight) is int and weight > 0 for weight in profile["weights"])
+
+
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = str(ROOT / "datasets" / "gcc.cosytrace")
