@@ -57,7 +57,7 @@ def test_a_path_means_what_it_means_now(
 
 
 OPENS = """
-import fcntl, os, resource
+import fcntl, os, resource, shutil, sys
 def attempt(path, flags, **options):
     try:
         fd = os.open(path, flags, **options)
@@ -66,9 +66,17 @@ def attempt(path, flags, **options):
     said = fcntl.fcntl(fd, fcntl.F_GETFL), fcntl.fcntl(fd, fcntl.F_GETFD), os.fstat(fd).st_mode
     os.close(fd)
     return said
-top = os.open("/", os.O_RDONLY)
-paths = ["/", "/usr/", "usr", "/nowhere", "/etc/passwd", "/etc/passwd/x", "/proc/self/cwd", ""]
-paths += ["/proc/self/fd", "/proc/self/fd/77", f"/dev/fd/{top}", f"/dev/fd/{top}/usr"]
+# What is created or cut is below here, and begins anew.
+here = sys.argv[1]
+shutil.rmtree(here, ignore_errors=True)
+os.makedirs(here + "/folder")
+os.chdir(here)
+with open("file", "w") as file:
+    file.write("content")
+top = os.open(here, os.O_RDONLY)
+paths = [here, here + "/folder/", "folder", here + "/absent", "file", here + "/file", "file/x", ""]
+paths += ["/proc/self/cwd", "/proc/self/fd", "/proc/self/fd/77", f"/dev/fd/{top}"]
+paths += [f"/dev/fd/{top}/folder", "/"]
 more = [0, os.O_NOFOLLOW, os.O_PATH, os.O_NOATIME, os.O_RDWR, os.O_CREAT, os.O_TRUNC, 1 << 30]
 for path in paths:
     for flags in more:
@@ -78,10 +86,10 @@ print(attempt("/", os.O_DIRECTORY))
 """
 
 
-def test_an_open_ends_as_it_does(runner: Runner, image: Path) -> None:
+def test_an_open_ends_as_it_does(runner: Runner, image: Path, tmp_path: Path) -> None:
     """Descriptor flags, file flags and errors."""
-    command = ["python3", "-c", OPENS]
-    native = runner.native(command, cwd="/")
-    under = runner.cosy(command, mode="exec", orders={"image": str(image)}, cwd="/")
+    command = ["python3", "-c", OPENS, str(tmp_path / "here")]
+    native = runner.native(command)
+    under = runner.cosy(command, mode="exec", orders={"image": str(image)})
     assert native.stderr == b""
     assert under.stdout == native.stdout
