@@ -146,7 +146,8 @@ class BodyLoop:
             self.calls.values(), key=lambda c: (c.rank_sum / max(c.iterations, 1), repr(c.key))
         )
         index = {stats.key: i for i, stats in enumerate(order_of)}
-        stat_call = next((i for i, s in enumerate(order_of) if returns_size(s.key.nr)), None)
+        sized = [i for i, stats in enumerate(order_of) if returns_size(stats.key.nr)]
+        stat_call = max(sized, key=lambda i: order_of[i].iterations, default=None)
         calls = [stats.to_call(self.iterations, index, stat_call) for stats in order_of]
         loop = motifs.Loop(
             over=self.over,

@@ -28,6 +28,7 @@ _EXECUTOR_COSTS = frozenset(
         *("module_slurp_ratio", "ahead_gate_ns", "ahead_ratio", "inline_ns"),
     )
 )
+_FORMER_COSTS = frozenset(("byte_ns",))  # in files of earlier versions; nothing asks for them
 EXECUTORS = ("inline", "ahead", "bpf", "module")
 
 STAT_CALLS = frozenset({"stat", "lstat", "newfstatat", "statx"})
@@ -42,8 +43,7 @@ class CalibrationError(Exception):
 class Calibration:
     """Costs in ns unless the name says otherwise."""
 
-    call_ns: float = 60.0  # the cheapest call there is: crossing the boundary and back
-    byte_ns: float = 0.05  # of a copy between the page cache and the program
+    call_ns: float = 60.0  # the cheapest call there is: what trace_ns is measured against
     trace_ns: float = 0.0  # that recording a call adds to its duration
     record_ns: float = 250.0  # that recording a call adds to the CPU time of the program
     start_ns: float = 1e6  # starting a program under cosy-auto
@@ -82,7 +82,9 @@ def calibration_from(value: object, where: str) -> Calibration:
     errors, machine = value.get("errors", {}), value.get("machine", "")
     if not isinstance(errors, Mapping) or not isinstance(machine, str):
         raise CalibrationError(f"errors and machine are not as they should be: {where}")
-    numbers = {k: v for k, v in value.items() if k not in ("errors", "machine")}
+    errors = {k: v for k, v in errors.items() if k not in _FORMER_COSTS}
+    not_costs = _FORMER_COSTS | {"errors", "machine"}
+    numbers = {k: v for k, v in value.items() if k not in not_costs}
     for name, number in (*numbers.items(), *((k, errors[k]) for k in errors)):
         if name not in known:
             raise CalibrationError(f"unknown cost {name!r}: {where}: run cosy-doctor --calibrate")

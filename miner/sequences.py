@@ -111,8 +111,8 @@ class Sequence:
 
 
 def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
-    """Reads of one open file, or of one directory, until the call that returns 0; `claimed`: events
-    of other loops."""
+    """Reads of one open file, or of one directory, until the call that returns 0; marks them in
+    `claimed`, the events of other loops."""
     events, of = annotated.events, annotated.events.object
     reads = np.flatnonzero(is_one(events.nr, *_READS))
     reads = reads[(of[reads] >= 0) & (events.ret[reads] >= 0) & events.own[reads]]
@@ -141,6 +141,7 @@ def read_loops(annotated: Annotated, claimed: Bools) -> list[Sequence]:
     every = np.concatenate([loop.rows for loop in loops])
     begin = np.cumsum([0, *(len(loop.rows) for loop in loops[:-1])])
     own_ns = np.add.reduceat(np.where(claimed[every], 0, events.work_ns[every]), begin)
+    claimed[every] = True
     found = []
     columns = (loops, per_call(events, keys, every, begin), own_ns.tolist())
     for loop, stats, own in zip(*columns, strict=True):
@@ -377,7 +378,8 @@ def sequences(annotated: Annotated, claimed: Bools) -> list[Sequence]:
             stats.time_ns = int(folded.time_ns[places[:, j]].sum())
         image = annotated.image[folded.row[places[:, 0]]]
         add_programs(sequence.programs, sequence.build_ids, annotated.events, image)
-        sequence.own_ns = sum(stats.time_ns for stats in sequence.calls)
+        # What was folded is the loop's own.
+        sequence.own_ns = int(folded.time_ns[places][folded.count[places] == 1].sum())
     return found + repeated
 
 

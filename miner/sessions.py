@@ -15,7 +15,7 @@ from miner.events import NO_RET, Bools, Events, Ints
 from miner.joins import argument_index, fd_index, is_one, last_before, pick
 from miner.motifs import Over
 from miner.order import dense, order, starts
-from miner.tokens import BodyKey
+from miner.tokens import BodyKey, by_class
 from tracer import syscalls
 
 _K = syscalls.ArgKind
@@ -68,8 +68,9 @@ def runs(*keys: Ints) -> Ints:
 
 
 def files(annotated: Annotated) -> Body | None:
-    """Iterations: the calls on each file that was opened by its path, and what becomes of a file
-    that was made: whether it gets another name, or is removed."""
+    """Iterations: the calls on each file that was opened by its path, what was asked about the path
+    right before, and what becomes of a file that was made: whether it gets another name, or is
+    removed."""
     events = annotated.events
     root = annotated.root
     on_file = (root >= 0) & (fd_index(events.nr) >= 0) & events.own
@@ -80,6 +81,8 @@ def files(annotated: Annotated) -> Body | None:
     named, maker = _named_again(annotated)
     is_open[maker] = True
     is_open &= events.own
+    asked, answered = _asked_before(annotated, is_open)
+    named, maker = np.append(named, asked), np.append(maker, answered)
     rows = np.flatnonzero(on_file | is_open)
     if not len(rows):
         return None
@@ -104,7 +107,7 @@ def files(annotated: Annotated) -> Body | None:
         instance=events.thread[begin],
         source=source,
         path=begin,
-        whole=_read_whole(events, rows, first),
+        whole=_read_whole(events, rows, first, by_path),
     )
 
 
@@ -126,14 +129,31 @@ def _named_again(annotated: Annotated) -> tuple[Ints, Ints]:
     return named[known], opens[found[known]]
 
 
-def _read_whole(events: Events, rows: Ints, first: Bools) -> Bools:
+def _asked_before(annotated: Annotated, is_open: Bools) -> tuple[Ints, Ints]:
+    """Calls that ask about a path, and the open of it that its thread names a path in next.
+
+    Those about entries of directories that were read belong to the loops over them.
+    """
+    events = annotated.events
+    asks = by_class(events.nr, syscalls.SyscallClass.PURE) & (events.ret >= 0)
+    asks &= (argument_index(_K.PATH)[events.nr] >= 0) & (annotated.via < 0) & events.own
+    rows = np.flatnonzero(events.path.nonempty & (asks | is_open))
+    rows = rows[order(events.thread[rows])]
+    before, after = rows[:-1], rows[1:]
+    at = asks[before] & is_open[after] & (events.thread[before] == events.thread[after])
+    before, after = before[at], after[at]
+    same = path_identity(annotated, before) == path_identity(annotated, after)
+    return before[same], after[same]
+
+
+def _read_whole(events: Events, rows: Ints, first: Bools, by_path: Bools) -> Bools:
     """Which files were read to their end: a read returned 0, or as much was read as fstat said."""
     begin = np.flatnonzero(first)
     reads = is_one(events.nr[rows], "read", "pread64", "readv", "preadv", "preadv2")
     moved = np.where(reads & (events.ret[rows] > 0), events.ret[rows], 0)
     total = np.add.reduceat(moved, begin)
     ended = np.logical_or.reduceat(reads & (events.ret[rows] == 0), begin)
-    size = np.maximum.reduceat(events.st_size[rows], begin)
+    size = np.maximum.reduceat(np.where(by_path, -1, events.st_size[rows]), begin)
     return ended | ((size > 0) & (total >= size))
 
 

@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <asm/unistd_64.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
@@ -17,9 +18,18 @@
 
 // --- descriptors -----------------------------------------------------------
 
+// A file that gets shorter takes pages of its mappings away.
+static long cut_call(struct regs *r)
+{
+	long ret = mutate(r);
+
+	mem_forget_all();
+	return ret;
+}
+
 /*
- * A directory is opened in a way that tells whether its path is one to be known by. Whatever
- * goes wrong, the program's own call says what.
+ * A directory is opened in a way that tells whether its path is one to be known by. What is wrong
+ * with a path is the same either way; all else the program's own call says.
  */
 static long open_it(struct regs *r, u64 flags, struct opening *o)
 {
@@ -28,7 +38,7 @@ static long open_it(struct regs *r, u64 flags, struct opening *o)
 	if (o->directory && o->dirfd == AT_FDCWD && !(flags & O_PATH)) {
 		ret = open_plain(AT_FDCWD, o->path, flags);
 		o->plain = ret >= 0;
-		if (o->plain)
+		if (o->plain || ret == -ENOENT || ret == -ENOTDIR || ret == -EACCES)
 			return ret;
 	}
 	return sys_regs(r);
@@ -47,7 +57,9 @@ static long open_call(struct regs *r)
 	};
 	long ret;
 
-	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
+	if (flags & O_TRUNC)
+		return cut_call(r);
+	if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE)
 		return mutate(r);
 	ret = open_it(r, flags, &o);
 	if (ret < 0)
@@ -357,7 +369,8 @@ long call_by_action(struct regs *r)
 		return sync_call(r, fence_of(r->nr));
 	case ACTION_FUTEX:
 		return futex_call(r);
-	case ACTION_CREATE:
+	case ACTION_CUT:
+		return cut_call(r);
 	case ACTION_MUTATE:
 		return mutate(r);
 	case ACTION_PTRACE:

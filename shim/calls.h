@@ -9,7 +9,7 @@ enum action {
 	ACTION_PASS, /* straight to the kernel */
 	ACTION_ATTR, /* compounds may answer it */
 	ACTION_OPEN,
-	ACTION_CREATE, /* creat: always a mutation */
+	ACTION_CUT, /* a mutation that may make a file shorter */
 	ACTION_GETDENTS,
 	ACTION_READ,
 	ACTION_WRITE,

@@ -42,5 +42,7 @@ HIDDEN void exec_disarm(int native_reason);
 
 /* signal.c: rt_sigaction, with every handler entered through entry.S. */
 HIDDEN long signal_action(struct regs *r);
+/* After that: nothing is put in between any more, but what was may still be there. */
+HIDDEN long signal_action_passed(struct regs *r);
 
 #endif

@@ -26,7 +26,10 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_openat] = ACTION_OPEN,
 	[__NR_openat2] = ACTION_BOTH,
 	[__NR_open_by_handle_at] = ACTION_BOTH,
-	[__NR_creat] = ACTION_CREATE,
+	[__NR_creat] = ACTION_CUT,
+	[__NR_truncate] = ACTION_CUT,
+	[__NR_ftruncate] = ACTION_CUT,
+	[__NR_fallocate] = ACTION_CUT,
 	[__NR_getdents64] = ACTION_GETDENTS,
 	[__NR_getdents] = ACTION_GETDENTS,
 	[__NR_close] = ACTION_CLOSE,
@@ -203,6 +206,7 @@ void exec_disarm(int native_reason)
 {
 	stats_native((enum cosy_native_reason)native_reason);
 	pass_start();
+	cosy_actions[__NR_rt_sigaction] = 1;
 }
 
 static long exec_hook(struct regs *r)

@@ -109,12 +109,10 @@ static void orders_init(struct orders *o)
 }
 
 /* The environment for the new program: the old one, our library in front of its LD_PRELOAD, and our orders. */
-static long exec_with_orders(const struct orders *o, const char **room)
+static void write_environment(const struct orders *o, const char **room)
 {
 	const char *const *from = (const void *)o->r->a[o->envp];
-	struct regs call = *o->r;
 	struct text preload = { .at = (char *)(room + o->env->n + ENVIRONMENT_MORE) };
-	long ret;
 
 	preload.size = (size_t)((char *)room + o->size - preload.at);
 	text_add(&preload, ENVIRONMENT_PRELOAD);
@@ -124,7 +122,14 @@ static long exec_with_orders(const struct orders *o, const char **room)
 		text_add(&preload, from[o->env->preload - 1] + sizeof(ENVIRONMENT_PRELOAD) - 1);
 	}
 	environment_with_orders(o->env, from, preload.at, config_orders(), room);
-	call.a[o->envp] = (u64)room;
+}
+
+static long exec_with_orders(const struct orders *o, const char **environment)
+{
+	struct regs call = *o->r;
+	long ret;
+
+	call.a[o->envp] = (u64)environment;
 	ret = sys_regs(&call);
 	if (ret != -7 /* E2BIG */)
 		return ret;
@@ -134,7 +139,10 @@ static long exec_with_orders(const struct orders *o, const char **room)
 
 static __attribute__((noinline)) long exec_on_stack(const struct orders *o)
 {
-	return exec_with_orders(o, __builtin_alloca_with_align(o->size, 8 * sizeof(char *)));
+	const char **room = __builtin_alloca_with_align(o->size, 8 * sizeof(char *));
+
+	write_environment(o, room);
+	return exec_with_orders(o, room);
 }
 
 /*
@@ -142,25 +150,30 @@ static __attribute__((noinline)) long exec_on_stack(const struct orders *o)
  * child of vfork would leave it to its parent. The two share this variable: so the
  * thread has it for the next time.
  */
-static __thread struct {
+static __thread struct mapping {
 	void *at;
 	size_t size;
-} room;
+} spare;
 
 static long exec_in_mapping(const struct orders *o)
 {
-	if (room.size < o->size) {
-		size_t size = PAGE_UP(o->size);
-		long at = sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct mapping room = spare;
 
-		if (sys_failed(at))
-			return exec_native(o->r, COSY_NATIVE_LIMITED);
+	// A signal handler that executes something itself shall not write into it.
+	spare = (struct mapping){ 0 };
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (room.size < o->size) {
 		if (room.size)
 			sys(__NR_munmap, room.at, room.size);
-		room.at = (void *)at;
-		room.size = size;
+		room.size = PAGE_UP(o->size);
+		room.at = (void *)sys(__NR_mmap, 0, room.size, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (sys_failed((long)room.at))
+			return exec_native(o->r, COSY_NATIVE_LIMITED);
 	}
+	write_environment(o, room.at);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	spare = room;
 	return exec_with_orders(o, room.at);
 }
 

@@ -287,6 +287,7 @@ static bool in_jump_range(const struct target *t, const u8 *at)
 	return far > -0x7f000000l && far < 0x7f000000l;
 }
 
+// Stays writable, as cosy_hook is: to protect it took 3 us for each library and exec.
 static bool map_pointers(u8 *at)
 {
 	struct pointers *p = (void *)sys(__NR_mmap, at, PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -295,7 +296,6 @@ static bool map_pointers(u8 *at)
 	if (sys_failed((long)p))
 		return false;
 	p->entry = cosy_entry;
-	sys(__NR_mprotect, at, PAGE_SIZE, PROT_READ);
 	return true;
 }
 

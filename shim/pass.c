@@ -3,6 +3,7 @@
 #include <asm/unistd_64.h>
 #include <sys/mman.h>
 
+#include "compound.h"
 #include "shim.h"
 #include "stats.h"
 #include "watch.h"
@@ -25,6 +26,8 @@ long pass_call(struct regs *r)
 	case __NR_ptrace:
 		note_ptrace(r);
 		break;
+	case __NR_rt_sigaction:
+		return signal_action_passed(r);
 	case __NR_prctl:
 	case __NR_seccomp:
 		return follow_sandbox(r);

@@ -62,11 +62,6 @@ u64 max_age_ticks(void)
 	return cosy_config.max_age_ms * ticks_per_ms;
 }
 
-u64 ticks_ns(u64 ticks)
-{
-	return ticks * 1000000 / ticks_per_ms;
-}
-
 struct run_buffers *results_staging(void)
 {
 	return staging;

@@ -85,7 +85,5 @@ HIDDEN enum cosy_decline results_find(struct results_ref ref, const struct name 
 HIDDEN enum cosy_decline results_fresh(const struct results *r);
 /* Ticks of the time stamp counter in max_age; an underestimate at first. */
 HIDDEN u64 max_age_ticks(void);
-/* Nanoseconds that so many ticks took at most: an overestimate at first. */
-HIDDEN u64 ticks_ns(u64 ticks);
 
 #endif

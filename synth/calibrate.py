@@ -49,7 +49,6 @@ REWEIGHTS: Final = 8  # until a walk that something disturbed no longer counts
 # directories that were made for this, which stand in where a machine has none.
 REAL: Final = (Path("/usr/share"), Path("/usr/lib"))
 REAL_ENTRIES: Final = 10_000
-LARGE: Final = 64 << 10
 MELTDOWN: Final = Path("/sys/devices/system/cpu/vulnerabilities/meltdown")
 Samples = dict[str, list[float]]
 """By name of a cost what it was each time."""
@@ -272,7 +271,7 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
     except native.NativeFileError as error:
         raise SynthError(str(error)) from None
     launcher = _launcher()
-    samples: Samples = {n: [] for n in ("call_ns", "byte_ns", "trace_ns", "record_ns")}
+    samples: Samples = {n: [] for n in ("call_ns", "trace_ns", "record_ns")}
     native_ns: list[float] = []
     started_ns: list[float] = []
     walks: list[Round] = []
@@ -281,11 +280,7 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
         trees = [tree for tree in REAL if _holds(tree, REAL_ENTRIES)]
         trees = trees or list(_trees(Path(scratch), sizes).values())
         for _ in range(rounds):
-            plain, small, large = (
-                float(word) for word in _run([probe, "calls", str(CALLS)]).stdout.split()
-            )
-            samples["call_ns"].append(plain)
-            samples["byte_ns"].append(max(large - small, 0.0) / (LARGE - 1))
+            samples["call_ns"].append(float(_run([probe, "calls", str(CALLS)]).stdout))
             nothing = [probe, "calls", "1"]
             started_ns.append(cpu_ns([launcher, *nothing]))
             native_ns.append(cpu_ns(nothing))

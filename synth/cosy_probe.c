@@ -2,7 +2,7 @@
 /*
  * What calls cost here: `cosy-doctor --calibrate` runs it, native and under cosy-auto.
  *
- *   cosy-probe calls N       ns of CPU time per call: getppid, pread of 1 byte, pread of 64 KiB
+ *   cosy-probe calls N       ns of CPU time per call: getppid
  *   cosy-probe walk STEP MORE DIR
  *                            reads the directories below DIR, asks for the attributes of every
  *                            STEPth entry (0: of none) and MORE times for an extended one, as ls
@@ -10,18 +10,15 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
-#define LARGE (64 << 10)
 #define MOST (60L * 1000) // entries, then it does not go further down
 
 static const char *const attributes[] = { "security.selinux", "system.posix_acl_access" };
@@ -36,27 +33,11 @@ static double cpu_ns(void)
 
 static int calls(long n)
 {
-	static char data[LARGE];
-	int fd = memfd_create("data", 0);
-	double start, plain, small, large;
+	double start = cpu_ns();
 
-	if (fd < 0 || write(fd, data, LARGE) != LARGE)
-		return 1;
-	start = cpu_ns();
 	for (long i = 0; i < n; i++)
 		getppid();
-	plain = cpu_ns() - start;
-	start = cpu_ns();
-	for (long i = 0; i < n; i++)
-		if (pread(fd, data, 1, 0) != 1)
-			return 1;
-	small = cpu_ns() - start;
-	start = cpu_ns();
-	for (long i = 0; i < n / 16; i++)
-		if (pread(fd, data, LARGE, 0) != LARGE)
-			return 1;
-	large = (cpu_ns() - start) * 16;
-	printf("%.2f %.2f %.2f\n", plain / (double)n, small / (double)n, large / (double)n);
+	printf("%.2f\n", (cpu_ns() - start) / (double)n);
 	return 0;
 }
 

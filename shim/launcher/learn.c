@@ -109,19 +109,28 @@ static uint64_t folder_bytes(int at, const char *name, bool deep)
 	return bytes;
 }
 
-/* How much may be recorded: no more than the disk and the queue have room for. */
-static uint64_t find_room(const char *queue)
+static uint64_t least(uint64_t a, uint64_t b)
 {
-	uint64_t waiting = folder_bytes(AT_FDCWD, queue, true), room = MOST_BYTES;
+	return a < b ? a : b;
+}
+
+/* How much may be recorded: no more than the disk and the queue have room for; NULL, or why not. */
+static const char *find_room(const char *queue, uint64_t *room)
+{
+	uint64_t waiting = folder_bytes(AT_FDCWD, queue, true);
+	static char full[96];
 	struct statvfs fs;
 
-	if (waiting >= MOST_WAITING_BYTES)
-		return 0;
-	if (room > MOST_WAITING_BYTES - waiting)
-		room = MOST_WAITING_BYTES - waiting;
-	if (!statvfs(queue, &fs) && room > fs.f_bavail * fs.f_frsize / DISK_SHARE)
-		room = fs.f_bavail * fs.f_frsize / DISK_SHARE;
-	return room;
+	*room = waiting < MOST_WAITING_BYTES ? MOST_WAITING_BYTES - waiting : 0;
+	if (*room < LEAST_BYTES) {
+		snprintf(full, sizeof(full), "no room: %llu MiB of recordings wait to be mined",
+			 (unsigned long long)(waiting / MIB));
+		return full;
+	}
+	*room = least(*room, MOST_BYTES);
+	if (!statvfs(queue, &fs))
+		*room = least(*room, fs.f_bavail * fs.f_frsize / DISK_SHARE);
+	return *room < LEAST_BYTES ? "no room: the disk is full" : NULL;
 }
 
 // --- the keeper ----------------------------------------------------------
@@ -170,7 +179,7 @@ static bool watch(const struct keeper *k)
 	return false;
 }
 
-static bool allow(__rlimit_resource_t what, rlim_t least)
+static bool allow(__rlimit_resource_t what, rlim_t enough)
 {
 	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
 
@@ -180,7 +189,7 @@ static bool allow(__rlimit_resource_t what, rlim_t least)
 		return false;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(what, &limit);
-	return limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= least;
+	return limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= enough;
 }
 
 /* The limits of the program's are not the learner's, as far as they may be raised. */
@@ -322,7 +331,7 @@ static bool start_keeper(struct keeper *k, int locked)
 const char *learn_prepare(const struct places *places, char dir[PATH_MAX])
 {
 	static struct keeper k;
-	static char full[128];
+	const char *trouble;
 	int locked;
 
 	if (!places->cache[0] || strchr(places->cache, ';'))
@@ -332,12 +341,9 @@ const char *learn_prepare(const struct places *places, char dir[PATH_MAX])
 	if (print_path(k.queue, "%s/learn", places->cache))
 		mkdir(k.queue, 0700);
 	print_path(k.log, "%s", places->log);
-	k.room = find_room(k.queue);
-	if (k.room < LEAST_BYTES) {
-		snprintf(full, sizeof(full), "no room: %llu MiB of recordings wait to be mined",
-			 folder_bytes(AT_FDCWD, k.queue, true) / MIB);
-		return full;
-	}
+	trouble = find_room(k.queue, &k.room);
+	if (trouble)
+		return trouble;
 	if (!print_path(dir, "%s/rec-XXXXXX", k.queue) || !mkdtemp(dir))
 		return "the cache folder cannot be written";
 	strcpy(k.dir, dir);

@@ -109,24 +109,21 @@ struct cosy_stats *stats_create(char path[PATH_MAX])
 		return NULL;
 	}
 	_Static_assert(sizeof(*s) <= STATS_SIZE, "the counters outgrew their file");
+	_Static_assert((int)COSY_NATIVE_REASONS <= COSY_STATS_NATIVE, "no room for all reasons");
 	memcpy(s->magic, COSY_STATS_MAGIC, sizeof(s->magic));
 	return s;
 }
 
 /* "LABEL  17,277 text, 12 text", nothing when all are zero. */
-static void print_counts(const char *label, const char *const *texts, size_t n, const __u64 *counts,
-			 size_t most)
+static void print_counts(const char *label, const char *const *texts, size_t n, const __u64 *counts)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < most; i++) {
+	for (size_t i = 0; i < n; i++) {
 		if (!counts[i])
 			continue;
 		fprintf(stderr, any ? "; " : "  %-20s", label);
-		if (i < n)
-			fprintf(stderr, "%'" PRIu64 " %s", (uint64_t)counts[i], texts[i]);
-		else
-			fprintf(stderr, "%'" PRIu64 " reason %zu", (uint64_t)counts[i], i);
+		fprintf(stderr, "%'" PRIu64 " %s", (uint64_t)counts[i], texts[i]);
 		any = true;
 	}
 	if (any)
@@ -186,7 +183,7 @@ static void print_images(const struct cosy_stats *s)
 
 static void print_native(const struct cosy_stats *s)
 {
-	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native, ARRAY_SIZE(s->native));
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
 }
 
 void stats_print_traced(const struct cosy_stats *s)
@@ -203,10 +200,8 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
-	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status,
-		     ARRAY_SIZE(s->executor_status));
-	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines,
-		     ARRAY_SIZE(s->declines));
+	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
+	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
 	print_native(s);
 	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
 	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {

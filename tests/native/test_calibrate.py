@@ -16,7 +16,7 @@ def test_this_machine_is_measured() -> None:
         pytest.skip(str(error))
     costs = calibrate.calibrate(rounds=3, sizes={8: 64, 64: 16, 256: 4})
     assert costs.machine.endswith(("isolation on", "isolation off"))
-    assert {"call_ns", "byte_ns", "stat_ns"} <= set(costs.errors)
+    assert {"call_ns", "trace_ns", "stat_ns"} <= set(costs.errors)
     # Asking for attributes is more than crossing the boundary.
     assert 0 < costs.call_ns < costs.stat_ns < 100_000
     if not doctor.executor_bpf().ok:

@@ -122,21 +122,33 @@ cat "$1/err" "$1/cosy/learn.log" >&2
 """
 
 
-def test_recording_is_bounded(learner: Learner) -> None:
-    """At the bound it ends; the program goes on, and what there is is learnt from."""
+def on_a_small_disk(learner: Learner, script: str) -> subprocess.CompletedProcess[str]:
+    """A script that mounts its first argument, the cache folder; its second is cosy-auto."""
     enter = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
     if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace to be had: run as root, or allow user namespaces")
     mount = learner.auto.home / "mount"
     mount.mkdir()
-    done = subprocess.run(
-        [*enter, "sh", "-c", BOUNDED, "sh", mount, learner.auto.program],
+    return subprocess.run(
+        [*enter, "sh", "-c", script, "sh", mount, learner.auto.program],
         env={**learner.env, "XDG_CACHE_HOME": str(mount)},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
         check=False,
     )
+
+
+def test_a_full_disk_is_said(learner: Learner) -> None:
+    script = 'mount -t tmpfs -o size=8m,mode=700 cache "$1" && "$2" --learn --stats echo ran'
+    done = on_a_small_disk(learner, script)
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "nothing learnt: no room: the disk is full" in done.stderr
+
+
+def test_recording_is_bounded(learner: Learner) -> None:
+    """At the bound it ends; the program goes on, and what there is is learnt from."""
+    done = on_a_small_disk(learner, BOUNDED)
     assert done.returncode == 0, done.stderr
     assert "1000000+0 records out" in done.stderr
     sizes = [int(line.split()[0]) for line in done.stdout.splitlines()]
@@ -183,8 +195,8 @@ def test_many_at_once_share_a_learner(learner: Learner) -> None:
 
 
 LIMITS = {
-    "soft": ((), "ulimit -S -v 1000000 -f 100"),
-    "hard": (("setpriv", "--bounding-set=-all"), "ulimit -v 1000000"),
+    "soft": ((), "ulimit -S -f 100000; ulimit -S -t 30"),
+    "hard": (("setpriv", "--bounding-set=-all"), "ulimit -f 100000"),
 }
 
 

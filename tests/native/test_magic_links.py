@@ -54,3 +54,34 @@ def test_a_path_means_what_it_means_now(
     assert (native.returncode, native.stderr) == (0, b"")
     under = runner.cosy([program, way, folders[1]], mode="exec", orders=orders)
     assert (under.stdout, under.stderr) == (native.stdout, b"")
+
+
+OPENS = """
+import fcntl, os, resource
+def attempt(path, flags, **options):
+    try:
+        fd = os.open(path, flags, **options)
+    except OSError as error:
+        return error.errno
+    said = fcntl.fcntl(fd, fcntl.F_GETFL), fcntl.fcntl(fd, fcntl.F_GETFD), os.fstat(fd).st_mode
+    os.close(fd)
+    return said
+top = os.open("/", os.O_RDONLY)
+paths = ["/", "/usr/", "usr", "/nowhere", "/etc/passwd", "/etc/passwd/x", "/proc/self/cwd", ""]
+paths += ["/proc/self/fd", "/proc/self/fd/77", f"/dev/fd/{top}", f"/dev/fd/{top}/usr"]
+more = [0, os.O_NOFOLLOW, os.O_PATH, os.O_NOATIME, os.O_RDWR, os.O_CREAT, os.O_TRUNC, 1 << 30]
+for path in paths:
+    for flags in more:
+        print(path, attempt(path, os.O_DIRECTORY | flags), attempt(path, flags, dir_fd=top))
+resource.setrlimit(resource.RLIMIT_NOFILE, (top + 1, top + 1))
+print(attempt("/", os.O_DIRECTORY))
+"""
+
+
+def test_an_open_ends_as_it_does(runner: Runner, image: Path) -> None:
+    """Descriptor flags, file flags and errors."""
+    command = ["python3", "-c", OPENS]
+    native = runner.native(command, cwd="/")
+    under = runner.cosy(command, mode="exec", orders={"image": str(image)}, cwd="/")
+    assert native.stderr == b""
+    assert under.stdout == native.stdout

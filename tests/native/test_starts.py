@@ -12,19 +12,42 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Compiler, Runner, built, plain_environment, run
+from tracer.syscalls import by_name
 
 LIBRARY = b"libcosy.so"
 MAPS = ["cat", "/proc/self/maps"]
-# Calls of the shim's start: bpf, madvise, pidfd_open, prctl, openat's kin, getuid's, clock_gettime,
-# faccessat, getpid. What the C library's own start needs is not among them.
-SHIM_CALLS = [321, 28, 434, 157, 439, 4, 269, 228, 107, 39, 186, 267, 118, 120]
+# Calls of the shim's own. What the C library's start needs is not among them.
+SHIM_CALLS = [
+    by_name()[name].nr
+    for name in [
+        "bpf",
+        "madvise",
+        "pidfd_open",
+        "prctl",
+        "faccessat",
+        "faccessat2",
+        "stat",
+        "clock_gettime",
+        "getpid",
+        "gettid",
+        "getppid",
+        "geteuid",
+        "getresuid",
+        "getresgid",
+        "readlinkat",
+        "pwritev",
+        "fallocate",
+        "prlimit64",
+        "utimensat",
+    ]
+]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to have other effective ids")
 
 
 @pytest.fixture
 def starts(compiled: Compiler) -> Path:
     # Bound at the start: binding takes stack, too.
-    return compiled("starts.c", "-Wl,-z,now")
+    return compiled("starts.c", "-Wl,-z,now", "-pthread")
 
 
 @pytest.fixture
@@ -72,6 +95,12 @@ def test_a_users_preload_leaves_the_auxiliary_vector_in_place(
 
 def test_the_loader_obeys_the_last_preload(runner: Runner, starts: Path) -> None:
     assert LIBRARY in runner.cosy([starts, "two-preloads", "/bin/cat", MAPS[1]]).stdout
+
+
+def test_handlers_stay_the_programs_own(runner: Runner, starts: Path, image: Path) -> None:
+    native = runner.native([starts, "old-handler"])
+    done = runner.cosy([starts, "old-handler"], "exec", {"image": str(image)})
+    assert (done.returncode, done.stdout) == (native.returncode, native.stdout)
 
 
 # What runs native
@@ -180,8 +209,10 @@ def test_cosy_auto_under_limits_of_memory(
 
 
 def test_cosy_auto_says_what_it_traced(auto: Path, env: dict[str, str], tmp_path: Path) -> None:
-    # Without Python packages beside the library nobody learns, which is not the matter here.
+    # A learner that learns nothing: that is not the matter here.
     shutil.copy(built("build", "shim/libcosy.so"), tmp_path)
+    (tmp_path / "synth").mkdir()
+    (tmp_path / "synth" / "learn.py").touch()
     env["COSY_NATIVE_DIR"] = str(tmp_path)
     done = run([auto, "--learn", "--stats", "sh", "-c", "cat /dev/null; exit 3"], env)
     assert done.returncode == 3

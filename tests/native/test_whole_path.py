@@ -178,6 +178,30 @@ def test_no_thread_meets_a_descriptor_that_is_not_the_programs(
     assert bool(found and int(found[1])) == fires
 
 
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize("how", ["ftruncate", "truncate", "open", "creat", "collapse"])
+def test_a_buffer_whose_file_was_cut(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path, how: str
+) -> None:
+    """The kernel says EFAULT where the program itself would die of a bus error."""
+    program, tops = compiled("cut_buffer.c"), [tmp_path / name for name in ("one", "other")]
+    for top in tops:
+        top.mkdir()
+        for i in range(FILES // 4):
+            (top / f"f{i}").touch()
+            (top / f"f{i}").stat()
+    native = subprocess.run([program, how, *tops], env=env, capture_output=True, check=True)
+    if native.stdout.startswith(b"not here"):
+        pytest.skip(f"this file system cannot do it: {how}")
+    assert native.stdout == (FILES // 4 - 8) * b"EFAULT\n"
+    eager = adversary(tmp_path)
+    under = call(env, "cosy-auto", "--stats", "--profile", eager, program, how, *tops)
+    assert (under.returncode, under.stdout) == (0, native.stdout)
+    found = re.search(rb"dirscan-stat +([\d,]+) +[\d,]+ +[\d,]+", under.stderr)
+    assert found is not None
+    assert int(found[1]) > 1
+
+
 REST = """
 import os, sys
 top = sys.argv[1]

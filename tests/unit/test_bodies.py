@@ -110,6 +110,46 @@ def test_slurps_of_two_threads_among_noise(tmp_path: Path) -> None:
     assert motif.own_ns == motif.time_ns
 
 
+def test_what_is_asked_about_a_path_before_it_is_opened_belongs_to_the_file(tmp_path: Path) -> None:
+    """Of the same path, in the same thread, with no other path between."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/file")
+    other = program.thread(program.pid + 1)
+    for i in range(40):
+        program.stat(AT_FDCWD, f"/etc/{i}", REG)
+        other.call("getuid")
+        run(slurp(program, f"/etc/{i}", 10))
+        if i % 4 == 0:  # about another path, and from another thread
+            program.stat(AT_FDCWD, f"/usr/{i}", REG)
+            other.call("access", 0, 4, path=f"/usr/x{i}")
+            run(slurp(program, f"/usr/x{i}", 10))
+    motif = mined(builder, tmp_path)["slurp"]
+    assert [(c.syscall, c.count) for c in motif.calls] == [
+        ("newfstatat", 40),
+        ("openat", 50),
+        ("fstat", 50),
+        ("read", 100),
+        ("close", 50),
+    ]
+    assert body_line(motif.calls[0]) == "newfstatat(AT_FDCWD, p, AT_SYMLINK_NOFOLLOW)"
+    assert body_line(motif.calls[3]) == "read(r1)"
+
+
+def test_a_link_that_was_asked_about_does_not_tell_the_length_of_its_file(tmp_path: Path) -> None:
+    """What was read is more than the link is long, and less than the file."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/app")
+    for i in range(40):
+        size = {"st_mode": 0o120777, "st_size": 4, "st_ino": 1, "bytes_out": 144}
+        program.call("newfstatat", AT_FDCWD, 0, 0x7000, 0x100, path=f"/etc/{i}", **size)
+        fd = program.open(AT_FDCWD, f"/etc/{i}", 0, "file")
+        program.call("read", fd, 0x8000, 16, ret=16, bytes_out=16)
+        program.close(fd)
+    (motif,) = (m for m in mined(builder, tmp_path).values() if len(m.calls) == 4)
+    assert motif.loop is not None
+    assert motif.loop.whole == 0.0
+
+
 def test_files_opened_again_are_known(tmp_path: Path) -> None:
     builder = TraceBuilder()
     for _ in range(3):

@@ -104,3 +104,12 @@ def test_an_interval_holds_the_prediction_and_narrows_with_the_errors() -> None:
         assert low <= saved <= high
         widths.append(high - low)
     assert 0 < widths[0] < widths[1]
+
+
+def test_a_cost_of_earlier_versions_is_passed_over() -> None:
+    """Nothing asked for it; a file that has it is as good as one without."""
+    old = {"call_ns": 70.0, "byte_ns": 0.05, "errors": {"call_ns": 0.1, "byte_ns": 0.2}}
+    costs = cost.calibration_from(old, "old")
+    assert (costs.call_ns, costs.errors) == (70.0, {"call_ns": 0.1})
+    with pytest.raises(cost.CalibrationError, match="unknown cost 'word_ns'"):
+        cost.calibration_from({"word_ns": 1.0}, "new")

@@ -179,7 +179,7 @@ def _compile(ring_bytes: int) -> Any:
     with _headers(), _quiet() as said:
         try:
             return bcc.BPF(text=text, cflags=["-Wno-everything", *_definitions(ring_bytes)])
-        except Exception as error:  # noqa: BLE001: bcc raises just that
+        except Exception as error:
             problem = error
     lines = [line for line in said[0].splitlines() if "error" in line.lower()]
     why = lines[0] if lines else f"{problem}"

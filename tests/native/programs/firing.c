@@ -27,7 +27,9 @@ static struct ground ours = { .alive = 1 };
 struct ground *ground = &ours;
 bool armed = true;
 
-static struct cosy_compound compound = { .limit_ops = ENTRIES, .limit_bytes = 1 << 20 };
+static struct cosy_compound compound = { .limit_ops = ENTRIES,
+					 .limit_bytes = 1 << 20,
+					 .chunk = 1024 };
 struct image profile = { .compounds = &compound };
 static struct dir_slot dir;
 
@@ -101,6 +103,8 @@ int main(void)
 	allow(1);
 	allow(RUN_NS);
 	allow(RUN_NS * 5 / 2);
+	allow(1000000000);
+	compound.chunk = 8;
 	allow(1000000000);
 	return 0;
 }

@@ -11,6 +11,8 @@
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -50,6 +52,54 @@ static int install_filter(unsigned nr)
 	struct sock_fprog filter = { sizeof(code) / sizeof(code[0]), code };
 
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, 2, &filter);
+}
+
+static void *nothing(void *unused)
+{
+	return unused;
+}
+
+// What a sandbox may do without a thought: another process, a thread, an end.
+static int do_ordinary(void)
+{
+	pthread_t thread;
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		return access("/", F_OK);
+	if (waitpid(pid, &status, 0) != pid || status)
+		return fail("fork");
+	return pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL);
+}
+
+static void handler(int number)
+{
+	(void)number;
+}
+
+static const char *handler_name(void)
+{
+	struct sigaction now;
+
+	sigaction(SIGUSR1, NULL, &now);
+	return now.sa_handler == handler ? "handler" : "something else";
+}
+
+// The program's own handler is what it reads, also after calls that the shim cannot follow.
+static int do_old_handler(void)
+{
+	struct sigaction act = { .sa_handler = handler }, old;
+
+	sigaction(SIGUSR1, &act, NULL);
+	printf("%s", handler_name());
+	unshare(CLONE_FILES);
+	printf(", then %s", handler_name());
+	install_filter(SYS_getcpu);
+	sigaction(SIGUSR1, &act, &old);
+	printf(", then %s, %s\n", old.sa_handler == handler ? "handler" : "something else",
+	       handler_name());
+	return raise(SIGUSR1);
 }
 
 // How often a tracer is stopped for the command.
@@ -255,6 +305,8 @@ int main(int argc, char **argv, char **env)
 		return do_bad_environment();
 	if (!strcmp(what, "auxv"))
 		return do_auxv(env);
+	if (!strcmp(what, "old-handler"))
+		return do_old_handler();
 	if (!strcmp(what, "longest"))
 		return do_longest();
 	if (!strcmp(what, "many-variables"))
@@ -264,7 +316,7 @@ int main(int argc, char **argv, char **env)
 	if (!strcmp(what, "filter") && argc > 2 && install_filter((unsigned)atoi(argv[2])))
 		return fail("seccomp");
 	if (!strcmp(what, "filter") && argc > 2)
-		return argc > 3 ? run(argv + 3) : 0;
+		return argc > 3 ? run(argv + 3) : do_ordinary();
 	if (!strcmp(what, "landlock") && landlock())
 		return fail("landlock");
 	if (!strcmp(what, "landlock") && argc > 2)
