@@ -110,6 +110,16 @@ def call(tid: int) -> Call | None:
     return Call(int(words[0]), tuple(int(word, 16) for word in words[1:7]), int(words[8], 16))
 
 
+def cpu_ns(pid: int) -> tuple[int, int]:
+    """Return the user and system time of a process and the children that it waited for; 0: gone."""
+    words = _file(pid, "stat").rpartition(b")")[2].split()
+    if len(words) < 15:
+        return 0, 0
+    user, system, child_user, child_system = (int(word) for word in words[11:15])
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return (user + child_user) * tick_ns, (system + child_system) * tick_ns
+
+
 def threads(pid: int) -> list[int]:
     """Return the tasks of a process; none: it is gone."""
     try:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tracer import identity
+
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 WALL = 0x40000000  # of wait(2): tasks of any kind
@@ -77,7 +79,7 @@ class Ended:
     """As wait(2) tells it; None: it goes on, or was no child of ours."""
     wall_ns: int
     user_ns: int
-    """CPU time of the program and of all descendants that were waited for."""
+    """CPU time of the program and of all descendants that were waited for; 0: not known."""
     system_ns: int
 
 
@@ -271,7 +273,7 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
     watched = {int(number) for number in ending | {signal.SIGCHLD}}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     hold_signals()
-    begin = time.monotonic_ns()
+    begin, user_ns, system_ns = time.monotonic_ns(), *identity.cpu_ns(pid)
     end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
     try:
         with _end_of(pid) as ended:
@@ -283,7 +285,10 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
                 _take_all(watcher)
                 if ended():
                     break
-        return Ended(pid, None, time.monotonic_ns() - begin, 0, 0)
+        user, system = identity.cpu_ns(pid)
+        # It may be gone, and its number somebody else's.
+        spent = max(0, user - user_ns), max(0, system - system_ns)
+        return Ended(pid, None, time.monotonic_ns() - begin, *spent)
     finally:
         _release_signals()
 

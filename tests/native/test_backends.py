@@ -349,6 +349,19 @@ def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -
     assert longest["dur_ns"] > 1e9
 
 
+def test_cpu_time_of_a_running_process(tracer: Tracer, backend: str) -> None:
+    output = tracer.folder / "attached"
+    words = ["--backend", backend, "-o", str(output), "--duration", "1", "-p"]
+    code = "while True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as busy:
+        done = tracer.run(*words, str(busy.pid))
+        busy.kill()
+    assert done.returncode == 0, done.stderr
+    meta = Dataset(output).meta
+    assert 0 < meta["user_ns"] <= meta["wall_ns"] + 2e7
+    assert b"CPU" in done.stderr
+
+
 def test_the_tracer_is_not_in_its_own_trace(tracer: Tracer, backend: str) -> None:
     """Where what is looked at has started it."""
     trace = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--backend", backend])
