@@ -388,7 +388,6 @@ static void cache_write(const struct target *t, const struct area *area, const u
 	char tmp_buf[4096], path_buf[4096];
 	struct text tmp = { .at = tmp_buf, .size = sizeof(tmp_buf) };
 	struct text path = { .at = path_buf, .size = sizeof(path_buf) };
-	u64 limit[2] = { 0, 0 };
 	u8 page[PAGE_SIZE];
 	struct cache_header h = { .version = CACHE_VERSION,
 				  .n_sites = n_sites,
@@ -400,8 +399,7 @@ static void cache_write(const struct target *t, const struct area *area, const u
 
 	if (!cache_path(t, ".text", &path) || !cache_path(t, ".", &tmp))
 		return;
-	if (sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) ||
-	    limit[0] < PAGE_SIZE + t->len + area->stubs_len)
+	if (!file_size_allowed(PAGE_SIZE + t->len + area->stubs_len))
 		return;
 	text_dec(&tmp, (u64)sys(__NR_getpid));
 	memcpy(h.magic, CACHE_MAGIC, sizeof(h.magic));
