@@ -197,21 +197,22 @@ def strace(data: Dataset, file: IO[str]) -> None:
     """
     paths = {o["object_id"]: o["path"] for o in data.objects().to_pylist()}
     images: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for image in data.processes().to_pylist():
+    for image in sorted(data.processes().to_pylist(), key=lambda row: int(row["start_ns"])):
         images[image["pid"]].append(image)
-    argv = {pid: [image["argv"] for image in of] for pid, of in images.items()}
     calls = by_nr()
     columns = ["t_ns", "dur_ns", "pid", "tid", "nr", "ret", "path", "path2", "object_id",
                "st_mode", "st_size", "st_ino", *(f"a{i}" for i in range(6))]  # fmt: skip
     for pid, of in list(images.items())[:1]:
-        _executed(file, pid, of[0]["start_ns"], of[0]["exe"] or "", argv[pid].pop(0))
+        first = of.pop(0)
+        _executed(file, pid, first["start_ns"], first["exe"] or "", first)
     for row in _rows(data, columns):
         call = calls.get(row["nr"])
         name = name_of(row["nr"])
-        if row["ret"] is None and name == "execve" and len(argv.get(row["pid"], ())) > 0:
-            words = argv[row["pid"]].pop(0)
-            _executed(file, row["tid"], row["t_ns"], row["path"] or "", words)
-            continue
+        if row["ret"] is None and name == "execve":
+            image = _image_from(images[row["pid"]], row["t_ns"])
+            if image:
+                _executed(file, row["tid"], row["t_ns"], row["path"] or "", image)
+                continue
         words = []
         seen = False
         for i, kind in enumerate(call.args if call else ()):
@@ -233,11 +234,20 @@ def _clone_flags(value: int) -> str:
     return _flags(value & 0x14100, names)
 
 
-def _executed(file: IO[str], tid: int, t_ns: int, path: str, argv: list[str]) -> None:
-    words = ", ".join(_quoted(word) for word in argv)
+def _image_from(images: list[dict[str, Any]], t_ns: int) -> dict[str, Any] | None:
+    """Take from a process's images, by start, the one that began at `t_ns` or after; drop those
+    before: a child of fork begins as its parent's."""
+    while images and images[0]["start_ns"] < t_ns:
+        images.pop(0)
+    return images.pop(0) if images else None
+
+
+def _executed(file: IO[str], tid: int, t_ns: int, path: str, image: dict[str, Any]) -> None:
+    words = ", ".join(_quoted(word) for word in image["argv"] or [])
+    took_ns = image["start_ns"] - t_ns
     file.write(
         f"{tid} {t_ns // 10**9}.{t_ns % 10**9 // 1000:06} "
-        f"execve({_quoted(path)}, [{words}], 0x0) = 0 <0.000000>\n"
+        f"execve({_quoted(path)}, [{words}], 0x0) = 0 <{took_ns / 1e9:.6f}>\n"
     )
 
 

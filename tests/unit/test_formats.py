@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -108,6 +109,19 @@ def test_strace_text_can_be_imported(data: Dataset, tmp_path: Path) -> None:
         )
 
     assert essence(again) == essence(data)
+
+
+@pytest.mark.parametrize("name", ["make", "git-add"])
+def test_strace_text_has_the_words_of_each_exec(name: str) -> None:
+    """Also of a child, which begins as its parent's image."""
+    data = Dataset(ROOT / "datasets" / f"{name}.cosytrace")
+    said = re.findall(r"(?m)^(\d+) .* execve\(.*?\[(.*)\], 0x0\) = 0 <", written(data, "strace"))
+    last = {int(pid): words for pid, words in said}
+    images = {image["pid"]: image for image in data.processes().to_pylist()}
+    assert len(last) > 3
+    for pid, words in last.items():
+        expected = [json.dumps(word) for word in images[pid]["argv"]]
+        assert words == ", ".join(expected)
 
 
 def test_csv_has_a_line_for_each_call(data: Dataset) -> None:
