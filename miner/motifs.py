@@ -256,6 +256,8 @@ class TraceInfo:
     wall_ns: int
     unended: int = 0  # processes whose end the trace does not have
     cpu_ns: int = 0  # CPU time of the traced processes, recording included; 0: not known
+    filter: str = ""  # which calls were kept; empty: all
+    unread_lines: int = 0  # of an imported text, which nobody understood
 
 
 @dataclass
