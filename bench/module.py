@@ -2,7 +2,8 @@
 """Instructions per item of the kernel module's fused operations and of plain calls: JSON lines.
 
 Counted in a virtual machine, so they are the same on every host. Each line is the median of
-interleaved runs over one directory of `FILES` files on tmpfs or ext4; `ratio` is plain / this way.
+interleaved runs over one directory of `FILES` files on tmpfs or ext4, over a tree of FOLDERS
+directories with as many files together, and over 64 sockets; `ratio` is plain / this way.
 kmod_bench compares what both ways read and fails if it differs.
 """
 
@@ -19,6 +20,7 @@ from tests.vm.programs import build_program
 
 FILES = 2000
 FILE_BYTES = 4096
+FOLDERS = 40
 DISK_MIB = 64
 TIMEOUT_S = 900
 
@@ -28,6 +30,10 @@ def _files(folder: Path) -> Path:
     for i in range(FILES):
         content = i.to_bytes(4, "little") + bytes([97 + i % 26]) * (FILE_BYTES - 4)
         (folder / "d" / f"file-{i:05}.txt").write_bytes(content)
+    for i in range(FOLDERS):
+        (folder / "tree" / f"folder-{i:02}").mkdir(parents=True)
+        for k in range(FILES // FOLDERS):
+            (folder / "tree" / f"folder-{i:02}" / f"file-{k:02}.txt").write_bytes(b"x")
     return folder
 
 
@@ -54,8 +60,8 @@ def main(kernels: tuple[str, ...], repeats: int) -> None:
                     memory_mib=1024,
                     icount=True,
                 )
-                script = f"""mkdir /t; mount -t tmpfs t /t; cp -r /mnt/d /t/
-                /kmod_bench /t/d {repeats} && /kmod_bench /mnt/d {repeats}"""
+                script = f"""mkdir /t; mount -t tmpfs t /t; cp -r /mnt/d /mnt/tree /t/
+                /kmod_bench /t/d {repeats} /t/tree && /kmod_bench /mnt/d {repeats} /mnt/tree"""
                 result = machine.run(script, TIMEOUT_S).check()
                 for line in result.stdout.splitlines():
                     facts = {"kernel": kernel.release, "pti": isolation, **json.loads(line)}

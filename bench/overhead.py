@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What the shim costs a program that gains nothing: per call, per exec, at the start."""
+"""What the shim costs a program that gains nothing: per call, per exec, at the start; and what
+`cosy-auto --learn` costs the run that is recorded."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -11,12 +14,29 @@ from pathlib import Path
 
 import click
 
-from bench.harness import ROOT, Job, Variant, cosy, native, run_once, save, spread
+from bench.harness import (
+    HEADER,
+    ROOT,
+    Job,
+    Row,
+    Variant,
+    cosy,
+    measure,
+    native,
+    present,
+    print_row,
+    run_once,
+    save,
+    script,
+    spread,
+)
 from tracer.native import cache_folder, library
 
 CALL_NS_MAX = 20.0
 EXEC_US_MAX = 120.0
 START_MS_MAX = 15.0
+LEARN = (("true",), ("du", "-s", "/usr/share"), ("find", "/usr/share", "-name", "*.h"))
+LEARN_HEADER = HEADER.replace("cosy ", "learn")
 
 
 def shim(mode: str, **orders: str) -> Variant:
@@ -76,6 +96,24 @@ def exec_cost(variants: list[Variant], runs: int) -> dict[str, object]:
     }
 
 
+def learn_cost(jobs: list[Job], runs: int, folder: Path) -> list[Row]:
+    """The jobs without and with --learn; learners, who would mine on the same CPUs, wait."""
+    queue = folder / "cosy" / "learn"
+    queue.mkdir(mode=0o700, parents=True)
+    learn = Variant("cosy", (script("cosy-auto"), "--learn"), {"XDG_CACHE_HOME": str(folder)})
+    rows = []
+    with (queue / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for job in filter(present, jobs):
+            rows.append(measure(job, [native(), learn], runs))
+            recordings = list(queue.glob("due-*"))
+            if len(recordings) != runs + rows[-1].discarded + 1:
+                raise SystemExit(f"bench: {job.title}: not every run was recorded: more disk space")
+            for recording in recordings:
+                shutil.rmtree(recording)
+    return rows
+
+
 def judge(what: str, value: float, limit: float, unit: str) -> None:
     """One line: the number and its limit."""
     verdict = "ok" if value <= limit else "MISSED"
@@ -111,7 +149,13 @@ def main(runs: int, execs: int, quick: bool) -> None:
     )
     added_ms = (_of(auto, "wall_us") - _of(plain, "wall_us")) / 1e3
     judge("cosy-auto true: added wall time", added_ms, START_MS_MAX, "ms")
-    print(f"saved {save('overhead', {'per_call': per_call, 'per_exec': per_exec})}")
+    with tempfile.TemporaryDirectory() as scratch:
+        learn = learn_cost([Job(command) for command in LEARN], runs, Path(scratch))
+    print(LEARN_HEADER)
+    for measured in learn:
+        print_row(measured)
+    rows = {"per_call": per_call, "per_exec": per_exec, "learn": learn}
+    print(f"saved {save('overhead', rows)}")
 
 
 def _of(row: object, key: str) -> float:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tracer import output
+from tracer.command import Command
+
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
 
@@ -38,12 +41,10 @@ def _target(traces: tuple[str, ...]) -> Path:
 
 
 def _check_target(target: Path, force: bool) -> None:
-    if target.is_dir():
-        _fail(f"cannot write: {target}: is a folder, use -o NAME")
-    if target.exists() and not force:
-        _fail(f"exists already: {target}: use --force to replace it, or -o NAME")
-    if not target.absolute().parent.is_dir():
-        _fail(f"no such folder: {target.absolute().parent}: make it, or use -o NAME")
+    try:
+        output.check(target, force)
+    except output.OutputError as error:
+        _fail(str(error))
 
 
 class _Saving(click.ParamType):  # type: ignore[type-arg]
@@ -86,7 +87,10 @@ def _validate(found: MotifFile, runs: int) -> None:
         _fail(str(error))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.argument("traces", nargs=-1, required=True)
 @click.option(
     "-o",

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from miner.motifs import Call, Continuation, Motif, Over
+from tracer import native, output
 
 LEAST_ERROR = 0.05  # of a cost, however well it seems to be known
 DEFAULT_ERROR = 0.3  # of a cost that was not measured on this machine
@@ -99,12 +99,8 @@ def calibration_from(value: object, where: str) -> Calibration:
 
 def stored_path() -> Path | None:
     """Where `cosy-doctor --calibrate` keeps the costs of this machine; None without a home."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    home = os.environ.get("HOME", "")
-    if not base.startswith("/") and not home.startswith("/"):
-        return None
-    root = Path(base) if base.startswith("/") else Path(home) / ".local" / "share"
-    return root / "cosy" / "calibration.json"
+    root = native.xdg_folder("XDG_DATA_HOME", ".local/share")
+    return root / "calibration.json" if root else None
 
 
 def here() -> Calibration:
@@ -117,15 +113,10 @@ def here() -> Calibration:
 
 
 def save_calibration(costs: Calibration, path: Path) -> None:
-    """Write the file whole or not at all; raises OSError."""
+    """Write the file whole or not at all (tracer/output.py); raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        tmp.write_text(json.dumps(costs.to_json(), indent=1) + "\n")
-        tmp.replace(path)
-    except BaseException:
-        tmp.unlink(missing_ok=True)
-        raise
+    with output.written(path) as file:
+        file.write(json.dumps(costs.to_json(), indent=1).encode() + b"\n")
 
 
 @dataclass(frozen=True)

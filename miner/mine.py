@@ -148,8 +148,8 @@ def _info(path: str, trace: pieces.Trace, time_ns: int) -> TraceInfo:
         wall_ns=int(meta["wall_ns"]),
         unended=trace.unended,
         cpu_ns=int(meta.get("user_ns", 0)) + int(meta.get("system_ns", 0)),
-        filter=str(meta.get("filter") or ""),
         unread_lines=int(meta.get("unread_lines", 0)),
+        filtered=bool(meta.get("filter")),
     )
 
 

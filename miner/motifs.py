@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tracer import output
+
 SCHEMA = 3
 
 
@@ -256,8 +258,8 @@ class TraceInfo:
     wall_ns: int
     unended: int = 0  # processes whose end the trace does not have
     cpu_ns: int = 0  # CPU time of the traced processes, recording included; 0: not known
-    filter: str = ""  # which calls were kept; empty: all
-    unread_lines: int = 0  # of an imported text, which nobody understood
+    unread_lines: int = 0  # of an imported text, that nobody understood
+    filtered: bool = False  # by cosy-trace -e or -P: what is next to each other was not in the run
 
 
 @dataclass
@@ -380,15 +382,7 @@ def load(path: str | os.PathLike[str]) -> MotifFile:
 
 
 def save(motifs: MotifFile, path: str | os.PathLike[str]) -> None:
-    """Write the file whole or not at all: to a temporary name, then renamed."""
+    """Write the file whole or not at all (tracer/output.py); raises OSError."""
     _check_references(motifs)
-    target = Path(path)
-    tmp = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    try:
-        with open(tmp, "w", encoding="utf-8") as f:
-            json.dump(to_json(motifs), f, indent=1)
-            f.write("\n")
-        os.replace(tmp, target)
-    except BaseException:
-        tmp.unlink(missing_ok=True)
-        raise
+    with output.written(Path(path)) as file:
+        file.write(json.dumps(to_json(motifs), indent=1).encode() + b"\n")

@@ -137,13 +137,13 @@ def warnings(found: MotifFile) -> Iterator[str]:
             )
         if trace.unread_lines:
             yield (
-                f"LOSSY: {trace.path}: {trace.unread_lines:,} lines of the text that it was made "
-                "from were not read: all its numbers are lower bounds"
+                f"LOSSY: {trace.path}, lines not understood: {trace.unread_lines:,}: "
+                "all its numbers may be too low"
             )
-        if trace.filter:
+        if trace.filtered:
             yield (
-                f"FILTERED: {trace.path} holds only some calls ({trace.filter}): loops lack the "
-                "others, and shares are of those that are there"
+                f"FILTERED: {trace.path} has some of the calls only: calls that follow one another "
+                "here had others between them"
             )
         if trace.unended:
             yield (

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +10,8 @@ from typing import NoReturn
 import click
 
 from miner.cli import SAVING, interrupted, print_json
+from tracer import output
+from tracer.command import Command
 
 TOP = 12  # motifs in a table or on a page
 
@@ -22,16 +23,17 @@ def _fail(message: str) -> NoReturn:
 
 def _write(target: Path, text: str) -> None:
     """Write the file whole or not at all."""
-    tmp = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     try:
-        tmp.write_text(text, encoding="utf-8", errors="backslashreplace")
-        tmp.replace(target)
+        with output.written(target) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         _fail(f"cannot write: {target}: {error.strerror or error}")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.command(
+    cls=Command,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page to this file.")
 @click.option(
@@ -74,10 +76,11 @@ def main(
         for source in sources:
             if source.endswith(".json"):
                 _fail(f"one motif file at a time, and no traces beside it: {source}")
-    if html and html.exists() and not force:
-        _fail(f"exists already: {html}: use --force to replace it")
-    if html and not html.absolute().parent.is_dir():
-        _fail(f"no such folder: {html.absolute().parent}: make it first")
+    if html:
+        try:
+            output.check(html, force)
+        except output.OutputError as error:
+            _fail(str(error))
     import miner
     from miner import cost, execution, motifs, report
     from tracer.target import DatasetError

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from miner import cost
 from miner.motifs import Motif, MotifFile, TraceInfo
+from tracer import output
 
 _KEPT = 1000  # comparisons in the file
 _RESAMPLES = 100
@@ -193,13 +194,11 @@ def _keep(done: list[Comparison]) -> None:
     if path is None:
         return
     rows = [asdict(row) for row in (history() + done)[-_KEPT:]]
-    tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tmp.write_text(json.dumps(rows, indent=1) + "\n")
-        tmp.replace(path)
+        with output.written(path) as file:
+            file.write(json.dumps(rows, indent=1).encode() + b"\n")
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         raise ValidationError(f"cannot keep: {path}: {error.strerror}") from None
 
 

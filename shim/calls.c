@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <asm/unistd_64.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
@@ -13,27 +14,63 @@
 #include "leaf.h"
 #include "mem.h"
 #include "opened.h"
+#include "watch.h"
 
 // --- descriptors -----------------------------------------------------------
+
+// A file that gets shorter takes pages of its mappings away.
+static long cut_call(struct regs *r)
+{
+	long ret = mutate(r);
+
+	mem_forget_all();
+	return ret;
+}
+
+/*
+ * A directory is opened in a way that tells whether its path is one to be known by. What is wrong
+ * with a path is the same either way; all else the program's own call says.
+ */
+static long open_it(struct regs *r, u64 flags, struct opening *o)
+{
+	long ret;
+
+	if (o->directory && o->dirfd == AT_FDCWD && !(flags & O_PATH)) {
+		ret = open_plain(AT_FDCWD, o->path, flags);
+		o->plain = ret >= 0;
+		if (o->plain || ret == -ENOENT || ret == -ENOTDIR || ret == -EACCES)
+			return ret;
+	}
+	return sys_regs(r);
+}
 
 static long open_call(struct regs *r)
 {
 	bool at = r->nr == __NR_openat;
-	u64 flags = r->a[at ? 2 : 1], epoch = epoch_now(), tsc = rdtsc();
+	u64 flags = r->a[at ? 2 : 1];
+	struct opening o = {
+		.dirfd = at ? (int)r->a[0] : AT_FDCWD,
+		.path = (const char *)r->a[at],
+		.directory = flags & O_DIRECTORY,
+		.epoch = epoch_now(),
+		.tsc = rdtsc(),
+	};
 	long ret;
 
-	if (flags & (O_CREAT | O_TRUNC) || (flags & O_TMPFILE) == O_TMPFILE)
+	if (flags & O_TRUNC)
+		return cut_call(r);
+	if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE)
 		return mutate(r);
-	ret = sys_regs(r);
+	ret = open_it(r, flags, &o);
 	if (ret < 0)
 		return ret;
 	fd_forget((u64)ret, (u64)ret);
 	if (flags & O_PATH)
 		return ret;
-	if (armed || flags & O_DIRECTORY)
-		compound_opened(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], (int)ret,
-				flags & O_DIRECTORY, epoch, tsc);
-	if (armed && !(flags & O_DIRECTORY) && results_alive())
+	o.fd = (int)ret;
+	if (armed || o.directory)
+		compound_opened(&o);
+	if (armed && !o.directory && results_alive())
 		opened_later((u32)ret);
 	return ret;
 }
@@ -273,10 +310,10 @@ static long prctl_call(struct regs *r)
 	case 15: // PR_SET_NAME
 	case 16: // PR_GET_NAME
 		return sys_regs(r);
-	case 22: // PR_SET_SECCOMP
-	case 26: // PR_SET_TSC: reading it may kill
+	}
+	if (is_sandboxing(r)) {
 		exec_disarm(COSY_NATIVE_SANDBOX);
-		return sys_regs(r);
+		return follow_sandbox(r);
 	}
 	return both(r, FENCE_PROCESS);
 }
@@ -295,9 +332,7 @@ static long leave_call(struct regs *r)
 {
 	enum cosy_native_reason why = COSY_NATIVE_IO_URING;
 
-	if (r->nr == __NR_seccomp)
-		why = COSY_NATIVE_SANDBOX;
-	else if (r->nr == __NR_unshare)
+	if (r->nr == __NR_unshare)
 		why = COSY_NATIVE_SHARING;
 	exec_disarm(why);
 	return sys_regs(r);
@@ -334,9 +369,13 @@ long call_by_action(struct regs *r)
 		return sync_call(r, fence_of(r->nr));
 	case ACTION_FUTEX:
 		return futex_call(r);
-	case ACTION_CREATE:
+	case ACTION_CUT:
+		return cut_call(r);
 	case ACTION_MUTATE:
 		return mutate(r);
+	case ACTION_PTRACE:
+		note_ptrace(r);
+		return both(r, FENCE_PROCESS);
 	case ACTION_BOTH:
 		return both(r, FENCE_PROCESS);
 	case ACTION_LEAVE:

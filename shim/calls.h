@@ -9,7 +9,7 @@ enum action {
 	ACTION_PASS, /* straight to the kernel */
 	ACTION_ATTR, /* compounds may answer it */
 	ACTION_OPEN,
-	ACTION_CREATE, /* creat: always a mutation */
+	ACTION_CUT, /* a mutation that may make a file shorter */
 	ACTION_GETDENTS,
 	ACTION_READ,
 	ACTION_WRITE,
@@ -25,7 +25,8 @@ enum action {
 	ACTION_MUTATE,
 	ACTION_BOTH, /* mutates, and brings news */
 	ACTION_LEAVE, /* nothing that the shim could follow */
-	ACTION_PRCTL,
+	ACTION_PRCTL, /* and seccomp */
+	ACTION_PTRACE,
 	ACTION_SIGACTION,
 	ACTION_EXEC,
 	ACTION_EXIT, /* the process ends: no news, but the last moment to note anything */

@@ -365,9 +365,9 @@ long compound_call(struct regs *r)
 	return done ? ret : ask_kernel(r, &call, &child, ci, generation);
 }
 
-void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch, u64 tsc)
+void compound_opened(const struct opening *o)
 {
-	size_t len = strlen(path);
+	bool directory = o->directory;
 	struct child child;
 
 	if (!ground_ours())
@@ -378,11 +378,12 @@ void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 ep
 			epoch_end(FENCE_OPEN_FILE);
 		return;
 	}
-	if (armed && dir_child(dirfd, path, &child) && has_results(&child) && serve_opened(&child))
+	if (armed && dir_child(o->dirfd, o->path, &child) && has_results(&child) &&
+	    serve_opened(&child))
 		directory = true;
 	if (directory) {
 		exec_directory();
-		dir_opened(dirfd, path, len, fd, epoch, tsc);
+		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
 	}
 	ground_unlock();
 }
@@ -403,7 +404,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())
-		d = dir_opened(AT_FDCWD, "", 0, (int)fd, epoch_now(), rdtsc());
+		d = dir_opened("", 0, (int)fd, epoch_now(), rdtsc());
 	if (d) {
 		d->scanned = true;
 		d->cut = size - bytes < LONGEST_ENTRY;

@@ -12,8 +12,15 @@ HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
 /* Something was opened, a directory for certain or perhaps. */
-HIDDEN void compound_opened(int dirfd, const char *path, int fd, bool directory, u64 epoch,
-			    u64 tsc);
+struct opening {
+	int dirfd;
+	const char *path;
+	int fd;
+	bool directory; /* for certain */
+	bool plain; /* by open_plain() and from the working directory: the path can be known */
+	u64 epoch, tsc; /* of before */
+};
+HIDDEN void compound_opened(const struct opening *o);
 /* Entries were read: `bytes` of struct linux_dirent64 at buf, which has room for `size`. */
 HIDDEN void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size);
 
@@ -26,6 +33,8 @@ HIDDEN bool exec_arm(void);
 /* Give up all results and look at no call that is only about them; begin again. */
 HIDDEN void exec_rest(void);
 HIDDEN void exec_wake(void);
+/* Is there, or was there, another thread that could meet a descriptor of ours? */
+HIDDEN bool exec_shares_descriptors(void);
 /* A directory was opened, or read: from now on calls are looked at. */
 HIDDEN void exec_directory(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
@@ -33,5 +42,7 @@ HIDDEN void exec_disarm(int native_reason);
 
 /* signal.c: rt_sigaction, with every handler entered through entry.S. */
 HIDDEN long signal_action(struct regs *r);
+/* After that: nothing is put in between any more, but what was may still be there. */
+HIDDEN long signal_action_passed(struct regs *r);
 
 #endif

@@ -9,6 +9,7 @@
 #include <elf.h>
 
 #include "cosy_image.h"
+#include "environment.h"
 
 #define MAX_ORDERS 4096
 
@@ -23,9 +24,6 @@ static char few_strings[1024] AT_START, strings[3 * MAX_ORDERS];
 static size_t few_used AT_START, used AT_START;
 static const char *orders AT_START; // "COSY_SHIM=..." as it came
 static const char *library AT_START; // our own file: the first in LD_PRELOAD
-
-static const char orders_name[] = "COSY_SHIM=";
-static const char preload_name[] = "LD_PRELOAD=";
 
 const char *config_orders(void)
 {
@@ -185,16 +183,6 @@ static bool take_orders(char *s)
 	}
 }
 
-/* What stays in LD_PRELOAD for the program to see: all but our own entry. */
-static const char *preload_rest(const char *list)
-{
-	while (*list && *list != ':' && *list != ' ')
-		list++;
-	while (*list == ':' || *list == ' ')
-		list++;
-	return list;
-}
-
 // A copy of our own, or NULL if it is too long.
 static char *keep(const char *from, size_t len)
 {
@@ -219,42 +207,60 @@ static const char *executed(char *const *end_of_environment)
 	return v->a_type == AT_EXECFN ? (const char *)v->a_un.a_val : NULL;
 }
 
+/* Take our own file, the first entry, out of LD_PRELOAD. False: there was nothing else, not even a separator. */
+static bool take_library(char *list)
+{
+	char *end = list;
+
+	while (*end && *end != ':' && *end != ' ')
+		end++;
+	library = keep(list, (size_t)(end - list));
+	if (!*end)
+		return false;
+	// The string is the program's own memory: shorten it in place.
+	memcpy(list, end + 1, strlen(end));
+	return true;
+}
+
+/*
+ * Some programs find the auxiliary vector by walking past the environment, and it cannot move, for
+ * ld.so knows where it is. So what was taken out leaves entries behind that say to ignore them, if
+ * it is room for whole ones.
+ */
+static void close_gap(char **end, char **old_end)
+{
+	Elf64_auxv_t *entry = (void *)(end + 1);
+
+	if ((old_end - end) % 2)
+		return;
+	for (; entry < (Elf64_auxv_t *)(old_end + 1); entry++)
+		*entry = (Elf64_auxv_t){ .a_type = AT_IGNORE };
+}
+
 bool config_take(char **envp)
 {
+	struct environment env = { 0 };
 	char **out = envp, **e, *values;
-	bool ok = false;
 
-	// Loaded without orders (by hand): hide nothing, do nothing.
 	for (e = envp; *e; e++)
-		ok = ok || str_starts(*e, orders_name);
-	if (!ok)
+		environment_take(&env, *e);
+	// Loaded without orders (by hand): hide nothing, do nothing.
+	if (!env.orders)
 		return false;
 	cosy_config.program = executed(e);
-	for (e = envp; *e; e++) {
-		if (str_starts(*e, orders_name)) {
-			orders = keep(*e, strlen(*e));
-			ok = ok && orders;
-			continue;
-		}
-		if (str_starts(*e, preload_name) && !library) {
-			char *list = *e + sizeof(preload_name) - 1;
-			const char *rest = preload_rest(list);
-			size_t len = (size_t)(rest - list);
+	for (size_t i = 0; i < env.n; i++) {
+		const char *ours = environment_value(envp[i], ENVIRONMENT_ORDERS);
 
-			while (len && (list[len - 1] == ':' || list[len - 1] == ' '))
-				len--;
-			library = keep(list, len);
-			ok = ok && library;
-			if (!*rest)
-				continue;
-			// The string is the program's own memory: shorten it in place.
-			memcpy(list, rest, strlen(rest) + 1);
-		}
-		*out++ = *e;
+		if (ours && !orders)
+			orders = keep(envp[i], strlen(envp[i]));
+		if (!ours && (i + 1 != env.preload ||
+			      take_library(envp[i] + sizeof(ENVIRONMENT_PRELOAD) - 1)))
+			*out++ = envp[i];
 	}
 	*out = NULL;
-	if (!ok || !library || !library[0])
+	close_gap(out, e);
+	if (!orders || !library || !library[0])
 		return false;
 	values = keep(orders, strlen(orders)); // cut into strings
-	return values && take_orders(values + sizeof(orders_name) - 1);
+	return values && take_orders(values + sizeof(ENVIRONMENT_ORDERS) - 1);
 }

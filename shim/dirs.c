@@ -3,6 +3,7 @@
 
 #include <asm/unistd_64.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 
 #include "fence.h"
@@ -13,6 +14,7 @@
 #define FDS 1024 // descriptors above are not followed: their reads are fences
 #define CLOSED 0
 #define MAX_PATH_LEN 4095
+#define LARGE_FILE 0100000 // what openat() adds and openat2() does not
 
 static struct dir_slot slots[SLOTS];
 // What every search looks at, close together: when a slot was used last (larger is
@@ -106,6 +108,16 @@ enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino)
 	return kind_of(&st);
 }
 
+long open_plain(int dirfd, const char *path, u64 flags)
+{
+	struct open_how how = {
+		.flags = flags | (flags & O_PATH ? 0 : LARGE_FILE),
+		.resolve = RESOLVE_NO_MAGICLINKS,
+	};
+
+	return sys(__NR_openat2, dirfd, path, &how, sizeof(how));
+}
+
 static struct dir_slot *slot_new(void)
 {
 	struct dir_slot *oldest;
@@ -163,7 +175,7 @@ static struct dir_slot *slot_by_path(const char *path, size_t len)
 	return NULL;
 }
 
-struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch, u64 tsc)
+struct dir_slot *dir_opened(const char *path, size_t len, int fd, u64 epoch, u64 tsc)
 {
 	struct dir_slot *d = NULL;
 
@@ -171,8 +183,7 @@ struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64
 		return NULL;
 	while (len > 1 && path[len - 1] == '/')
 		len--;
-	// An absolute path is one whatever the descriptor.
-	if ((dirfd != AT_FDCWD && path[0] != '/') || len >= DIR_PATH_MAX)
+	if (len >= DIR_PATH_MAX)
 		len = 0;
 	if (len)
 		d = slot_by_path(path, len);

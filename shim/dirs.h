@@ -52,13 +52,20 @@ HIDDEN enum fd_kind fd_kind(u64 fd, u64 *dev, u64 *ino);
 /* What the kernel told of a descriptor just now, so that fd_kind() need not ask. */
 HIDDEN void fd_learn(u64 fd, const struct stat *st);
 
+/*
+ * openat() of what exists, by a path through no magic link (/proc/PID/fd/N, cwd, root): what such
+ * a path means changes by close, dup2 or chdir, where a name changes by a mutation only, which
+ * ends the epoch. -ELOOP: it leads through one; -ENOSYS: before Linux 5.6 nobody can tell.
+ */
+HIDDEN long open_plain(int dirfd, const char *path, u64 flags);
+
 /* Was there ever a directory to know? */
 HIDDEN bool dirs_known(void);
 
 /* The rest wants the lock of fence.h. */
 /* `epoch` and `tsc` are of before the open. NULL: not followed. */
-HIDDEN struct dir_slot *dir_opened(int dirfd, const char *path, size_t len, int fd, u64 epoch,
-				   u64 tsc);
+/* `len` 0: by no path that could be known, see open_plain(). */
+HIDDEN struct dir_slot *dir_opened(const char *path, size_t len, int fd, u64 epoch, u64 tsc);
 HIDDEN void dir_duplicated(u64 from, u64 to);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
 /* Which slot it is. */

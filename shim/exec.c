@@ -13,6 +13,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "foreign.h"
 #include "leaf.h"
 #include "mem.h"
 #include "reference.h"
@@ -25,7 +26,10 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_openat] = ACTION_OPEN,
 	[__NR_openat2] = ACTION_BOTH,
 	[__NR_open_by_handle_at] = ACTION_BOTH,
-	[__NR_creat] = ACTION_CREATE,
+	[__NR_creat] = ACTION_CUT,
+	[__NR_truncate] = ACTION_CUT,
+	[__NR_ftruncate] = ACTION_CUT,
+	[__NR_fallocate] = ACTION_CUT,
 	[__NR_getdents64] = ACTION_GETDENTS,
 	[__NR_getdents] = ACTION_GETDENTS,
 	[__NR_close] = ACTION_CLOSE,
@@ -55,8 +59,9 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_io_setup] = ACTION_LEAVE,
 	[__NR_io_uring_setup] = ACTION_LEAVE,
 	[__NR_unshare] = ACTION_LEAVE,
-	[__NR_seccomp] = ACTION_LEAVE,
+	[__NR_seccomp] = ACTION_PRCTL,
 	[__NR_prctl] = ACTION_PRCTL,
+	[__NR_ptrace] = ACTION_PTRACE,
 	[__NR_rt_sigaction] = ACTION_SIGACTION,
 	[__NR_execve] = ACTION_EXEC,
 	[__NR_execveat] = ACTION_EXEC,
@@ -83,6 +88,7 @@ static const struct {
 };
 
 static bool threads; // there were some, or a child of vfork
+static bool shared_descriptors;
 
 // Single-threaded, no such call is under way now; with threads this came first.
 static void watch_reads(void)
@@ -113,9 +119,18 @@ bool exec_arm(void)
 		exec_disarm(COSY_NATIVE_WATCHED);
 		return false;
 	}
+	if (foreign_calls()) {
+		exec_disarm(COSY_NATIVE_OWN_CALLS);
+		return false;
+	}
 	armed = true;
 	watch_reads();
 	return true;
+}
+
+bool exec_shares_descriptors(void)
+{
+	return shared_descriptors;
 }
 
 // Calls that are of no interest to the other executors.
@@ -191,6 +206,7 @@ void exec_disarm(int native_reason)
 {
 	stats_native((enum cosy_native_reason)native_reason);
 	pass_start();
+	cosy_actions[__NR_rt_sigaction] = 1;
 }
 
 static long exec_hook(struct regs *r)
@@ -221,6 +237,8 @@ static void exec_before(struct regs *r)
 	else if (!(flags & CLONE_VM) != !(flags & CLONE_FILES) ||
 		 !(flags & CLONE_VM) != !(flags & CLONE_FS))
 		exec_disarm(COSY_NATIVE_SHARING);
+	if (flags & CLONE_FILES)
+		shared_descriptors = true;
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
 		threads = true;
 		watch_descriptors(true);

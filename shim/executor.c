@@ -6,13 +6,13 @@
 
 #include "shim.h"
 
-long executor_run(struct run_buffers *to, int dirfd, u32 skip)
+long executor_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns)
 {
 	static bool no_module;
 	long ret = -ENOENT;
 
 	if (cosy_config.executors & COSY_EXECUTOR_MODULE && !no_module) {
-		ret = module_run(to, dirfd, skip);
+		ret = module_run(to, dirfd, skip, ns);
 		switch (ret) {
 		case -ENOENT: // not loaded
 		case -ENXIO:

@@ -20,13 +20,14 @@ struct run_buffers {
 };
 
 /*
- * Run over the directory open at dirfd, without its first `skip` children.
+ * Run over the directory open at dirfd, without its first `skip` children, for at most `ns`
+ * nanoseconds; eBPF, which stops nowhere else, for a run of COSY_BPF_LIMIT.
  * -errno: there is no executor (-ENOENT) or it could not be called; else
  * to->run.status says how it went.
  */
-HIDDEN long executor_run(struct run_buffers *to, int dirfd, u32 skip);
+HIDDEN long executor_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns);
 /* The same by one executor. */
 HIDDEN long bpf_run(struct run_buffers *to, int dirfd, u32 skip);
-HIDDEN long module_run(struct run_buffers *to, int dirfd, u32 skip);
+HIDDEN long module_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns);
 
 #endif

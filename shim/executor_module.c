@@ -16,7 +16,6 @@
 #include "cosy_module.h"
 #include "fence.h"
 
-#define DEADLINE_NS 20000000
 #define NOT_RUN 1
 
 // The door's page: nothing else of it is looked at.
@@ -80,7 +79,7 @@ static u32 mount_id(int dirfd)
 	return (u32)st.stx_mnt_id;
 }
 
-long module_run(struct run_buffers *to, int dirfd, u32 skip)
+long module_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns)
 {
 	u32 mnt_id = to->run.mnt_id;
 	long ret;
@@ -93,7 +92,7 @@ long module_run(struct run_buffers *to, int dirfd, u32 skip)
 		.flags = COSY_FUSED_USER | COSY_FUSED_PURE,
 		.args = { (u32)dirfd, asks_xattrs() ? COSY_WANT_HINTS : 0, (u64)&to->run,
 			  sizeof(to->run) + sizeof(to->pages), skip },
-		.limits = { .deadline_ns = DEADLINE_NS },
+		.limits = { .deadline_ns = ns },
 	};
 	ret = ask();
 	if (ret == -EPERM) {

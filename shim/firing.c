@@ -10,7 +10,9 @@
 #include "fence.h"
 #include "stats.h"
 
-#define MOST_UNTRIED 1024 // records of one directory before nearly all of others was asked for
+#define LONGEST_NS 20000000 // of a firing, whatever its compound allows
+#define CLOCK 3 // CLOCK_THREAD_CPUTIME_ID: who waits for a processor loses nothing by it
+#define ONE_RUN 256 // entries that any run gets through
 #define ENTRY_BYTES 24 // of a directory's size, for each entry
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
@@ -27,9 +29,12 @@ int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
 		return child->dirfd;
 	if (dir_of_fd((u32)d->fd) == d && opened_now(d, epoch, tsc))
 		return d->fd;
+	// Another thread's next descriptor would have another number, or be one too many.
+	if (exec_shares_descriptors())
+		return -EMFILE;
 	*ours = true;
-	return (int)sys(__NR_openat, AT_FDCWD, d->path,
-			O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return (int)open_plain(AT_FDCWD, d->path,
+			       O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
 // False: this directory is nothing for the executor, now or ever.
@@ -64,6 +69,7 @@ struct firing {
 	bool confident; // before it began: all of it, however large
 	int fd;
 	struct run_start start;
+	u64 limit_ns, deadline_ns; // deadline_ns 0: no clock was asked yet
 };
 
 /*
@@ -91,11 +97,11 @@ static struct results *open_results(const struct firing *f)
 }
 
 // One run, into results that the first one opens. False: there will be no more.
-static bool run_once(const struct firing *f, u32 skip, struct results **to)
+static bool run_once(const struct firing *f, u32 skip, u64 ns, struct results **to)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
 	u64 start = rdtsc();
-	long ret = executor_run(results_staging(), f->fd, skip);
+	long ret = executor_run(results_staging(), f->fd, skip, ns);
 	u32 records = 0;
 	bool more = false;
 
@@ -130,18 +136,33 @@ static bool goes_on(const struct firing *f, u32 records)
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	d->partial = !f->confident && (records >= 2 * d->entries || records >= MOST_UNTRIED);
+	d->partial = !f->confident && (records >= 2 * d->entries || records >= f->compound->chunk);
 	return !d->partial;
 }
 
+/*
+ * Of the compound's time. Most firings are one run over few entries, which costs less than a look
+ * at the clock would be worth.
+ */
+static u64 time_left(struct firing *f)
+{
+	u64 now = now_ns(CLOCK);
+
+	if (!f->deadline_ns)
+		f->deadline_ns = now + f->limit_ns;
+	return f->deadline_ns > now ? f->deadline_ns - now : 0;
+}
+
 // The whole directory, as far as that and the limits reach.
-static void run_all(const struct firing *f)
+static void run_all(struct firing *f)
 {
 	const struct cosy_bpf_run *run = &results_staging()->run;
 	struct results *to = NULL;
+	u64 ns = f->dir->entries > ONE_RUN ? time_left(f) : f->limit_ns;
 
-	for (u32 skip = 0; run_once(f, skip, &to) && to->records < f->compound->limit_ops &&
-			   goes_on(f, to->records);)
+	for (u32 skip = 0; ns && run_once(f, skip, ns, &to) &&
+			   to->records < f->compound->limit_ops && goes_on(f, to->records);
+	     ns = time_left(f))
 		skip = run->seen;
 	if (to) {
 		account_told(f->account, to->records);
@@ -161,6 +182,9 @@ void fire(u32 ci, struct account *account, const struct child *child)
 	};
 	bool ours, now;
 
+	f.limit_ns = f.compound->limit_time_ns;
+	if (f.limit_ns > LONGEST_NS)
+		f.limit_ns = LONGEST_NS;
 	results_begin(&f.start);
 	if (mutation_in_flight() || !exec_arm())
 		return;

@@ -17,7 +17,7 @@ HIDDEN bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc);
 /*
  * A descriptor of the directory that the call means; -errno. By path it must be
  * the one the path leads to now: the program's own if that was opened in this
- * epoch, else one opened for the moment (*ours).
+ * epoch, else one opened for the moment (*ours), unless other threads could meet it.
  */
 HIDDEN int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours);
 /* Compound number `ci` runs over the directory of this child, on this account. */

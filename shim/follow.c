@@ -1,240 +1,219 @@
 // SPDX-License-Identifier: MIT
 /*
  * exec: the new program gets the orders again, whatever environment the old
- * one hands it, unless it could not use them. A program that would only see
- * two strange variables, or whose loader would complain about our library,
+ * one hands it, unless it could not use them, or somebody would see them. A program that would only
+ * have two strange variables, or whose loader would complain about our library,
  * gets its environment untouched.
  */
 #include <asm/unistd_64.h>
-#include <elf.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 
 #include "adopt.h"
+#include "environment.h"
+#include "judge.h"
 #include "leaf.h"
+#include "mem.h"
 #include "shim.h"
 #include "stats.h"
+#include "watch.h"
 
-#define ENV_ON_STACK 256 /* pointers; more go into a mapping */
-#define MAX_SCRIPTS 5 /* as the kernel's own limit of nested interpreters */
+#define LONGEST (32 * PAGE_SIZE) /* MAX_ARG_STRLEN: the kernel takes no longer variable */
+#define ON_STACK 4096 /* bytes for an environment; larger ones go into a mapping */
 
-static int open_program(int dirfd, const char *path, int flags)
+// From a bad pointer the kernel makes EFAULT, and E2BIG from what is too long. False: leave it to it.
+static bool look(struct environment *env, const char *const *envp, size_t *preload_len)
 {
-	int fd;
-	struct stat st;
+	for (; envp; envp++) {
+		long len;
 
-	// O_PATH first: opening a device or a FIFO for real could have effects.
-	fd = (int)sys(__NR_openat, dirfd, path,
-		      O_PATH | O_CLOEXEC | (flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0));
-	if (fd < 0)
-		return fd;
-	if (sys_failed(sys(__NR_fstat, fd, &st)) || !S_ISREG(st.st_mode)) {
-		sys(__NR_close, fd);
-		return -1;
+		if (!mem_readable(envp, sizeof(*envp)))
+			return false;
+		if (!*envp)
+			break;
+		len = mem_strlen(*envp, LONGEST);
+		if (len < 0)
+			return false;
+		environment_take(env, *envp);
+		if (env->preload == env->n)
+			*preload_len = (size_t)len;
 	}
-	if (st.st_mode & (S_ISUID | S_ISGID)) {
-		sys(__NR_close, fd);
-		return -COSY_NATIVE_SETID - 4096;
-	}
-	sys(__NR_close, fd);
-	return (int)sys(__NR_openat, dirfd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return true;
 }
 
-// Which loader the program asks for.
-static enum cosy_native_reason judge_interpreter(int fd, const Elf64_Phdr *ph)
+static bool unlimited(int resource)
 {
-	char interp[64];
-	long n = sys(__NR_pread64, fd, interp, sizeof(interp) - 1, ph->p_offset);
+	u64 limit[2];
 
-	if (n <= 0)
-		return COSY_NATIVE_FOREIGN;
-	interp[n] = 0;
-	return str_starts(base_name(interp), "ld-linux-x86-64.so") ? COSY_NATIVE_REASONS :
-								     COSY_NATIVE_FOREIGN;
+	return !sys(__NR_prlimit64, 0, resource, 0, limit) && limit[0] == ~0ul;
 }
 
-// COSY_NATIVE_REASONS: nothing speaks against it. `buf` is ours to use.
-static enum cosy_native_reason judge_elf(int fd, u8 *buf, size_t size)
+// The effective ids are not the real ones: ld.so will preload nothing of ours (AT_SECURE).
+static bool is_secure(void)
 {
-	const Elf64_Ehdr eh = *(const Elf64_Ehdr *)buf;
-	const Elf64_Phdr *ph = (const void *)buf;
-	u32 batch = (u32)(size / sizeof(*ph));
+	u32 u[3], g[3];
 
-	if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_machine != EM_X86_64 ||
-	    eh.e_phentsize != sizeof(*ph))
-		return COSY_NATIVE_FOREIGN;
-	if (sys(__NR_fgetxattr, fd, "security.capability", 0, 0) > 0)
-		return COSY_NATIVE_SETID;
-	for (u32 i = 0; i < eh.e_phnum; i++) {
-		if (i % batch == 0 && sys(__NR_pread64, fd, buf, batch * sizeof(*ph),
-					  eh.e_phoff + i * sizeof(*ph)) < (long)sizeof(*ph))
-			return COSY_NATIVE_FOREIGN;
-		if (ph[i % batch].p_type == PT_INTERP)
-			return judge_interpreter(fd, &ph[i % batch]);
-	}
-	return COSY_NATIVE_STATIC;
-}
-
-// The interpreter's path behind "#!", cut out in place; NULL: none.
-static char *script_interpreter(u8 *head, size_t len)
-{
-	char *p = (char *)head + 2, *end = (char *)head + len, *q;
-
-	while (p < end && (*p == ' ' || *p == '\t'))
-		p++;
-	for (q = p; q < end && *q && *q != ' ' && *q != '\t' && *q != '\n'; q++)
-		;
-	if (q == end || q == p)
-		return NULL;
-	*q = 0;
-	return p;
-}
-
-// *key: what the program is known by (leaf.h), untouched if that is not known.
-static enum cosy_native_reason judge(int dirfd, const char *path, int flags, u64 *key)
-{
-	u8 head[2][1024]; // all program headers of a usual program: 13 * 56 bytes
-	u32 turn = 0;
-
-	for (int depth = 0; depth < MAX_SCRIPTS; depth++) {
-		enum cosy_native_reason reason = COSY_NATIVE_REASONS;
-		u8 *buf = head[turn];
-		struct stat st;
-		long n;
-		int fd;
-
-		if (flags & AT_EMPTY_PATH && !*path)
-			fd = (int)sys(__NR_fcntl, dirfd, F_DUPFD_CLOEXEC, 3);
-		else
-			fd = open_program(dirfd, path, flags);
-		if (fd <= -4096)
-			return (enum cosy_native_reason)(-fd - 4096);
-		// Executable but not readable, or no descriptor left: likely fine.
-		if (fd < 0)
-			return COSY_NATIVE_REASONS;
-		if (!depth && !sys_failed(sys(__NR_fstat, fd, &st)))
-			*key = leaf_key(&st);
-		n = sys(__NR_pread64, fd, buf, sizeof(head[0]), 0);
-		if (n >= (long)sizeof(Elf64_Ehdr) && !memcmp(buf, ELFMAG, SELFMAG)) {
-			reason = judge_elf(fd, buf, sizeof(head[0]));
-			sys(__NR_close, fd);
-			return reason;
-		}
-		sys(__NR_close, fd);
-		if (n < 4 || buf[0] != '#' || buf[1] != '!')
-			return COSY_NATIVE_REASONS;
-		path = script_interpreter(buf, (size_t)n);
-		if (!path)
-			return COSY_NATIVE_REASONS;
-		dirfd = AT_FDCWD;
-		flags = 0;
-		turn ^= 1;
-	}
-	return COSY_NATIVE_REASONS;
+	return sys(__NR_getresuid, &u[0], &u[1], &u[2]) || u[0] != u[1] ||
+	       sys(__NR_getresgid, &g[0], &g[1], &g[2]) || g[0] != g[1];
 }
 
 // Would ld.so of the new program find our library and have room for it?
 static bool library_in_reach(void)
 {
-	u64 limit[2];
+	int fd;
 
-	return !sys(__NR_faccessat2, AT_FDCWD, config_library(), 4 /* R_OK */, AT_EACCESS) &&
-	       !sys(__NR_prlimit64, 0, 9 /* RLIMIT_AS */, 0, limit) && limit[0] == ~0ul;
+	if (!unlimited(RLIMIT_AS) || !unlimited(RLIMIT_DATA))
+		return false;
+	// Permission alone does not say it: Landlock lets faccessat pass.
+	fd = (int)sys(__NR_openat, AT_FDCWD, config_library(), O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		sys(__NR_close, fd);
+	return fd >= 0;
 }
 
-static long exec_with(struct regs *r, u64 envp)
+// Why the program behind `key` runs native for reasons not its own, the cheapest to find out first.
+static u32 judge_task(const struct environment *env, u64 key)
 {
-	struct regs call = *r;
+	if (env->loader_tells)
+		return COSY_NATIVE_LOADER;
+	if (is_secure())
+		return COSY_NATIVE_SETID;
+	if (!library_in_reach())
+		return COSY_NATIVE_LIMITED;
+	if (key && leaf_pointless(key))
+		return COSY_NATIVE_LEAF;
+	return task_traced() ? COSY_NATIVE_WATCHED : COSY_NATIVE_REASONS;
+}
 
-	call.a[r->nr == __NR_execve ? 2 : 3] = envp;
-	return sys_regs(&call);
+static long exec_native(struct regs *r, u32 reason)
+{
+	stats_native(reason);
+	if (cosy_config.mode == COSY_MODE_TRACE)
+		adopt_ask(reason == COSY_NATIVE_SETID);
+	return sys_regs(r);
+}
+
+struct orders {
+	struct regs *r;
+	u32 envp; /* argument number */
+	const struct environment *env;
+	size_t preload_len; /* of the program's LD_PRELOAD, with its name */
+	size_t size; /* of the room that it all takes, in bytes */
+};
+
+static void orders_init(struct orders *o)
+{
+	o->size = (o->env->n + ENVIRONMENT_MORE) * sizeof(char *) + sizeof(ENVIRONMENT_PRELOAD) +
+		  strlen(config_library()) + sizeof(":") + o->preload_len;
+}
+
+/* The environment for the new program: the old one, our library in front of its LD_PRELOAD, and our orders. */
+static void write_environment(const struct orders *o, const char **room)
+{
+	const char *const *from = (const void *)o->r->a[o->envp];
+	struct text preload = { .at = (char *)(room + o->env->n + ENVIRONMENT_MORE) };
+
+	preload.size = (size_t)((char *)room + o->size - preload.at);
+	text_add(&preload, ENVIRONMENT_PRELOAD);
+	text_add(&preload, config_library());
+	if (o->env->preload) {
+		text_add(&preload, ":");
+		text_add(&preload, from[o->env->preload - 1] + sizeof(ENVIRONMENT_PRELOAD) - 1);
+	}
+	environment_with_orders(o->env, from, preload.at, config_orders(), room);
+}
+
+static long exec_with_orders(const struct orders *o, const char **environment)
+{
+	struct regs call = *o->r;
+	long ret;
+
+	call.a[o->envp] = (u64)environment;
+	ret = sys_regs(&call);
+	if (ret != -7 /* E2BIG */)
+		return ret;
+	// It was the last straw.
+	return exec_native(o->r, COSY_NATIVE_LIMITED);
+}
+
+static __attribute__((noinline)) long exec_on_stack(const struct orders *o)
+{
+	const char **room = __builtin_alloca_with_align(o->size, 8 * sizeof(char *));
+
+	write_environment(o, room);
+	return exec_with_orders(o, room);
 }
 
 /*
- * The environment for the new program: the old one, our library in front of
- * its LD_PRELOAD, and our orders.
+ * The mapping for a large environment goes with the program that exec replaces; a
+ * child of vfork would leave it to its parent. The two share this variable: so the
+ * thread has it for the next time.
  */
-static long exec_with_orders(struct regs *r, const char *const *envp, u32 n, const char **out,
-			     char *preload, size_t preload_size)
+static __thread struct mapping {
+	void *at;
+	size_t size;
+} spare;
+
+static long exec_in_mapping(const struct orders *o)
 {
-	struct text t = { .at = preload, .size = preload_size };
-	u32 k = 0;
-	bool placed = false;
+	struct mapping room = spare;
 
-	text_add(&t, "LD_PRELOAD=");
-	text_add(&t, config_library());
-	for (u32 i = 0; i < n; i++) {
-		if (!placed && str_starts(envp[i], "LD_PRELOAD=")) {
-			const char *rest = envp[i] + sizeof("LD_PRELOAD=") - 1;
-
-			if (*rest) {
-				text_add(&t, ":");
-				text_add(&t, rest);
-			}
-			out[k++] = preload;
-			placed = true;
-		} else {
-			out[k++] = envp[i];
-		}
+	// A signal handler that executes something itself shall not write into it.
+	spare = (struct mapping){ 0 };
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (room.size < o->size) {
+		if (room.size)
+			sys(__NR_munmap, room.at, room.size);
+		room.size = PAGE_UP(o->size);
+		room.at = (void *)sys(__NR_mmap, 0, room.size, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (sys_failed((long)room.at))
+			return exec_native(o->r, COSY_NATIVE_LIMITED);
 	}
-	if (!placed)
-		out[k++] = preload;
-	out[k++] = config_orders();
-	out[k] = NULL;
-	return exec_with(r, t.cut ? (u64)envp : (u64)out);
+	write_environment(o, room.at);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	spare = room;
+	return exec_with_orders(o, room.at);
+}
+
+static __attribute__((noinline)) long exec_judged(struct regs *r, u64 key)
+{
+	struct environment env = { 0 };
+	struct orders o = { .r = r, .envp = r->nr == __NR_execveat ? 3 : 2, .env = &env };
+	u32 reason;
+
+	// What is known of memory may be old: nobody watches it in all modes.
+	mem_forget_all();
+	if (!look(&env, (const void *)r->a[o.envp], &o.preload_len))
+		return sys_regs(r);
+	// Whoever set orders itself knows what it does: cosy-auto within cosy-auto.
+	if (env.orders)
+		return sys_regs(r);
+	reason = judge_task(&env, key);
+	if (reason != COSY_NATIVE_REASONS)
+		return exec_native(r, reason);
+	orders_init(&o);
+	return o.size <= ON_STACK ? exec_on_stack(&o) : exec_in_mapping(&o);
 }
 
 long follow_exec(struct regs *r)
 {
 	bool at = r->nr == __NR_execveat;
-	const char *const *envp = (const void *)r->a[at ? 3 : 2];
 	const char *path = (const void *)r->a[at ? 1 : 0];
-	int dirfd = at ? (int)r->a[0] : AT_FDCWD, flags = at ? (int)r->a[4] : 0;
-	enum cosy_native_reason reason;
-	u64 key = 0;
-	u32 n = 0;
-	long there;
+	u32 reason;
+	u64 key;
 
-	// The kernel has its own word for what is no program at all.
-	if (!path)
+	// All that it may still do is what the program does itself.
+	if (sandboxed()) {
+		stats_native(COSY_NATIVE_SANDBOX);
 		return sys_regs(r);
-	there = sys(__NR_faccessat, dirfd, path, 1 /* X_OK */);
-	if (there == -14 /* EFAULT */ || there == -20 /* ENOTDIR */ ||
-	    (there == -2 /* ENOENT */ && !(flags & AT_EMPTY_PATH)))
+	}
+	reason = path ? judge_program(at ? (int)r->a[0] : AT_FDCWD, path, at ? (int)r->a[4] : 0,
+				      &key) :
+			JUDGE_ABSENT;
+	if (reason == JUDGE_ABSENT)
 		return sys_regs(r);
 	leaf_execs();
-	reason = judge(dirfd, path, flags, &key);
-	if (reason == COSY_NATIVE_REASONS && !library_in_reach())
-		reason = COSY_NATIVE_LIMITED;
-	if (reason == COSY_NATIVE_REASONS && key && leaf_pointless(key))
-		reason = COSY_NATIVE_LEAF;
-	if (reason != COSY_NATIVE_REASONS) {
-		stats_native(reason);
-		if (cosy_config.mode == COSY_MODE_TRACE)
-			adopt_ask(reason == COSY_NATIVE_SETID);
-		return sys_regs(r);
-	}
-	// Whoever set orders itself knows what it does: cosy-auto within cosy-auto.
-	for (; envp && envp[n]; n++)
-		if (str_starts(envp[n], "COSY_SHIM="))
-			return sys_regs(r);
-	if (n < ENV_ON_STACK) {
-		const char *out[ENV_ON_STACK + 3];
-		char preload[1024];
-
-		return exec_with_orders(r, envp, n, out, preload, sizeof(preload));
-	}
-	// A mapping: it goes with the program that exec replaces. A child of vfork
-	// leaves it to its parent, which pays with a few pages once per such exec.
-	size_t size = PAGE_UP((n + 3) * sizeof(char *) + 65536);
-	char *map = (char *)sys(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	long ret;
-
-	if (sys_failed((long)map))
-		return sys_regs(r);
-	ret = exec_with_orders(r, envp, n, (const char **)(map + 65536), map, 65536);
-	sys(__NR_munmap, map, size);
-	return ret;
+	return reason == COSY_NATIVE_REASONS ? exec_judged(r, key) : exec_native(r, reason);
 }

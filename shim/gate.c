@@ -287,6 +287,7 @@ static bool in_jump_range(const struct target *t, const u8 *at)
 	return far > -0x7f000000l && far < 0x7f000000l;
 }
 
+// Stays writable, as cosy_hook is: to protect it took 3 us for each library and exec.
 static bool map_pointers(u8 *at)
 {
 	struct pointers *p = (void *)sys(__NR_mmap, at, PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -295,7 +296,6 @@ static bool map_pointers(u8 *at)
 	if (sys_failed((long)p))
 		return false;
 	p->entry = cosy_entry;
-	sys(__NR_mprotect, at, PAGE_SIZE, PROT_READ);
 	return true;
 }
 
@@ -388,7 +388,6 @@ static void cache_write(const struct target *t, const struct area *area, const u
 	char tmp_buf[4096], path_buf[4096];
 	struct text tmp = { .at = tmp_buf, .size = sizeof(tmp_buf) };
 	struct text path = { .at = path_buf, .size = sizeof(path_buf) };
-	u64 limit[2] = { 0, 0 };
 	u8 page[PAGE_SIZE];
 	struct cache_header h = { .version = CACHE_VERSION,
 				  .n_sites = n_sites,
@@ -400,8 +399,7 @@ static void cache_write(const struct target *t, const struct area *area, const u
 
 	if (!cache_path(t, ".text", &path) || !cache_path(t, ".", &tmp))
 		return;
-	if (sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) ||
-	    limit[0] < PAGE_SIZE + t->len + area->stubs_len)
+	if (!file_size_allowed(PAGE_SIZE + t->len + area->stubs_len))
 		return;
 	text_dec(&tmp, (u64)sys(__NR_getpid));
 	memcpy(h.magic, CACHE_MAGIC, sizeof(h.magic));

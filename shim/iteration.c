@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "iteration.h"
 
+#include <asm/unistd_64.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include "compound.h"
 #include "firing.h"
@@ -45,7 +48,8 @@ static bool place_child(const struct iteration *it, const char *name, const char
 	if (*below) {
 		char *said = p->said;
 
-		if (!child->dir->path[0] || !join(said, child->dir->path, p->path))
+		if (!it->run->by_path || !child->dir->path[0] ||
+		    !join(said, child->dir->path, p->path))
 			return false;
 		about_path(p, said);
 		return true;
@@ -106,6 +110,56 @@ static bool place_path(const struct iteration *it, const struct cosy_arg *arg, s
 		return true;
 	}
 	return false;
+}
+
+// The path without its last part; nothing is left of "/" and ".".
+static bool cut(char *path)
+{
+	size_t len = strlen(path);
+
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	if (!len || str_equal(path, ".") || (len == 1 && path[0] == '/'))
+		return false;
+	while (len && path[len - 1] != '/')
+		len--;
+	path[len] = 0;
+	if (!len)
+		path[len++] = '.', path[len] = 0;
+	return true;
+}
+
+// It exists, and no magic link and nothing of a process leads there. -errno, or 1, or 0: it does.
+static long leads_plainly(int dirfd, const char *path, bool link)
+{
+	long fd = open_plain(dirfd, path, O_PATH | O_CLOEXEC | (link ? O_NOFOLLOW : 0));
+	struct statfs fs;
+	bool plain;
+
+	if (fd < 0)
+		return fd == -40 /* ELOOP */ || fd == -38 /* ENOSYS */ ? 0 : fd;
+	plain = !sys_failed(sys(__NR_fstatfs, fd, &fs)) && fs.f_type != PROC_SUPER_MAGIC;
+	sys(__NR_close, fd);
+	return plain;
+}
+
+/*
+ * What the path means changes only by what ends the epoch. Of one that does not exist that is
+ * asked of the longest part that does; a link that leads nowhere may lead anywhere.
+ */
+static bool lasts(const struct place *p, bool link)
+{
+	char path[PATH_BYTES];
+	long plain = leads_plainly(p->dirfd, p->path, link);
+
+	memcpy(path, p->path, strlen(p->path) + 1);
+	while (plain < 0) {
+		if ((!link && leads_plainly(p->dirfd, path, true) >= 0) || !cut(path))
+			return false;
+		link = false;
+		plain = leads_plainly(p->dirfd, path, link);
+	}
+	return plain;
 }
 
 // A descriptor: of what the body opened, or the trigger's.
@@ -192,7 +246,8 @@ bool iteration_ask(struct iteration *it, const struct cosy_op *op, struct questi
 	if (q->about_fd)
 		q->flags &= ~(u32)AT_SYMLINK_NOFOLLOW;
 	q->path = p->path;
-	return true;
+	return q->about_fd || lasts(p, q->want == WANT_LINK || (q->want != WANT_OPEN &&
+								q->flags & AT_SYMLINK_NOFOLLOW));
 }
 
 static bool compare(u64 a, u64 b, u8 relation, bool is_signed)

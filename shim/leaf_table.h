@@ -51,11 +51,17 @@ static inline uint64_t leaf_key(const struct stat *st)
 	return leaf_mix(leaf_mix(key) ^ (uint64_t)st->st_mtim.tv_nsec) | 1;
 }
 
-/* Is this the table of user `uid`, and nobody else's to write? */
+/* Is this the file of user `uid`, and nobody else's to write? */
+static inline bool leaf_file_ours(const struct stat *st, uint32_t uid)
+{
+	return S_ISREG(st->st_mode) && !(st->st_mode & 022) && st->st_uid == uid;
+}
+
+/* Is it a table, all of which has storage? Of a hole a full disk would make a bus error. */
 static inline bool leaf_file_valid(const struct stat *st, uint32_t uid)
 {
-	return S_ISREG(st->st_mode) && !(st->st_mode & 022) && st->st_uid == uid &&
-	       st->st_size == sizeof(struct leaf_table);
+	return leaf_file_ours(st, uid) && st->st_size == sizeof(struct leaf_table) &&
+	       st->st_blocks * 512 >= st->st_size;
 }
 
 /* The slot of a program. NULL: there is none; *idle, unless NULL, is where it may go. */

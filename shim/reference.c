@@ -13,6 +13,7 @@
 #include "opened.h"
 #include "sites.h"
 #include "syscall_table.h"
+#include "watch.h"
 
 #define MOST_DOUBLINGS 10
 #define LOSS_LIMIT 512 // answers that nobody asked for
@@ -306,31 +307,11 @@ static bool due(u32 ci, const struct question *q, const struct about *about)
 	return ++f->matched >= c->nth << doublings;
 }
 
-// Does anybody look at our calls, or sort them out? Then there are none but the program's own.
-static bool watched(void)
-{
-	static const char *const clean[] = { "\nTracerPid:\t0\n", "\nSeccomp:\t0\n" };
-	char text[4096];
-	u32 found = 0;
-	int fd = (int)sys(__NR_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC);
-	long n;
-
-	if (fd < 0)
-		return true;
-	n = sys(__NR_read, fd, text, sizeof(text) - 1);
-	sys(__NR_close, fd);
-	text[n > 0 ? n : 0] = 0;
-	for (const char *at = text; *at; at++)
-		for (u32 i = 0; i < ARRAY_SIZE(clean); i++)
-			found += str_starts(at, clean[i]);
-	return found != ARRAY_SIZE(clean);
-}
-
 static bool may_run(void)
 {
 	if (!looked) {
 		looked = true;
-		if (watched()) {
+		if (task_watched()) {
 			stats_native(COSY_NATIVE_WATCHED);
 			on = false;
 		}
@@ -363,12 +344,13 @@ static void run(u32 ci, const struct regs *r, const struct question *q, const st
 		if (body.dir < 0)
 			return;
 	}
+	body.by_path = about->dir.dirfd == AT_FDCWD || now;
 	recorded = recorded_run_new(&body.number);
 	*recorded = (struct recorded_run){
 		.start = start,
 		.compound = ci,
 		.by_fd = about->dir.dirfd != AT_FDCWD || now,
-		.by_path = about->dir.dirfd == AT_FDCWD || now,
+		.by_path = body.by_path,
 	};
 	answers = body_run(&body);
 	if (ours)

@@ -28,6 +28,7 @@ struct body_run {
 	const struct question *question; /* of the trigger */
 	const struct subject *about; /* of the trigger */
 	int dir; /* descriptor of D, opened for this run; -1: none */
+	bool by_path; /* D's path leads there now */
 	const struct child *child; /* NULL: the trigger is about none */
 };
 /* Run the body over all that the loop runs over; how many answers came. */

@@ -56,6 +56,8 @@ HIDDEN long follow_exec(struct regs *r);
 HIDDEN long follow_mmap(struct regs *r);
 
 /* pass.c, trace.c, exec.c: the three modes. */
+/* Of the calls that every mode follows: make it, with what that takes. */
+HIDDEN long pass_call(struct regs *r);
 HIDDEN void pass_start(void);
 HIDDEN void trace_start(void);
 HIDDEN void exec_start(void);

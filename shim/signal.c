@@ -82,3 +82,14 @@ long signal_action(struct regs *r)
 		old->handler = cosy_handlers[sig];
 	return ret;
 }
+
+long signal_action_passed(struct regs *r)
+{
+	struct kernel_sigaction *old = (void *)r->a[2];
+	long ret = sys_regs(r);
+
+	// The kernel has just written there: no probe, which a filter might not like.
+	if (!ret && old && old->handler == cosy_signal_entry)
+		old->handler = cosy_handlers[r->a[0]];
+	return ret;
+}

@@ -116,6 +116,13 @@ void text_dec(struct text *t, u64 value)
 	text_add(t, buf + i);
 }
 
+bool file_size_allowed(u64 size)
+{
+	u64 limit[2] = { 0, 0 };
+
+	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
+}
+
 u64 now_ns(int clock)
 {
 	s64 ts[2] = { 0, 0 };

@@ -147,5 +147,7 @@ HIDDEN void text_add(struct text *t, const char *s);
 HIDDEN void text_hex(struct text *t, u64 value, int digits);
 HIDDEN void text_dec(struct text *t, u64 value);
 HIDDEN u64 now_ns(int clock);
+/* May a file grow to so many bytes? Beyond the limit the kernel would send the program a signal. */
+HIDDEN bool file_size_allowed(u64 size);
 
 #endif

@@ -12,7 +12,6 @@
 #define MAX_RAW_PATH 512 // of our own files: stacks may be small
 
 struct cosy_trace_header *first_file;
-bool sandboxed;
 
 _Static_assert(offsetof(struct cosy_trace_header, taken) == 128, "a cache line of its own");
 
@@ -33,14 +32,6 @@ static void raw_path(struct text *t, const struct cosy_trace_header *h)
 	text_add(t, ".raw");
 }
 
-static bool file_size_allowed(u64 size)
-{
-	u64 limit[2] = { 0, 0 };
-
-	// Beyond the limit the kernel would send the program a signal.
-	return !sys(__NR_prlimit64, 0, 1 /* RLIMIT_FSIZE */, 0, limit) && limit[0] >= size;
-}
-
 #define WAIT_NS 2000000
 
 /*
@@ -51,8 +42,7 @@ static bool wait_for_room(long error)
 {
 	u64 pause[2] = { 0, WAIT_NS };
 
-	if (!cosy_config.block || sandboxed || error != -28 /* ENOSPC */ || adopt_stopped() ||
-	    !adopt_watched())
+	if (!cosy_config.block || error != -28 /* ENOSPC */ || adopt_stopped() || !adopt_watched())
 		return false;
 	sys(__NR_nanosleep, pause, 0);
 	return true;
@@ -81,7 +71,7 @@ struct cosy_trace_header *file_create(void)
 	raw_path(&path, &h);
 	if (!file_size_allowed(COSY_TRACE_PAGE + 2 * live_bytes(&h)))
 		h.slots = 1;
-	if (path.cut || sandboxed || !file_size_allowed(COSY_TRACE_PAGE + LIVE_SIZE))
+	if (path.cut || !file_size_allowed(COSY_TRACE_PAGE + LIVE_SIZE))
 		return NULL;
 	fd = (int)sys(__NR_openat, AT_FDCWD, buf, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
@@ -117,8 +107,6 @@ static int reopen(const struct cosy_trace_header *h)
 	struct text path = { .at = buf, .size = sizeof(buf) };
 
 	raw_path(&path, h);
-	if (sandboxed)
-		return -1;
 	return (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 }
 
@@ -159,7 +147,7 @@ static bool ask_drain(const struct cosy_trace_header *h)
 
 	text_add(&path, cosy_config.dir);
 	text_add(&path, "/" COSY_TRACE_DRAIN);
-	if (path.cut || sandboxed)
+	if (path.cut)
 		return false;
 	there = (int)sys(__NR_openat, AT_FDCWD, buf, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
 	if (there < 0)
@@ -176,7 +164,8 @@ static bool ask_drain(const struct cosy_trace_header *h)
 // From now on the slots are used in turn.
 static void begin_ring(struct cosy_trace_header *h)
 {
-	int fd = h->slots == 1 ? -1 : reopen(h);
+	bool allowed = h->slots > 1 && file_size_allowed(COSY_TRACE_PAGE + live_bytes(h));
+	int fd = allowed ? reopen(h) : -1;
 	long failed;
 
 	if (fd < 0)
@@ -215,9 +204,10 @@ void file_flush(struct cosy_trace_header *h)
 		file_lose(h, b->n_events);
 	// The recorder knows by this that what it copies is not the block it wants any more.
 	__atomic_store_n(&h->filled, h->filled + 1, __ATOMIC_RELEASE);
-	// An event that is begun but never written must not look like an old one.
+	// An event that is begun but never written must not look like an old one; behind those that the
+	// block had nothing was ever written.
 	events = (struct cosy_trace_event *)(b + 1);
-	for (u32 i = 0; i < EVENTS; i++)
+	for (u32 i = 0; i < b->n_events && i < EVENTS; i++)
 		events[i].flags = 0;
 	__atomic_store_n(&b->seq, h->filled, __ATOMIC_RELEASE);
 	// In one: from here on a signal handler may write.

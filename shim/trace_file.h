@@ -14,10 +14,10 @@
 // A thread that has filled this many blocks wants them taken away by whoever records, so that it
 // writes into the same pages again: new ones are half of what an event costs.
 #define BLOCKS_ALONE 2
-#define SLOTS 8
+// As many as leave the recorder time (tracer/drain.py) and stay in a processor's own cache.
+#define SLOTS 6
 
 extern HIDDEN struct cosy_trace_header *first_file; /* takes the losses of threads without one */
-extern HIDDEN bool sandboxed; /* the program put itself under seccomp: no more opens */
 
 static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
 {

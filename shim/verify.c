@@ -275,10 +275,12 @@ static bool numbers_valid(const struct cosy_compound *c)
 {
 	if (c->flags != COSY_SPECULATIVE && c->flags != COSY_EXPLICIT)
 		return false;
-	if (c->guards & ~GUARDS || c->loop > COSY_LOOP_PATHS || c->reserved || !c->nth ||
-	    c->nth > MAX_NTH || c->min_entries > MAX_ENTRIES)
+	if (c->guards & ~GUARDS || c->loop > COSY_LOOP_PATHS || !c->nth || c->nth > MAX_NTH ||
+	    c->min_entries > MAX_ENTRIES)
 		return false;
 	if (c->loop == COSY_LOOP_ENTRIES && (c->guards & IN_SCAN) != IN_SCAN)
+		return false;
+	if (c->loop == COSY_LOOP_ENTRIES ? !c->chunk || c->chunk > MAX_ENTRIES : c->chunk)
 		return false;
 	return c->limit_ops && c->limit_ops <= MAX_LIMIT_OPS && c->limit_bytes &&
 	       c->limit_bytes <= MAX_LIMIT_BYTES && c->limit_time_ns &&

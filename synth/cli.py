@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tracer.command import Group
+
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
     from synth.language import Profile
@@ -27,7 +29,7 @@ class _Failure(click.ClickException):
         click.echo(f"cosy-synth: {self.message}", err=True)
 
 
-class _Cli(click.Group):
+class _Cli(Group):
     """The first word decides: a sub-command, or the first of MOTIFS."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -78,13 +80,16 @@ def synthesize(
     from synth.language import print_profile
     from synth.synthesize import synthesize as decide
     from synth.synthesize import synthesize_reference
+    from tracer.output import OutputError, check
 
     name = output or Path(motifs[0].name.removesuffix(MOTIFS_SUFFIX).removesuffix(".json"))
     base = name.with_suffix("") if name.suffix in (".cosy", ".img") else name
     text, image = base.with_name(base.name + ".cosy"), base.with_name(base.name + ".img")
-    for path in (text, image):
-        if path.exists() and not force:
-            raise _Failure(f"{path} exists: not replaced: use --force, or -o NAME")
+    try:
+        for path in (text, image):
+            check(path, force)
+    except OutputError as error:
+        raise _Failure(str(error)) from None
     try:
         files = [_load_motifs(path) for path in motifs]
         profile, decisions = (

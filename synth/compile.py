@@ -7,7 +7,6 @@ profile; it needs nothing but the standard library.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from synth.errors import SynthError
 from synth.language import Profile
 from synth.lowering import lift, lower
 from synth.parser import parse
+from tracer import output
 
 
 def compile_profile(profile: Profile, source: str) -> bytes:
@@ -57,23 +57,14 @@ def load_profile(path: Path) -> Profile:
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all: to a temporary name in its folder, then renamed.
+    """Write a file whole or not at all (tracer/output.py); raises SynthError.
 
     `mode` is set as given, whatever the umask: images must not be writable by others.
-    Raises SynthError.
     """
-    tmp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
+        with output.written(path, mode) as file:
             file.write(data)
-            os.fchmod(file.fileno(), mode)
-            # Renamed before it is on disk, it could be empty after a power cut.
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(tmp, path)
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         raise SynthError(f"cannot write {path}: {error.strerror}") from None
 
 

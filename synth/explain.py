@@ -84,6 +84,11 @@ def _compound(compound: Compound, executors: Executor) -> Iterator[str]:
         )
     yield _executors(executors)
     limits = compound.limits
+    if limits.chunk:
+        yield (
+            f"- runs over no more than some {limits.chunk:,} entries of a directory before nearly "
+            "all of others was asked for, or enough of this one."
+        )
     yield (
         f"- stops at {limits.ops:,} calls, {print_size(limits.bytes)} of results or "
         f"{print_time(limits.time_ns)} in the executor."

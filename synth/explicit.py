@@ -127,7 +127,9 @@ class _Limits(ctypes.Structure):
     _fields_ = (("deadline_ns", ctypes.c_uint64), ("ops", ctypes.c_uint64))
 
 
-class _Outcome(ctypes.Structure):
+class OutcomeStructure(ctypes.Structure):
+    """struct cosy_outcome."""
+
     _fields_ = (
         ("status", ctypes.c_int32),
         ("pc", ctypes.c_uint32),
@@ -153,7 +155,7 @@ class _Run(ctypes.Structure):
         ("program", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("limits", _Limits),
-        ("outcome", _Outcome),
+        ("outcome", OutcomeStructure),
         ("regs", ctypes.c_uint64 * N_REGISTERS),
     )
 
@@ -164,7 +166,7 @@ class _Fused(ctypes.Structure):
         ("flags", ctypes.c_uint32),
         ("args", ctypes.c_uint64 * 8),
         ("limits", _Limits),
-        ("outcome", _Outcome),
+        ("outcome", OutcomeStructure),
         ("result", ctypes.c_int64),
         ("used", ctypes.c_uint64),
     )
@@ -271,7 +273,7 @@ class Program:
     """A program under construction; registers are numbers from 0 to 31."""
 
     def __init__(self) -> None:
-        self._library = _library()
+        self._library = load_library()
         self.raw = _Program()
 
     def emit(self, op: Op, dst: int = 0, a: int = 0, b: int = 0, imm: int = 0) -> None:
@@ -323,7 +325,7 @@ class Context:
 
     def __init__(self, buffer_bytes: int = 1 << 20, *, plain: bool = False) -> None:
         """Raises OSError if there is no memory for the buffer."""
-        self._library = _library()
+        self._library = load_library()
         self._raw = _Cosy(fd=-1)
         flags = OPEN_PLAIN if plain else 0
         _check(self._library.cosy_open(ctypes.byref(self._raw), buffer_bytes, flags))
@@ -350,6 +352,11 @@ class Context:
     def in_kernel(self) -> bool:
         """Whether programs run in the kernel."""
         return bool(self._raw.fd >= 0)
+
+    @property
+    def reference(self) -> object:
+        """Of the struct cosy, for functions of the library."""
+        return ctypes.byref(self._raw)
 
     def put(self, address: int, data: bytes) -> None:
         """Write `data` to the buffer, and a NUL behind it."""
@@ -493,7 +500,7 @@ _memory_view.restype = ctypes.py_object
 _loaded: ctypes.CDLL | None = None
 
 
-def _library() -> ctypes.CDLL:
+def load_library() -> ctypes.CDLL:
     """libcosy-compound.so with its prototypes; raises native.NativeFileError."""
     global _loaded
     if _loaded is None:

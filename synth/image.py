@@ -16,7 +16,7 @@ from typing import Final
 
 from synth.errors import SynthError
 
-MAGIC: Final = b"COSYIMG\x03"
+MAGIC: Final = b"COSYIMG\x04"
 MAX_SIZE: Final = 1 << 20
 MAX_ARGS: Final = 6
 MAX_COMPOUNDS: Final = 256
@@ -176,6 +176,7 @@ class ImageCompound:
     limit_bytes: int
     limit_time_ns: int
     paths: tuple[str, ...] = ()
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,7 @@ class _Tables:
             len(compound.serves),
             len(self.paths) // PATH.size,
             len(compound.paths),
-            0,
+            compound.chunk,
             compound.limit_ops,
             compound.limit_bytes,
             compound.limit_time_ns,
@@ -410,9 +411,7 @@ class _Reader:
         fields = COMPOUND.unpack_from(self.data, self.compounds + index * COMPOUND.size)
         name, flags, guards, loop, nth, min_entries, executors = fields[:7]
         first_op, n_ops, first_trigger, n_triggers, first_serve, n_serve = fields[7:13]
-        first_path, n_paths, reserved = fields[13:16]
-        if reserved:
-            raise ImageError("a reserved field of a compound is set")
+        first_path, n_paths, chunk = fields[13:16]
         if n_paths > MAX_PATHS or first_path + n_paths > self.n_paths:
             raise ImageError("a compound's paths lie outside their table")
         if n_ops > MAX_OPS or first_op + n_ops > self.n_ops:
@@ -437,6 +436,7 @@ class _Reader:
             fields[17],
             fields[18],
             tuple(self.path(first_path + k) for k in range(n_paths)),
+            chunk,
         )
 
 

@@ -17,6 +17,7 @@ EXECUTORS: Final = ("inline", "ahead", "bpf", "module", "reference")
 FIELDS: Final = ("ret", "errno", "type", "mode", "size")
 RELATIONS: Final = ("==", "!=", "<=", ">=")
 
+CHUNK: Final = 1024  # entries, where a loop over them says nothing
 TIME_UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 SIZE_UNITS: Final = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
 
@@ -145,11 +146,16 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may use: calls answered, bytes of results held, nanoseconds in the executor."""
+    """What one run may use: calls answered, bytes of results held, nanoseconds in the executor.
+
+    `chunk`: of a loop over entries, how many of a directory before more of such was asked for; 0
+    where it is not said (CHUNK), and for other loops.
+    """
 
     ops: int = 65536
     bytes: int = 16 << 20
     time_ns: int = 20_000_000
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +330,8 @@ def _compound(compound: Compound) -> list[str]:
         lines.append(_clause(keyword, print_call(call, loop=compound.loop), indent=4))
     limits = compound.limits
     size, time = print_size(limits.bytes), print_time(limits.time_ns)
-    lines.append(_clause("limit", f"ops {limits.ops}, bytes {size}, time {time}"))
+    chunk = f", chunk {limits.chunk}" if limits.chunk else ""
+    lines.append(_clause("limit", f"ops {limits.ops}, bytes {size}, time {time}{chunk}"))
     lines += [_clause("serve", print_pattern(pattern)) for pattern in compound.serves]
     if compound.executors is not None:
         lines.append(_clause("executor", ", ".join(compound.executors)))

@@ -31,6 +31,7 @@ from synth.image import (
     Relation,
 )
 from synth.language import (
+    CHUNK,
     EXECUTORS,
     GUARDS,
     RELATIONS,
@@ -113,6 +114,7 @@ def _lower_compound(compound: Compound) -> ImageCompound:
         limit_ops=compound.limits.ops,
         limit_bytes=compound.limits.bytes,
         limit_time_ns=compound.limits.time_ns,
+        chunk=compound.limits.chunk or (CHUNK if compound.loop else 0),
         paths=compound.paths,
     )
     executors = executors_for(draft)
@@ -231,7 +233,9 @@ def _lift_compound(compound: ImageCompound) -> Compound:
         listed=bool(compound.guards & Guard.LISTED),
         nth=compound.nth,
         min_entries=compound.min_entries,
-        limits=Limits(compound.limit_ops, compound.limit_bytes, compound.limit_time_ns),
+        limits=Limits(
+            compound.limit_ops, compound.limit_bytes, compound.limit_time_ns, compound.chunk
+        ),
         executors=tuple(e for e in EXECUTORS if compound.executors & Executor[e.upper()]),
         explicit=bool(compound.flags & CompoundFlag.EXPLICIT),
     )

@@ -242,19 +242,22 @@ def _maybe(line: Line, draft: _Draft) -> None:
 
 def _limit(line: Line, draft: _Draft) -> None:
     ops, size, time_ns = draft.limits.ops, draft.limits.bytes, draft.limits.time_ns
+    chunk = draft.limits.chunk
     while True:
         if line.accept("ops"):
             ops = line.integer("ops")
         elif line.accept("bytes"):
             size = line.integer("bytes", units=SIZE_UNITS)
+        elif line.accept("chunk"):
+            chunk = line.integer("chunk", _U32)
         elif line.accept("time"):
             units = dict(sorted(TIME_UNITS.items(), key=lambda unit: -len(unit[0])))
             time_ns = line.integer("time", units=units)
         else:
-            raise line.error("expected 'ops N', 'bytes N' or 'time N'")
+            raise line.error("expected 'ops N', 'bytes N', 'time N' or 'chunk N'")
         if not line.accept(","):
             break
-    draft.limits = Limits(ops, size, time_ns)
+    draft.limits = Limits(ops, size, time_ns, chunk)
 
 
 def _executor(line: Line, draft: _Draft) -> None:

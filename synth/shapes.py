@@ -472,4 +472,6 @@ def unique(compounds: Sequence[Compound]) -> tuple[Compound, ...]:
 
 
 def _larger(a: Limits, b: Limits) -> Limits:
-    return Limits(max(a.ops, b.ops), max(a.bytes, b.bytes), max(a.time_ns, b.time_ns))
+    return Limits(
+        max(a.ops, b.ops), max(a.bytes, b.bytes), max(a.time_ns, b.time_ns), max(a.chunk, b.chunk)
+    )

@@ -48,13 +48,10 @@ _BUILD_ID: Final = re.compile(r"[0-9a-f]{40}\Z")
 
 def folder() -> Path:
     """Where the profiles are; it may not exist yet. Raises SynthError without a home folder."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    if base.startswith("/"):  # the specification: a relative path is to be ignored
-        return Path(base) / "cosy" / "profiles"
-    try:
-        return Path.home() / ".local" / "share" / "cosy" / "profiles"
-    except RuntimeError:
-        raise SynthError("no home folder: set XDG_DATA_HOME to an absolute path") from None
+    root = native.xdg_folder("XDG_DATA_HOME", ".local/share")
+    if root is None:
+        raise SynthError("no home folder: set XDG_DATA_HOME to an absolute path")
+    return root / "profiles"
 
 
 def image_path(build_id: str) -> Path:

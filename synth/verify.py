@@ -108,6 +108,10 @@ def _compound(compound: ImageCompound) -> Iterator[str]:
         yield "a loop over entries(D) needs scanned(D) and child(D, name)"
     yield from _between("nth", compound.nth, 1, MAX_NTH)
     yield from _between("entries", compound.min_entries, 0, MAX_ENTRIES)
+    if compound.loop == Loop.ENTRIES:
+        yield from _between("chunk", compound.chunk, 1, MAX_ENTRIES)
+    elif compound.chunk:
+        yield "a chunk without a loop over entries"
     yield from _between("limit ops", compound.limit_ops, 1, MAX_LIMIT_OPS)
     yield from _between("limit bytes", compound.limit_bytes, 1, MAX_LIMIT_BYTES)
     yield from _between("limit time (ns)", compound.limit_time_ns, 1, MAX_LIMIT_TIME_NS)

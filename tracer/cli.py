@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import os
 import shlex
 import sys
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from tracer.backends import NAMES
+from tracer.command import EXIT_FAILED, Command
 
 if TYPE_CHECKING:
     from tracer.filters import Filter
     from tracer.recorder import Recorder
     from tracer.run import Ended
 
-EXIT_FAILED = 1
-
+MAX_DURATION_S = 1e9  # 31 years: what the clock can tell
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 # Commands besides recording, and where they live.
 COMMANDS = {"show": "tracer.show", "import": "tracer.import_strace", "export": "tracer.export"}
@@ -39,7 +40,9 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     sys.exit(code)
 
 
-def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int:
+def _bytes(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
     units = {"k": 10, "m": 20, "g": 30}
     number, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in units else (value, "")
     if not number.isdigit() or not int(number):
@@ -50,35 +53,52 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
     return 1 << (size - 1).bit_length()
 
 
-@click.command(context_settings={**SETTINGS, "allow_interspersed_args": False})
+def _seconds(
+    _context: click.Context, _option: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("a number of seconds")
+    return value
+
+
+@click.command(cls=Command, context_settings={**SETTINGS, "allow_interspersed_args": False})
 @click.option("-o", "--output", metavar="OUT", help="Dataset to write [PROGRAM.PID.cosytrace].")
 @click.option("--force", is_flag=True, help="Replace OUT if it is an older dataset.")
-@click.option("-p", "--pid", type=click.IntRange(min=1), help="Watch this process, no CMD.")
+@click.option("-p", "--pid", "pids", type=click.IntRange(min=1), multiple=True, metavar="PID",
+              help="Watch this process, no CMD.")  # fmt: skip
 @click.option("--backend", type=click.Choice(NAMES), default=NAMES[0], help="How to watch [auto].")
 @click.option("-e", "--expression", "expressions", multiple=True, metavar="trace=SET",
               help="Keep these calls: names, %file, %desc, %pure..., !SET.")  # fmt: skip
 @click.option("-P", "--path", "paths", multiple=True, metavar="PATH",
               help="Keep calls that touch this file.")  # fmt: skip
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+@click.option("--duration", type=click.FloatRange(0, MAX_DURATION_S, min_open=True),
+              callback=_seconds, metavar="SECONDS",
               help="Record that long; the program goes on.")  # fmt: skip
-@click.option("--ring-size", "ring_bytes", callback=_bytes, default="64M", metavar="SIZE",
+@click.option("--ring-size", "ring_bytes", callback=_bytes, metavar="SIZE",
               help="bcc: buffer between kernel and us [64M].")  # fmt: skip
 @click.option("--block", is_flag=True, help="shim: rather wait for room than lose events.")
 @click.option("--summary-only", is_flag=True, help="Print the summary, keep no dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option(
+    "--json-to",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write it as JSON, to a file or /dev/fd/N.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="CMD...")
 def trace(
     output: str | None,
     force: bool,
-    pid: int | None,
+    pids: tuple[int, ...],
     backend: str,
     expressions: tuple[str, ...],
     paths: tuple[str, ...],
     duration: float | None,
-    ring_bytes: int,
+    ring_bytes: int | None,
     block: bool,
     summary_only: bool,
     as_json: bool,
+    json_to: Path | None,
     command: tuple[str, ...],
 ) -> None:
     """Run CMD untouched and record every system call it makes.
@@ -101,17 +121,22 @@ def trace(
 
     hold_signals()
     from tracer.backends import BackendError
-    from tracer.filters import FilterError, make
     from tracer.native import NativeFileError
+    from tracer.output import OutputError, check
     from tracer.recorder import Options, Recorder
     from tracer.run import CommandError, end_like
     from tracer.target import DatasetError, check_target
 
+    if len(pids) > 1:
+        raise click.UsageError("-p takes one process; its descendants are watched, too")
+    pid = pids[0] if pids else None
     if bool(command) == (pid is not None):
         raise click.UsageError("give either a command or -p PID")
     options = Options(backend, ring_bytes, block, duration)
     try:
-        kept = make(expressions, paths)
+        kept = _filter(expressions, paths)
+        if json_to:
+            check(json_to, force)
         if output and not summary_only:
             check_target(Path(output), force)
         elif not summary_only and not os.access(".", os.W_OK):
@@ -122,17 +147,31 @@ def trace(
             else Recorder.attached(pid, options)
         )
         with started as recorder:
-            if recorder.folder and recorder.choice.name != "shim":
+            if useless := recorder.useless():
+                raise click.UsageError(useless)
+            # JSON says it itself.
+            if recorder.folder and recorder.choice.name != "shim" and not as_json:
                 say(f"cosy-trace: backend {recorder.choice.name}: {recorder.choice.why}")
             ended = recorder.run() if pid is None else recorder.look_at(pid)
-            written = _write(recorder, ended, output, force, kept, summary_only, as_json)
-    except FilterError as error:
-        fail(str(error), 2)
-    except (DatasetError, NativeFileError, BackendError) as error:
+            target = None if summary_only else output or ""
+            written = _write(recorder, ended, target, force, kept, as_json, json_to)
+    except (DatasetError, OutputError, NativeFileError, BackendError) as error:
         fail(str(error))
     except CommandError as error:
         fail(str(error), error.code)
     end_like(ended.status or (0 if written else EXIT_FAILED << 8))
+
+
+def _filter(expressions: tuple[str, ...], paths: tuple[str, ...]) -> Filter | None:
+    if not expressions and not paths:
+        return None
+    # It takes pyarrow, which the program need not wait for otherwise.
+    from tracer.filters import FilterError, make
+
+    try:
+        return make(expressions, paths)
+    except FilterError as error:
+        fail(str(error), 2)
 
 
 def _write(
@@ -141,19 +180,23 @@ def _write(
     output: str | None,
     force: bool,
     kept: Filter | None,
-    summary_only: bool,
     as_json: bool,
+    json_to: Path | None,
 ) -> bool:
-    """Write and print; returns whether all that was asked for was done."""
+    """Write and print; returns whether all that was asked for was done.
+
+    `output`: None: no dataset; "": named after the program.
+    """
     from tracer.backends import BackendError
+    from tracer.output import written
     from tracer.show import text_of
     from tracer.target import DatasetError
 
     if recorder.folder is None:
         say(f"cosy-trace: nothing recorded: {recorder.choice.why}: it ran as it is")
-        return True
+        return False
     name = f"{os.path.basename(recorder.command[0])}.{ended.pid}.cosytrace"
-    path = recorder.folder / "summary" if summary_only else Path(output or name)
+    path = recorder.folder / "summary" if output is None else Path(output or name)
     try:
         data = recorder.write(ended, path, force, kept)
     except KeyboardInterrupt:
@@ -164,13 +207,29 @@ def _write(
     except (DatasetError, BackendError, OSError) as error:
         say(f"cosy-trace: not recorded: {error}")
         return False
-    for line in recorder.broken:
-        say(f"cosy-trace: not readable: {line}")
-    say(text_of(data, as_json))
-    if not summary_only and not as_json:
+    say(text_of(data, as_json, output is not None, recorder.broken))
+    if json_to:
+        try:
+            with written(json_to) as file:
+                file.write(text_of(data, True, output is not None, recorder.broken).encode())
+        except OSError as error:
+            say(f"cosy-trace: cannot write: {json_to}: {error.strerror}: use another name")
+            return False
+    if not as_json:
+        _say_what_is_left()
+    if output is not None and not as_json:
         size = sum(file.stat().st_size for file in data.path.iterdir()) / 1e6
         say(f"recorded in {path} ({size:.1f} MB); next: cosy-mine {path}")
     return True
+
+
+def _say_what_is_left() -> None:
+    """Name the folders of recordings that were killed: they may be many, and in memory."""
+    from tracer.rawfolder import left_behind
+
+    if found := left_behind():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        say(f"left by killed recordings: {found[0]}{more}:\nsee cosy-trace import, or remove them")
 
 
 def main() -> None:

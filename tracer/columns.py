@@ -60,10 +60,14 @@ def percent_form(raw: pa.LargeBinaryArray) -> pa.StringArray:
     joined = np.frombuffer(raw.buffers()[2], np.uint8, int(ends[-1]))
     odd = np.flatnonzero((joined >= 0x80) | (joined == ord("%")))
     if len(odd):
-        names = raw.to_pylist()
+        sizes, parts, done = np.diff(ends), [], 0
         for at in np.unique(np.searchsorted(ends, odd, side="right") - 1).tolist():
-            names[at] = path_text(names[at]).encode()
-        ends, joined = _joined(names)
+            begin, end = ends[at : at + 2].tolist()
+            name = path_text(joined[begin:end].tobytes()).encode()
+            parts += [joined[done:begin], np.frombuffer(name, np.uint8)]
+            sizes[at], done = len(name), end
+        joined = np.concatenate([*parts, joined[done:]])
+        ends = np.concatenate([[0], np.cumsum(sizes)])
     return text(joined, ends.astype(np.int32))
 
 
@@ -121,3 +125,20 @@ def table(schema: pa.Schema, columns: Mapping[str, Sequence[Any] | pa.Array]) ->
         else:
             arrays.append(_integers(values, field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def numbers(column: pa.Array, null: int = 0) -> Ints:
+    """Return a column of integers or booleans, with `null` for nulls.
+
+    By its buffers: pyarrow's ways, and its scalars, load pandas.
+    """
+
+    def plain(values: pa.Array) -> Ints:
+        whole = values.cast(pa.int64())
+        return np.frombuffer(whole.buffers()[1], np.int64, len(whole), whole.offset * 8)
+
+    if not len(column):
+        return np.empty(0, np.int64)
+    if not column.null_count:
+        return plain(column)
+    return np.where(plain(column.is_valid()), plain(column), null)

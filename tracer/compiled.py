@@ -124,6 +124,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         c_uint64,
         (c_void_p, c_size_t, c_uint64, c_void_p, c_uint64, c_void_p, c_void_p, c_void_p),
     ),
+    "merge": (c_int32, (c_void_p, c_size_t, POINTER(Chunk))),
     "columns": (c_int32, (POINTER(Chunk), POINTER(Columns))),
     "objects_create": (c_void_p, (POINTER(World),)),
     "objects_destroy": (None, (c_void_p,)),

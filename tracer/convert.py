@@ -239,6 +239,7 @@ def write_dataset(
                 progress(done, raw.n_calls)
         if written:
             written.result()
+    writer.end_events()
     found.finish()
     if kept:
         meta = {**meta, "filter": kept.describe()}

@@ -27,7 +27,7 @@ from tracer.raw import BLOCK, HEADER, MAGIC, MAX_LIVE_SIZE, PAGE, RAW, TAKEN
 FIFO = "drain"
 REQUEST = struct.Struct("<IIQ")  # pid, tid, start_tsc
 LOOK_S = 0.001
-"""Between two looks at busy threads: a third of the time in which one fills its blocks."""
+"""Between two looks at busy threads: half of the time in which one fills its blocks."""
 LOOK_IDLE_S = 0.02
 
 

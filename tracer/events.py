@@ -33,6 +33,7 @@ MAX_TIME = 1 << 61  # TSC ticks or ns: centuries
 
 EVENT_BYTES = 96
 EVENT_WORDS = EVENT_BYTES // 8
+ROW_GAP = 24  # words between rows: apart by no power of two, each goes to another set of a cache
 # By words of 8 bytes; the last two hold nr, flags, heap and path_len, path2_len, out_len.
 _TSC, _DUR, _RET, _ARGS, _SITE, _WHAT, _SIZES = 0, 1, 2, 3, 9, 10, 11
 FIRST_ARG = _ARGS
@@ -245,3 +246,17 @@ def by_time(chunk: Chunk) -> Chunk:
     if (np.diff(tsc[order]) == 0).any():
         order = np.lexsort((chunk.thread, tsc))
     return chunk.take(order)
+
+
+def merged(chunks: Sequence[Chunk]) -> Chunk:
+    """Return the events of chunks that are in the order of time each, as by_time(join(chunks))."""
+    if len(chunks) < 2:
+        return join(chunks)
+    n = sum(map(len, chunks))
+    words = np.empty((EVENT_WORDS, n + ROW_GAP), np.uint64)[:, :n]
+    heap = np.empty(sum(len(chunk.heap) for chunk in chunks), np.uint8)
+    found = Chunk(words, np.empty(n, np.int32), np.empty(n, np.int64), heap)
+    parts = [chunk.native() for chunk in chunks]
+    array = (compiled.Chunk * len(parts))(*parts)
+    compiled.check(compiled.function("merge")(array, len(parts), found.native()))
+    return found

@@ -4,22 +4,28 @@
 from __future__ import annotations
 
 import gzip
-import os
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import click
 
-from tracer.cli import EXIT_FAILED, SETTINGS, fail, say
+from tracer.cli import SETTINGS, fail, say
+from tracer.command import Command
+from tracer.output import OutputError, check, written
+
+if TYPE_CHECKING:
+    from tracer.dataset import Dataset
 
 NAMES = ("perfetto", "strace", "csv", "folded", "speedscope")
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=Command, context_settings=SETTINGS)
 @click.option("--format", "name", type=click.Choice(NAMES), required=True, help="See below.")
 @click.option("-o", "--output", metavar="OUT", help="File to write, - for standard output.")
-@click.option("--force", is_flag=True, help="Replace OUT.")
+@click.option("--force", is_flag=True, help="Replace OUT, if it is a file.")
 @click.argument("dataset")
 def main(name: str, output: str | None, force: bool, dataset: str) -> None:
     """Write a recorded trace in the format of another tool.
@@ -36,39 +42,36 @@ def main(name: str, output: str | None, force: bool, dataset: str) -> None:
     """
     from tracer.dataset import Dataset
     from tracer.formats import WRITERS
+    from tracer.progress import Progress
     from tracer.target import SUFFIX, DatasetError
 
     writer, ending = WRITERS[name]
     target = output or Path(dataset.rstrip("/")).name.removesuffix(SUFFIX) + ending
     try:
         data = Dataset(dataset)
-        if target == "-":
-            writer(data, sys.stdout)
-            sys.stdout.flush()
-            return
-        _write(lambda file: writer(data, file), Path(target), force)
-    except DatasetError as error:
+        with Progress("events written") as data.progress:
+            if target == "-":
+                writer(data, sys.stdout)
+                sys.stdout.flush()
+                return
+            check(Path(target), force)
+            _write(writer, data, Path(target))
+    except (DatasetError, OutputError) as error:
         fail(str(error))
-    except BrokenPipeError:
-        os._exit(EXIT_FAILED)
     except OSError as error:
+        if target == "-":
+            raise
         fail(f"cannot write: {target}: {(error.strerror or str(error)).lower()}: use -o NAME")
     say(f"written to {target} ({Path(target).stat().st_size / 1e6:.1f} MB)")
 
 
-def _write(write: object, target: Path, force: bool) -> None:
-    """Write to a file that is there whole or not at all; raises OSError."""
-    assert callable(write)
-    if target.exists() and not force:
-        fail(f"exists already: {target}: use --force to replace it, or -o NAME")
-    scratch = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    try:
+def _write(writer: Callable[[Dataset, IO[str]], None], data: Dataset, target: Path) -> None:
+    """Write to a file, compressed if its name says so; raises OSError."""
+    with written(target) as raw:
         if target.name.endswith(".gz"):
-            with gzip.open(scratch, "wt", encoding="utf-8") as packed:
-                write(cast(IO[str], packed))
+            with gzip.open(raw, "wt", encoding="utf-8") as packed:
+                writer(data, cast(IO[str], packed))
         else:
-            with scratch.open("w", encoding="utf-8") as file:
-                write(file)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
+            file = io.TextIOWrapper(raw, encoding="utf-8")
+            writer(data, file)
+            file.detach()

@@ -39,6 +39,8 @@ _NETWORK = {
     "getsockopt",
     "setsockopt",
 }
+# Which strace takes without a % as well.
+_OLD_CLASSES = ("file", "desc", "process", "network", "memory", "signal")
 _MEMORY = {
     "mmap",
     "munmap",
@@ -93,6 +95,8 @@ def parse_calls(expression: str) -> frozenset[int]:
             chosen |= {call.nr for call in by_name().values()}
         elif word in by_name():
             chosen.add(by_name()[word].nr)
+        elif word in _OLD_CLASSES:
+            chosen |= {call.nr for call in by_name().values() if _in_class(call, word)}
         elif word != "none":
             raise FilterError(f"no system call: {word}: names as in syscalls(2), or %file, %desc")
     every = {call.nr for call in by_name().values()}
@@ -107,11 +111,11 @@ class Filter:
     paths: frozenset[bytes] = frozenset()
     """Absolute: calls that name one of these, or have it open."""
 
-    def describe(self) -> dict[str, list[str]]:
-        """Return what meta.json says of it."""
+    def describe(self) -> dict[str, list[str] | None]:
+        """Return what meta.json says of it; no calls: all of them."""
         from tracer.syscalls import name_of
 
-        calls = [] if self.calls is None else sorted(name_of(nr) for nr in self.calls)
+        calls = None if self.calls is None else sorted(name_of(nr) for nr in self.calls)
         return {"calls": calls, "paths": sorted(path_text(path) for path in self.paths)}
 
     def mask(

@@ -19,9 +19,9 @@ from typing import IO, Any
 import numpy as np
 
 from tracer import insights
+from tracer.columns import numbers
 from tracer.dataset import Dataset, path_bytes
 from tracer.syscalls import ArgKind, SyscallClass, by_nr, name_of
-from tracer.totals import numbers
 
 BATCH = 1 << 16
 AT_FDCWD = 0xFFFFFF9C
@@ -66,16 +66,17 @@ def perfetto(data: Dataset, file: IO[str]) -> None:
     cls = {nr: str(call.cls) for nr, call in by_nr().items()}
     kinds = {o["object_id"]: o["path"] for o in data.objects().to_pylist()}
     file.write('{"displayTimeUnit":"ns","otherData":')
-    known = ("backend", "command", "kernel", "lost_events", "recorded")
-    json.dump({key: str(data.meta[key]) for key in known}, file)
+    known = ("backend", "command", "kernel", "lost_events", "recorded", "filter", "unread_lines")
+    json.dump({key: str(data.meta[key]) for key in known if data.meta.get(key)}, file)
     file.write(',"traceEvents":[\n')
+    comma = ""
     for pid, name in _programs(data).items():
         event = {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
-        file.write(json.dumps(event) + ",\n")
+        file.write(comma + json.dumps(event))
+        comma = ",\n"
     first = None
     columns = ["t_ns", "dur_ns", "pid", "tid", "nr", "ret", "path", "path2", "object_id",
                "bytes_in", "bytes_out", "site"]  # fmt: skip
-    comma = ""
     for row in _rows(data, columns):
         first = row["t_ns"] if first is None else first
         args = {key: row[key] for key in ("ret", "path", "path2", "site") if row[key] is not None}
@@ -302,7 +303,8 @@ def _stacks(data: Dataset) -> dict[tuple[str, ...], int]:
     for p, n, s, d in zip(pid.tolist(), nr.tolist(), site, duration.tolist(), strict=True):
         function = (symbol.get(s) or s or "").split("+0x")[0]
         found[(*programs(p), *([function] if function else []), name_of(n))] += d
-    for member in np.unique(tid).tolist():
+    # Of a filtered trace, what lies between calls are others, too.
+    for member in np.unique(tid).tolist() if not data.meta.get("filter") else ():
         of = tid == member
         own = insights.own_ns(tid[of], start[of], duration[of])
         found[programs(int(pid[of][0]))] += own

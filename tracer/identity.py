@@ -93,6 +93,33 @@ def of_exec(path: bytes, argv: list[bytes], cwd: bytes) -> Identity:
     return Identity(exe=exe, cwd=cwd, argv=argv, modules=modules)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A system call that a task is in."""
+
+    nr: int
+    args: tuple[int, ...]
+    site: int
+
+
+def call(tid: int) -> Call | None:
+    """Return the call that a task waits in; None: it is in none, or cannot be looked at."""
+    words = _file(tid, "syscall").split()
+    if len(words) != 9:  # "running", or gone
+        return None
+    return Call(int(words[0]), tuple(int(word, 16) for word in words[1:7]), int(words[8], 16))
+
+
+def cpu_ns(pid: int) -> tuple[int, int]:
+    """Return the user and system time of a process and the children that it waited for; 0: gone."""
+    words = _file(pid, "stat").rpartition(b")")[2].split()
+    if len(words) < 15:
+        return 0, 0
+    user, system, child_user, child_system = (int(word) for word in words[11:15])
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return (user + child_user) * tick_ns, (system + child_system) * tick_ns
+
+
 def threads(pid: int) -> list[int]:
     """Return the tasks of a process; none: it is gone."""
     try:
@@ -102,12 +129,13 @@ def threads(pid: int) -> list[int]:
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and all its descendants, ancestors first."""
+    """Return a process and all its descendants, ancestors first; without us and ours."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             children.setdefault(parent(int(name)), []).append(int(name))
     found = [pid]
+    own = os.getpid()
     for member in found:
-        found += children.get(member, [])
+        found += [child for child in children.get(member, []) if child != own]
     return found

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracer.columns import column
+from tracer.columns import column, numbers, strings
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_name
 
@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 MEASURED_CALLS = 4000
 MAX_ROWS = 1 << 20  # of sums by path, until those of the same path are put together
+NOTHING = -1
 EINTR = 4
 RESTARTS = (512, 513, 514, 516)  # ERESTARTSYS and its kin, as the kernel returns them
 
@@ -171,22 +172,22 @@ class Files:
     def add(self, path: pa.Array, object_id: pa.Array, **sums: Ints) -> None:
         """Take some calls; `sums` has what is to be added up of each, by name."""
         names = path if pa.types.is_dictionary(path.type) else path.dictionary_encode()
-        held = object_id.fill_null(-1).to_numpy().astype(np.int64)
-        code = names.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        held, code = numbers(object_id, NOTHING), numbers(names.indices, NOTHING)
         pairs = column((held + 1) << 32 | (code + 1), pa.int64()).dictionary_encode()
-        pair = pairs.dictionary.to_numpy()
+        pair = numbers(pairs.dictionary)
         paths = _joined(
             self._objects.take(_or_null(pair >> 32)),
             names.dictionary.take(_or_null(pair & 0xFFFFFFFF)),
         )
-        which = pairs.indices.to_numpy()
+        which = numbers(pairs.indices)
         found = {"path": paths}
         for name, values in sums.items():
             added = np.bincount(which, values, minlength=len(pair)).astype(np.int64)
             found[name] = column(added, pa.int64())
         table = pa.table(found)
-        self._found.append(table.filter(table["path"].is_valid()))
-        self._rows += table.num_rows
+        if named := len(paths) - paths.null_count:
+            self._found.append(table.filter(table["path"].is_valid()))
+        self._rows += named
         if self._rows > self._most:
             self._found = [self._merged()]
             self._rows = self._found[0].num_rows
@@ -195,11 +196,14 @@ class Files:
     def _merged(self) -> pa.Table:
         """Return one row for each path."""
         every = pa.concat_tables(self._found)
-        names = every.column_names[1:]
-        found = every.group_by("path").aggregate([(name, "sum") for name in names])
-        return found.select(["path", *(f"{name}_sum" for name in names)]).rename_columns(
-            every.column_names
-        )
+        paths = every["path"].combine_chunks().dictionary_encode()
+        which = numbers(paths.indices)
+        found = {"path": paths.dictionary}
+        for name in every.column_names[1:]:  # arrow's group_by loads pandas
+            values = numbers(every[name].combine_chunks())
+            added = np.bincount(which, values, minlength=len(paths.dictionary))
+            found[name] = column(added.astype(np.int64), pa.int64())
+        return pa.table(found)
 
     def best(self, n: int) -> list[File]:
         """Return the n paths on which the most time was spent."""
@@ -220,11 +224,13 @@ def _joined(base: pa.Array, name: pa.Array) -> pa.Array:
     """Return what names mean that are relative to these folders, as posixpath.join would."""
     base = base.cast(pa.string())
     name = name.cast(pa.string())
-    folder = pc.fill_null(base, "")
-    bare = pc.or_(pc.equal(folder, ""), pc.ends_with(folder, "/"))
-    full = pc.binary_join_element_wise(folder, name, pc.if_else(bare, "", "/"))
+    empty, slash = strings(["", "/"])  # scalars of Python's kinds load pandas
+    folder = pc.fill_null(base, empty)
+    bare = pc.or_(pc.equal(folder, empty), pc.ends_with(folder, "/"))
+    full = pc.binary_join_element_wise(folder, name, pc.if_else(bare, empty, slash))
     named = pc.if_else(pc.starts_with(name, "/"), name, full)
-    return pc.if_else(pc.fill_null(pc.not_equal(name, ""), False), named, base)
+    is_named = pc.and_kleene(pc.is_valid(name), pc.not_equal(name, empty))
+    return pc.if_else(is_named, named, base)
 
 
 def sites(data: Dataset, sums: Mapping[str, tuple[int, int]], n: int) -> list[Site]:

@@ -46,13 +46,26 @@ def library() -> Path:
     return find(LIBRARY)
 
 
+def xdg_folder(variable: str, in_home: str) -> Path | None:
+    """Return our folder below an XDG base directory; None where the environment names none.
+
+    As shim/launcher/places.c does it: relative paths are ignored (the specification), and so is
+    a HOME that is no absolute path.
+    """
+    base, home = os.environ.get(variable, ""), os.environ.get("HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "cosy"
+    return Path(home) / in_home / "cosy" if home.startswith("/") else None
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder of patched library text, made if need be.
 
     Raises OSError when it cannot be made. Nobody else may write to it.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base.startswith("/") else Path.home() / ".cache"
-    folder = root / "cosy" / "text"
+    root = xdg_folder("XDG_CACHE_HOME", ".cache")
+    if root is None:
+        raise OSError("no home folder: set XDG_CACHE_HOME to an absolute path")
+    folder = root / "text"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -16,8 +16,8 @@ import numpy as np
 
 from tracer import compiled
 from tracer.compiled import at
-from tracer.events import EVENT_BYTES, EVENT_WORDS, MAX_TIME, Bytes, Chunk, Mask
-from tracer.timeline import LATEST, RawTrace, Source, Thread, rare_calls
+from tracer.events import EVENT_BYTES, EVENT_WORDS, MAX_TIME, ROW_GAP, Bytes, Chunk, Mask
+from tracer.timeline import LATEST, RawTrace, Source, Thread, rare_calls, system_calls
 
 MAGIC = b"COSYRAW\x02"
 PAGE = 4096
@@ -25,7 +25,6 @@ RAW = ".raw"
 TAKEN = ".taken"  # what a recorder took away from the file of the same name
 MAX_LIVE_SIZE = 1 << 26
 MAX_SLOTS = 64
-ROW_GAP = 24
 
 HEADER = np.dtype(
     [
@@ -169,19 +168,18 @@ class RawFile(Source):
         self._noted(total.n_calls, first, self._table["n"], [found.alone() for found in rare])
 
     def load(self, begin: int, end: int) -> Chunk:
-        """Return the events of these blocks."""
-        return self._load(begin, end)
+        """Return the system calls of these blocks."""
+        return self._load(begin, end, system_calls())
 
-    def _load(self, begin: int, end: int, wanted: Mask | None = None) -> Chunk:
-        """Return the whole events of some blocks, or of those the `wanted` calls."""
+    def _load(self, begin: int, end: int, wanted: Mask) -> Chunk:
+        """Return the whole events of some blocks that are of the `wanted` kinds, by number."""
         table = self._table[begin:end]
         most = int(table["n"].sum())
-        # Rows apart by no power of two: each word of an event goes to another one.
         words = np.empty((EVENT_WORDS, most + ROW_GAP), np.uint64)
         places = np.empty(most, np.int64)
         heap = np.empty(int(table["heap_size"].sum()), np.uint8)
         n = compiled.function("load")(
-            at(table), len(table), self.end_tsc, None if wanted is None else at(wanted),
+            at(table), len(table), self.end_tsc, at(wanted),
             most + ROW_GAP, at(words), at(places), at(heap),
         )  # fmt: skip
         return Chunk(words[:, :n], np.zeros(n, np.int32), places[:n], heap)

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracer import backends, descriptors, identity
+from tracer import backends, descriptors, identity, rawfolder
 from tracer.backends import BackendError
 from tracer.run import Ended, Watcher, find_program, run, watch
 
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from tracer.filters import Filter
     from tracer.timeline import RawTrace
 
-SHM = Path("/dev/shm")
-SHM_ENOUGH_BYTES = 1 << 31
 RING_BYTES = 64 << 20
-RUN_FILE = "run.json"
 
 
 class Session(Protocol):
@@ -54,24 +50,11 @@ class Options:
     """How to record."""
 
     backend: str = backends.AUTO
-    ring_bytes: int = RING_BYTES
-    """Size of bcc's ring buffer, a power of two."""
+    ring_bytes: int | None = None
+    """Size of bcc's ring buffer, a power of two; None: RING_BYTES."""
     block: bool = False
     """Shim: programs wait for room instead of losing events."""
     duration_s: float | None = None
-
-
-def _raw_parent() -> str | None:
-    """Return where raw files go: $TMPDIR if set, else memory if it is large, else /tmp."""
-    if os.environ.get("TMPDIR"):
-        return None
-    try:
-        free = os.statvfs(SHM)
-        if os.access(SHM, os.W_OK) and free.f_bavail * free.f_frsize >= SHM_ENOUGH_BYTES:
-            return str(SHM)
-    except OSError:
-        pass
-    return None
 
 
 def _session(name: str, folder: Path, env: Mapping[bytes, bytes], options: Options) -> Session:
@@ -85,7 +68,7 @@ def _session(name: str, folder: Path, env: Mapping[bytes, bytes], options: Optio
         return ptrace.Session(folder, env)
     from tracer.backends import bcc
 
-    return bcc.Session(folder, env, options.ring_bytes)
+    return bcc.Session(folder, env, options.ring_bytes or RING_BYTES)
 
 
 class Recorder:
@@ -103,6 +86,8 @@ class Recorder:
         self.broken: list[str] = []
         """After write(): raw files that could not be read, a line each."""
         self.keep_raw = False
+        self._attached = False
+        self._lock: int | None = None
         self._session: Session | None = None
         self._inherited: dict[int, descriptors.Object] = {}
         self._env = dict(env)
@@ -123,6 +108,8 @@ class Recorder:
         self.folder = None
         self.broken = []
         self.keep_raw = False
+        self._attached = True
+        self._lock = None
         self._session = None
         self._env = {}
         self._inherited = descriptors.of_process(pid)
@@ -132,7 +119,7 @@ class Recorder:
 
     def _prepare(self, name: str) -> None:
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="cosy-trace-", dir=_raw_parent()))
+            self.folder = rawfolder.make()
         except OSError as error:
             raise BackendError(f"no folder for raw files: {error}: set TMPDIR") from error
         try:
@@ -140,6 +127,15 @@ class Recorder:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
+
+    def useless(self) -> str | None:
+        """Return which option does nothing under the backend that was chosen, None: none."""
+        name = self.choice.name or "no backend"
+        if self.options.block and name != backends.SHIM:
+            return f"--block is for the shim, and this is recorded by {name}: leave it out"
+        if self.options.ring_bytes and name != backends.BCC:
+            return f"--ring-size is for bcc, and this is recorded by {name}: leave it out"
+        return None
 
     def __enter__(self) -> Recorder:
         return self
@@ -150,6 +146,8 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
         if self.folder and not self.keep_raw:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -191,10 +189,7 @@ class Recorder:
         assert self._session
         raw = self._session.raw()
         if not raw.threads:
-            raise BackendError(
-                f"{self.program} could not write to {self.folder}: "
-                "set TMPDIR to a folder with room, or lift `ulimit -f`"
-            )
+            raise BackendError(self._why_nothing(ended.status))
         meta = {
             **self._meta(),
             "wall_ns": ended.wall_ns,
@@ -205,6 +200,16 @@ class Recorder:
         exits = {} if ended.status is None else {ended.pid: ended.status}
         self.broken = raw.broken
         return _write(raw, path, force, meta, self._inherited, exits, kept)
+
+    def _why_nothing(self, status: int | None) -> str:
+        if self._attached:
+            return "it ended, or made no call, while it was looked at"
+        if status is not None and os.WIFSIGNALED(status):
+            return f"a signal ended it before its first call: {signal.strsignal(status & 0x7F)}"
+        return (
+            f"{self.program} could not write to {self.folder}: "
+            "set TMPDIR to a folder with room, or lift `ulimit -f`"
+        )
 
     def _meta(self) -> dict[str, Any]:
         assert self._session
@@ -226,14 +231,13 @@ class Recorder:
             for fd, what in self._inherited.items()
         }
         note = {"meta": self._meta(), "inherited": inherited}
-        with contextlib.suppress(OSError):  # no room: then so be it
-            (self.folder / RUN_FILE).write_text(json.dumps(note))
+        self._lock = rawfolder.note(self.folder, json.dumps(note))
 
 
 def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None = None) -> Dataset:
     """Make a dataset of what a killed cosy-trace left behind; raises BackendError or OSError."""
     try:
-        note = json.loads((folder / RUN_FILE).read_text())
+        note = json.loads((folder / rawfolder.NOTE).read_text())
         meta = {**note["meta"], "wall_ns": 0, "user_ns": 0, "system_ns": 0}
         inherited = {
             int(fd): descriptors.Object(

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tracer import identity
+
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 WALL = 0x40000000  # of wait(2): tasks of any kind
@@ -77,7 +79,7 @@ class Ended:
     """As wait(2) tells it; None: it goes on, or was no child of ours."""
     wall_ns: int
     user_ns: int
-    """CPU time of the program and of all descendants that were waited for."""
+    """CPU time of the program and of all descendants that were waited for; 0: not known."""
     system_ns: int
 
 
@@ -129,6 +131,8 @@ def _start(path: str, argv: list[str], env: Mapping[bytes, bytes], mask: set[int
     """What the child does; returns the error number of its exec."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores for itself
         signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that waits is the program's
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         os.execve(path, argv, env)
@@ -168,6 +172,11 @@ def _spawn(
     try:
         if hold:
             hold(pid)
+        # What came until now was meant for the program, as if it had been there from the start.
+        # One that it has got itself, since it was made, does not come twice: the gate is closed.
+        for number in signal.sigpending() & _FORWARDED:
+            signal.sigwaitinfo([number])
+            os.kill(pid, number)
     finally:
         os.close(gate_write)
         told = os.read(failure_read, 1)
@@ -264,7 +273,7 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
     watched = {int(number) for number in ending | {signal.SIGCHLD}}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     hold_signals()
-    begin = time.monotonic_ns()
+    begin, user_ns, system_ns = time.monotonic_ns(), *identity.cpu_ns(pid)
     end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
     try:
         with _end_of(pid) as ended:
@@ -276,7 +285,10 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
                 _take_all(watcher)
                 if ended():
                     break
-        return Ended(pid, None, time.monotonic_ns() - begin, 0, 0)
+        user, system = identity.cpu_ns(pid)
+        # It may be gone, and its number somebody else's.
+        spent = max(0, user - user_ns), max(0, system - system_ns)
+        return Ended(pid, None, time.monotonic_ns() - begin, *spent)
     finally:
         _release_signals()
 

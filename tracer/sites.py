@@ -28,6 +28,8 @@ class Sites:
         self._of_thread = [of_image[id(image)] for image in who.of_thread]
         self._known: dict[tuple[int, int], int] = {}
         self._codes: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        """By file: what its sites are called after."""
         self._where: list[tuple[str, int]] = []
         self._mmap = by_name()["mmap"].nr
 
@@ -62,12 +64,21 @@ class Sites:
         """Return the names of all sites by their numbers."""
         return columns.strings(list(self._codes))
 
+    def _name(self, path: str) -> str:
+        """Return the last part of a path, or as many of them as tell it from the other files."""
+        if path not in self._names:
+            taken = set(self._names.values())
+            parts = path.split("/")
+            names = ("/".join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+            self._names[path] = next((n for n in names if n and n not in taken), path)
+        return self._names[path]
+
     def _code(self, thread: int, site: int) -> None:
         if (thread, site) in self._known:
             return
         path, offset = self._of_thread[thread].where(site)
         # Hexadecimal where no module is known.
-        name = f"{os.path.basename(path) or path}+0x{offset:x}" if path else f"0x{offset:x}"
+        name = f"{self._name(path)}+0x{offset:x}" if path else f"0x{offset:x}"
         code = self._known[thread, site] = self._codes.setdefault(name, len(self._codes))
         if code == len(self._where):
             self._where.append((path, offset))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Reads what `strace -f -ttt -T -y` printed, line by line, into a stream of records.
 
-Needs none of these options but understands them all, and `-v`, `-X raw` and `-tt`, with process
-numbers in front (`-o FILE`) or in brackets (standard error). Memory does not grow with the
-length of the text.
+Needs none of these options but understands them all, and `-v`, `-X raw`, `-tt`, `-r`, `-i`, `-n`
+and `-Y`, with process numbers in front (`-o FILE`) or in brackets (standard error). Memory does not
+grow with the length of the text.
 """
 
 from __future__ import annotations
@@ -33,8 +33,15 @@ BLOCK_LINES = 1 << 13
 _TID = re.compile(rb"(\d+) +\d+\.")
 _NO_TID = re.compile(rb"\d+\.\d+ ")
 _ALONE = 1  # the task where lines do not name any
+# As -r prints it, always padded: how long after the line before.
+_RELATIVE = re.compile(rb"(?:\d+ |\[pid +\d+\] )? +\d{1,5}\.\d+ ")
+# What -i, -n, -Y, and -r beside -t add: an address, the call's number, a process's name, a time.
+_ADDED = re.compile(
+    rb"(\[pid +\d+|\d+)?(?:<[^>]*>)?(\]? *(?:[\d.:]+ +)?)"
+    rb"(?:\(\+ +[\d.]+\) )?(?:\[ *\d+\] )?(?:\[[0-9a-f?]{8,16}\] )?"
+)
 _HEAD = re.compile(
-    rb"(?:\[pid +(\d+)\] |(\d+) +)?"
+    rb"(?:\[pid +(\d+)\] |(\d+) +)? *"
     rb"(?:(\d+\.\d+) |(\d\d):(\d\d):(\d\d(?:\.\d+)?) )?"
     rb"(?:(\w+)\(|<\.\.\. (\w+) resumed>(?:,? ?)|(\+\+\+|---) )(.*)"
 )
@@ -105,6 +112,13 @@ def _end(rest: bytes) -> re.Match[bytes] | None:
     return _END.match(rest, at) or _END.search(rest)
 
 
+def _without(line: bytes) -> bytes:
+    """Return a line without what -i, -n, -Y, and -r beside -t, add in front of the call."""
+    found = _ADDED.match(line)
+    assert found  # it may match nothing
+    return b"".join((found[1] or b"", found[2], line[found.end() :]))
+
+
 @dataclass
 class _Task:
     pid: int
@@ -118,8 +132,9 @@ class Importer:
 
     writer: StreamWriter
     now_ns: int = 0
-    first_ns: int = 0
+    first_ns: int | None = None
     last_ns: int = 0
+    """When the last call ended that is known."""
     lines: int = 0
     unread: int = 0
     """Lines that are no strace output, or of calls that nobody knows."""
@@ -128,6 +143,10 @@ class Importer:
     exits: dict[int, int] = field(default_factory=dict)
     _tasks: dict[int, _Task] = field(default_factory=dict)
     _cwd: bytes = b""
+    _relative: bool = False
+    """Times are those since the line before."""
+    _added: bool = False
+    """Lines hold more than we read."""
     _root: int = 0
     _tid: int = 0
     """The task of the last line that was looked at by itself."""
@@ -136,6 +155,11 @@ class Importer:
     _calls: dict[str, Syscall] = field(default_factory=lambda: dict(by_name()))
     _maker: Maker = field(default_factory=lambda: Maker(by_name()))
     _kept: dict[int, kept.Kept] = field(default_factory=lambda: dict(kept.by_call()))
+
+    @property
+    def wall_ns(self) -> int:
+        """Time from the first call's start to the last one's end."""
+        return self.last_ns - (self.first_ns or 0)
 
     def read(self, lines: Iterable[bytes]) -> Iterator[int]:
         """Take all lines; yields now and then how many there were."""
@@ -147,6 +171,9 @@ class Importer:
             if found or len(ahead) >= LOOK_AHEAD_LINES:
                 self._cwd = unescape(found[1]) if found else b""
                 break
+        first = next((line for line in ahead if _HEAD.match(_without(line))), b"")
+        self._added = _without(first) != first
+        self._relative = bool(_RELATIVE.match(first))
         every = chain(ahead, source)
         while block := list(islice(every, BLOCK_LINES)):
             self.lines += len(block)
@@ -157,6 +184,14 @@ class Importer:
     def _block(self, lines: list[bytes]) -> None:
         """Take some lines: most of them at once, the others one by one, in their order."""
         self.writer.flush()
+        # As strace ends them: some tools put a CR there, and the last one may be cut off.
+        lines = [line.rstrip(b"\r\n") + b"\n" for line in lines]
+        if self._added:
+            lines = [_without(line) for line in lines]
+        if self._relative:  # rare, and each depends on all before
+            for line in lines:
+                self._line(line)
+            return
         alone = self._root in (0, _ALONE) and _NO_TID.match(lines[0])
         if alone and not any(line.startswith(b"[pid ") for line in lines):
             lines = [b"%d %b" % (_ALONE, line) for line in lines]
@@ -178,7 +213,8 @@ class Importer:
             others.append((found.at[row], partial(self._opened.add, fd)))
         if len(records.line):
             others.append((found.at[records.line[0]], self._began))
-            self.last_ns = max(self.last_ns, int(plain.t_ns[records.line[-1]]))
+            end_ns = plain.t_ns[records.line] + plain.dur_ns[records.line]
+            self.last_ns = max(self.last_ns, int(end_ns.max()))
         written: list[tuple[int, bytes]] = []
         tasks = [(tid, -1, task.pid) for tid, task in self._tasks.items()]
         for place, take in sorted(others, key=itemgetter(0)):
@@ -226,14 +262,16 @@ class Importer:
         tid = self._tid = int(pid_in or pid_at or self._root or _ALONE)
         if epoch:
             whole, fraction = epoch.split(b".")
-            self.now_ns = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0")[:9])
+            time_ns = int(whole) * 1_000_000_000 + int(fraction.ljust(9, b"0")[:9])
+            self.now_ns = self.now_ns + time_ns if self._relative else time_ns
         elif hours:
             minute = int(hours) * 60 + int(minutes)
             self.now_ns = minute * 60_000_000_000 + round(float(seconds) * 1e9)
         else:
             self.now_ns += 1000
-        self.first_ns = self.first_ns or self.now_ns
-        self.last_ns = self.now_ns
+        if self.first_ns is None:
+            self.first_ns = self.now_ns
+        self.last_ns = max(self.last_ns, self.now_ns)
         task = self._tasks.get(tid) or self._new(tid, (name or resumed or b"") in _EXECS)
         if other:
             self._ended(tid, task, other, rest)
@@ -322,6 +360,7 @@ class Importer:
         if name in ("execve", "execveat") and ret == 0 and flags == DONE:
             flags |= NO_RETURN
         dur_ns = round(float(duration) * 1e9) if duration else max(0, self.now_ns - t_ns)
+        self.last_ns = max(self.last_ns, t_ns + dur_ns)
         if ret >= 1 << 63:
             ret -= 1 << 64
         first = not self._written and tid == self._root and flags & NO_RETURN

@@ -233,14 +233,19 @@ class StreamSource(Source):
         return found, whole
 
     def scan(self) -> None:
-        """Look at every event, as Source says; 20 bytes of memory for each."""
+        """Look at every event, as Source says; 40 bytes of memory for each at most, then 12.
+
+        Records are in the order of the calls' ends. A call that lasts long (a shell's wait4) may
+        have begun long before all around it, so they are put into the order of starts here: where
+        each is, not what it holds.
+        """
         announced = self._keep_events()
         parents = {pid: parent for pid, _, parent in announced if parent}
         images = np.sort(np.array([pid << 32 | row for pid, row, _ in announced], np.int64))
         numbers: dict[tuple[int, int], int] = {}
         spans: list[tuple[int, int]] = []
         self._thread = np.empty(len(self._at), np.int32)
-        lows: list[Ints] = []
+        times = np.empty(len(self._at), np.int64)
         rare: list[Chunk] = []
         n_calls = 0
         for begin in range(0, len(self._at), _SCAN):
@@ -254,15 +259,19 @@ class StreamSource(Source):
             number = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int32)
             _widen(spans, number, found)
             found.thread = self._thread[rows] = number[found.thread]
-            starts = np.arange(0, len(who), BLOCK_EVENTS)
-            lows.append(np.minimum.reduceat(found.tsc.astype(np.int64), starts))
+            times[rows] = found.tsc
             n_calls += int((whole & (found.nr < NR_PROCESS)).sum())
             if len(apart := np.flatnonzero(rare_calls()[found.nr] & whole)):
                 rare.append(self._events(self._at[rows][apart])[0].alone())
                 rare[-1].thread = found.thread[apart]
         rank = self._name(list(numbers), spans, parents)
+        if (times[1:] < times[:-1]).any():
+            order = np.argsort(times, kind="stable")  # quick where nearly all are in order
+            self._at, self._thread = self._at[order], self._thread[order]
+            del order
+            times.sort(kind="stable")
         self._thread = rank[self._thread]
-        low = np.concatenate([np.empty(0, np.int64), *lows])
+        low = times[::BLOCK_EVENTS]
         self._noted(n_calls, low, np.full(len(low), BLOCK_EVENTS), rare)
         self.rare.thread = rank[self.rare.thread]
 
@@ -295,21 +304,28 @@ class StreamSource(Source):
         who = [(key & 0xFFFFFFFF, key >> 32) for key, _ in keys]
         # Those that start at the same time: a process's first thread before its others.
         order = sorted(range(len(who)), key=lambda i: (spans[i][0], who[i][0] != who[i][1]))
-        tick, ns, rate = self._to_ticks or (0, 0, 1.0)
         for i in order:
             (pid, tid), (begin, end) = who[i], spans[i]
-            begin_ns, end_ns = (round((time - tick) * rate) + ns for time in (begin, end))
+            begin_ns, end_ns = (self._ns(time) for time in (begin, end))
             ppid = parents.get(pid, 0)
             self.threads.append(Thread(pid, tid, ppid, begin, begin_ns, end, end_ns))
         rank = np.empty(len(order), np.int32)
         rank[order] = np.arange(len(order), dtype=np.int32)
         return rank
 
+    def _ns(self, time: int) -> int:
+        if not self._to_ticks:
+            return time  # as it is: ns since 1970 do not fit a float
+        tick, ns, rate = self._to_ticks
+        return round((time - tick) * rate) + ns
+
     def load(self, begin: int, end: int) -> Chunk:
-        """Return the events of these blocks."""
+        """Return the system calls of these blocks."""
         rows = slice(begin * BLOCK_EVENTS, end * BLOCK_EVENTS)
         found, _ = self._events(self._at[rows])
         found.thread = self._thread[rows]
+        if not (calls := found.nr < NR_PROCESS).all():
+            found = found.take(np.flatnonzero(calls))
         return found.alone()
 
 

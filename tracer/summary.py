@@ -61,6 +61,10 @@ class Summary:
     processes: int
     threads: int
     lost_events: int
+    unread_lines: int
+    """Lines of an imported text that nobody understood: calls that are not here, perhaps."""
+    filter: dict[str, list[str] | None] | None
+    """What was kept, "calls" and "paths"; null: all. Then nothing is said of what lies between."""
     unseen_programs: list[str]
     """Programs that ran unrecorded: statically linked, set-id, other ABI."""
     wall_ns: int
@@ -68,8 +72,8 @@ class Summary:
     """Time inside calls, summed over threads."""
     waiting_ns: int
     """The part of inside_ns spent in calls that may wait for somebody else."""
-    own_ns: int
-    """The programs' own time between calls, summed over threads."""
+    own_ns: int | None
+    """The programs' own time between calls, summed over threads; null: not all calls were kept."""
     user_ns: int
     """CPU time as the kernel counts it, tracing included; 0: not known."""
     system_ns: int
@@ -78,10 +82,11 @@ class Summary:
     """Programs that another backend had to record."""
     interrupted: int
     """Calls that a signal ended (EINTR)."""
-    restarted: int
-    """Calls that the kernel began again after a signal, where the backend can see that."""
+    restarted: int | None
+    """Calls that the kernel began again after a signal; null: the shim cannot see that."""
     rows: list[Row]
     sequences: list[Sequence]
+    """None of a filtered trace, whose calls did not follow one another."""
     sequences_of: int
     """How many calls were looked at for the sequences."""
     boundary: insights.Boundary
@@ -115,7 +120,8 @@ def summarize(data: Dataset) -> Summary:
         "wait4",
         "waitid",
     }
-    sequences = _sequences(*found.first())
+    filtered = meta.get("filter")
+    sequences = [] if filtered else _sequences(*found.first())
     return Summary(
         command=meta["command"],
         calls=calls,
@@ -123,17 +129,20 @@ def summarize(data: Dataset) -> Summary:
         processes=len(set(data.processes()["pid"].to_pylist())),
         threads=len(found.threads),
         lost_events=meta["lost_events"],
+        unread_lines=meta.get("unread_lines", 0),
+        filter=filtered,
         unseen_programs=meta.get("unseen_programs", []),
         wall_ns=meta["wall_ns"],
         inside_ns=inside,
         waiting_ns=sum(row.time_ns for row in rows if row.call in waits),
-        own_ns=found.own.ns,
+        own_ns=None if filtered else found.own.ns,
         user_ns=meta.get("user_ns", 0),
         system_ns=meta.get("system_ns", 0),
         backend=meta["backend"],
         adopted_programs=meta.get("adopted_programs", []),
         interrupted=found.interrupted,
-        restarted=found.restarted,
+        # Within one instruction of the program's.
+        restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
         rows=rows,
         sequences=sequences,
         sequences_of=min(calls, MAX_TOKENS),
@@ -273,12 +282,14 @@ def render(summary: Summary, rows: int | None = None) -> str:
         f"{_amount(sum(r.bytes_in for r in s.rows)):>8} "
         f"{_amount(sum(r.bytes_out for r in s.rows)):>8}  total",
         "",
-        f"lost events: {s.lost_events:,}",
+        _lost_line(s),
+        *_filter_lines(s),
         *textwrap.wrap(_time_line(s), WIDTH),
         *textwrap.wrap(_boundary_line(s), WIDTH),
     ]
     if s.interrupted or s.restarted:
-        lines.append(f"signals: {s.interrupted:,} calls interrupted, {s.restarted:,} restarted")
+        again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
+        lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
         names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
@@ -349,6 +360,22 @@ def _sites(s: Summary) -> list[str]:
     return lines
 
 
+def _lost_line(s: Summary) -> str:
+    text = f"lost events: {s.lost_events:,}"
+    return f"{text}; lines not understood: {s.unread_lines:,}" if s.unread_lines else text
+
+
+def _filter_lines(s: Summary) -> list[str]:
+    if not s.filter:
+        return []
+    calls, paths = s.filter.get("calls"), s.filter.get("paths")
+    text = "filter: of these calls only: "
+    text += "all" if calls is None else ", ".join(calls) or "none"
+    if paths:
+        text += f" on {', '.join(paths)}"
+    return textwrap.wrap(textwrap.shorten(text, 3 * WIDTH, placeholder=" ..."), WIDTH)
+
+
 def _boundary_line(s: Summary) -> str:
     b = s.boundary
     if not s.calls or not b.removable_calls:
@@ -363,13 +390,15 @@ def _boundary_line(s: Summary) -> str:
 
 def _time_line(s: Summary) -> str:
     wall = max(s.wall_ns, 1)
-    text = f"wall time {s.wall_ns / 1e9:.3f} s, inside calls {s.inside_ns / 1e9:.3f} s"
+    these = "these calls" if s.filter else "calls"
+    text = f"wall time {s.wall_ns / 1e9:.3f} s, inside {these} {s.inside_ns / 1e9:.3f} s"
     own = s.inside_ns - s.waiting_ns
     text += f" ({s.inside_ns / wall:.0%}"
     text += ", summed over threads)" if s.threads > 1 else ")"
     if s.waiting_ns > s.inside_ns / 100:
         text += f"; without calls that may wait for others {own / 1e9:.3f} s ({own / wall:.0%})"
-    text += f"; between calls {s.own_ns / 1e9:.3f} s"
+    if s.own_ns is not None:
+        text += f"; between calls {s.own_ns / 1e9:.3f} s"
     if s.user_ns or s.system_ns:
         text += f"; CPU {s.user_ns / 1e9:.3f} s user, {s.system_ns / 1e9:.3f} s system"
     return text

@@ -28,6 +28,7 @@ from tracer.events import (
     Words,
     by_time,
     join,
+    merged,
 )
 from tracer.syscalls import by_name
 
@@ -61,6 +62,12 @@ def rare_calls() -> Mask:
     return rare
 
 
+@cache
+def system_calls() -> Mask:
+    """By call number: what is none of the events that are no system calls."""
+    return np.arange(ALL_NRS) < NR_PROCESS
+
+
 class Source(ABC):
     """Where events come from; they lie in blocks that can be read again."""
 
@@ -83,7 +90,7 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, begin: int, end: int) -> Chunk:
-        """Return the events of these blocks."""
+        """Return the system calls of these blocks."""
 
     def _noted(self, n_calls: int, low: Ints, sizes: npt.NDArray[Any], rare: list[Chunk]) -> None:
         """Take what scan() has found; `low`: the earliest event of each block."""
@@ -130,7 +137,9 @@ class RawTrace:
         return [np.array([at[id(t)] for t in s.threads], np.int32) for s in self.sources]
 
     def _renumbered(self, index: int, chunk: Chunk) -> Chunk:
-        return Chunk(chunk.words, self._numbers[index][chunk.thread], chunk.at, chunk.heap)
+        numbers = self._numbers[index]
+        thread = np.full(len(chunk), numbers[0]) if len(numbers) == 1 else numbers[chunk.thread]
+        return Chunk(chunk.words, thread, chunk.at, chunk.heap)
 
     @property
     def n_calls(self) -> int:
@@ -199,14 +208,16 @@ class RawTrace:
             for index, blocks in zip(*np.unique(now, return_counts=True), strict=True):
                 begin, at[index] = at[index], at[index] + int(blocks)
                 found = self.sources[index].load(begin, at[index])
-                waiting.append(self._renumbered(index, found))
-            every = by_time(join(waiting))
+                waiting.append(by_time(self._renumbered(index, found)))
             until = np.uint64(first[end])
-            ready = int(np.searchsorted(every.tsc, until))
-            waiting = [every.take(slice(ready, None)).alone()] if ready < len(every) else []
-            calls = every.take(slice(ready))
-            if (special := calls.nr >= NR_PROCESS).any():
-                calls = calls.take(np.flatnonzero(~special))
+            ready, later = [], []
+            for part in waiting:
+                n = int(np.searchsorted(part.tsc, until))
+                if n:
+                    ready.append(part.take(slice(n)))
+                if n < len(part):
+                    later.append(part.take(slice(n, None)).alone() if n else part)
+            calls, waiting = merged(ready), later
             if len(calls):
                 yield calls
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer import insights
+from tracer.columns import numbers
 from tracer.dataset import Dataset
 
 BATCH = 1 << 18  # events at a time
@@ -70,8 +71,8 @@ class Totals:
     def _add_sites(self, site: pa.Array, duration: Ints) -> None:
         coded = site if pa.types.is_dictionary(site.type) else site.dictionary_encode()
         words = coded.dictionary.to_pylist()
-        codes = coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-        for code, (calls, time_ns) in insights.by_number(codes.astype(np.int64), duration).items():
+        codes = numbers(coded.indices, len(words))
+        for code, (calls, time_ns) in insights.by_number(codes, duration).items():
             if code < len(words):
                 before = self.sites.get(words[code], (0, 0))
                 self.sites[words[code]] = before[0] + calls, before[1] + time_ns
@@ -81,15 +82,3 @@ class Totals:
         none = np.empty(0, np.int64)
         tid, nr, duration = zip((none, none, none), *self._first, strict=True)
         return np.concatenate(tid), np.concatenate(nr), np.concatenate(duration)
-
-
-def numbers(column: pa.Array) -> Ints:
-    """Return a column, nulls as 0; by its buffers, since pyarrow's way loads pandas."""
-
-    def plain(values: pa.Array) -> Ints:
-        whole = values.cast(pa.int64())
-        return np.frombuffer(whole.buffers()[1], np.int64, len(whole), whole.offset * 8)
-
-    if not len(column):
-        return np.empty(0, np.int64)
-    return plain(column) * plain(column.is_valid()) if column.null_count else plain(column)

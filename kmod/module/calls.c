@@ -210,6 +210,13 @@ out:
 	return 0;
 }
 
+s64 cosy_call_accept(int fd, int flags)
+{
+	struct pt_regs regs = { .orig_ax = __NR_accept4, .di = fd, .r10 = flags };
+
+	return handlers ? handlers[__NR_accept4](&regs) : -EOPNOTSUPP;
+}
+
 /*
  * The address of a kernel symbol, or 0: what a probe is about is looked up even if
  * it is then refused, and a disabled probe changes no code.

@@ -123,6 +123,9 @@ s64 cosy_entries(struct cosy_op *op, int *status);
 s64 cosy_files(struct cosy_op *op, int *status);
 s64 cosy_copy(struct cosy_op *op, int *status);
 s64 cosy_scan(struct cosy_op *op, int *status);
+s64 cosy_accept(struct cosy_op *op, int *status);
+s64 cosy_receive(struct cosy_op *op, int *status);
+s64 cosy_send(struct cosy_op *op, int *status);
 /* Which operations there are, and which flags they take; checked before they are called. */
 bool cosy_fused_exists(u64 nr);
 bool cosy_fused_is_pure(u64 nr);
@@ -384,6 +387,8 @@ u32 cosy_call_n_args(const struct cosy_call *call);
  */
 int cosy_call(const struct cosy_context *c, const struct cosy_call *call, const u64 *args,
 	      struct cosy_budget *budget, u64 *result);
+/* accept4(fd, NULL, NULL, flags): what a security module says of it cannot be asked in another way. */
+s64 cosy_call_accept(int fd, int flags);
 void cosy_calls_init(void);
 bool cosy_calls_work(void);
 

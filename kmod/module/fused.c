@@ -13,8 +13,9 @@ static const struct fused {
 	u32 flags; /* COSY_WANT_* that it takes */
 	u8 flags_at; /* arguments: the flags, */
 	u8 out_at; /* where results go, then their bytes, */
-	u8 names_at; /* and names, then their bytes (FILES) */
+	u8 names_at; /* and names, descriptors or messages, then their bytes (not ENTRIES) */
 	bool pure;
+	bool buffer_only; /* memory that might not be writable would lose what came */
 } table[] = {
 	[COSY_OP_ENTRIES] = {
 		.run = cosy_entries,
@@ -48,6 +49,27 @@ static const struct fused {
 		.names_at = NO_MEMORY,
 		.pure = true,
 	},
+	[COSY_OP_ACCEPT] = {
+		.run = cosy_accept,
+		.flags = COSY_WANT_NONBLOCK | COSY_WANT_CLOEXEC,
+		.flags_at = 1,
+		.out_at = 2,
+		.names_at = NO_MEMORY,
+		.buffer_only = true,
+	},
+	[COSY_OP_RECEIVE] = {
+		.run = cosy_receive,
+		.flags_at = 1,
+		.out_at = 2,
+		.names_at = 4,
+		.buffer_only = true,
+	},
+	[COSY_OP_SEND] = {
+		.run = cosy_send,
+		.flags_at = 1,
+		.out_at = 2,
+		.names_at = 4,
+	},
 };
 
 bool cosy_fused_exists(u64 nr)
@@ -63,8 +85,8 @@ bool cosy_fused_is_pure(u64 nr)
 /* The names of ENTRIES are so few that they need no length. */
 static u64 names_bytes(u32 nr, const u64 *args)
 {
-	if (nr == COSY_OP_FILES)
-		return args[5];
+	if (nr != COSY_OP_ENTRIES)
+		return args[table[nr].names_at + 1];
 	return args[1] & COSY_WANT_XATTR ? COSY_MAX_XATTRS * (XATTR_NAME_MAX + 1) + 1 : 0;
 }
 
@@ -166,6 +188,8 @@ s64 cosy_fused_user(u32 nr, const u64 *args, bool pure, struct cosy_budget *budg
 
 	if (ret)
 		return ret;
+	if (f->buffer_only)
+		return -EINVAL;
 	if (f->names_at != NO_MEMORY) {
 		n_names = names_bytes(nr, args);
 		op.names_user = args[f->names_at];

@@ -17,7 +17,7 @@
 
 #include <linux/types.h>
 
-#define COSY_IMAGE_MAGIC "COSYIMG\x03"
+#define COSY_IMAGE_MAGIC "COSYIMG\x04"
 #define COSY_IMAGE_MAX_SIZE (1u << 20)
 #define COSY_MAX_ARGS 6
 #define COSY_MAX_COMPOUNDS 256
@@ -82,7 +82,11 @@ struct cosy_compound {
 	__u32 first_trigger, n_triggers; /* patterns */
 	__u32 first_serve, n_serve; /* patterns */
 	__u32 first_path, n_paths; /* COSY_LOOP_PATHS */
-	__u32 reserved; /* 0 */
+	/*
+	 * ENTRIES: of a directory no more than so many entries are run over until nearly all of others
+	 * was asked for, or of this one enough; 0: another loop.
+	 */
+	__u32 chunk;
 	__u64 limit_ops; /* calls answered by one run */
 	__u64 limit_bytes; /* of results held */
 	__u64 limit_time_ns; /* inside the executor */

@@ -143,6 +143,12 @@ static inline const char *cosy_entry_data(const struct cosy_entry *e)
 	return cosy_entry_name(e) + (e->name_len + 8u) / 8 * 8;
 }
 
+/* RECEIVE and SEND: one socket's; data follow, padded to 8 bytes. */
+struct cosy_message {
+	__s32 fd;
+	__s32 result; /* bytes, or -errno */
+};
+
 /* --- fused operations ----------------------------------------------------- */
 
 enum cosy_fused_op {
@@ -183,6 +189,28 @@ enum cosy_fused_op {
 	 * run's status. Returns the number of records. No plain call tells the same.
 	 */
 	COSY_OP_SCAN = 4,
+	/*
+	 * What a server does for all connections that are ready: none of the three waits, raises
+	 * SIGPIPE, or is allowed in a pure program. ACCEPT: args: a listening socket (O_NONBLOCK, else
+	 * EINVAL), COSY_WANT_NONBLOCK and COSY_WANT_CLOEXEC for the connections, out, out
+	 * bytes. `out` gets their descriptors, a __s32 each. Returns how many, or -errno if
+	 * there is none. Not with COSY_FUSED_USER; EOPNOTSUPP without COSY_FEATURE_CALLS.
+	 */
+	COSY_OP_ACCEPT = 5,
+	/*
+	 * recv(MSG_DONTWAIT) of each socket. args: 0, 0, out, out bytes, descriptors (a __s32
+	 * each), bytes of descriptors, most bytes of data per socket (64 KiB at most). `out`
+	 * gets a struct cosy_message each, as long as there is room for another one. Returns
+	 * how many. Not with COSY_FUSED_USER.
+	 */
+	COSY_OP_RECEIVE = 6,
+	/*
+	 * send(MSG_DONTWAIT | MSG_NOSIGNAL) of each message. args: 0, 0, out, out bytes, messages
+	 * (struct cosy_message, as RECEIVE leaves them; of each 64 KiB at most are sent, and those
+	 * whose result is not above 0 are passed over with 0), bytes of messages. `out` gets a
+	 * __s32 each: bytes sent, or -errno. Returns how many.
+	 */
+	COSY_OP_SEND = 7,
 	COSY_OP_MAX
 };
 #define COSY_FUSED_ARGS 8
@@ -195,6 +223,8 @@ enum cosy_fused_op {
 #define COSY_WANT_NOATIME 0x10 /* access times stay; a pure program implies it */
 #define COSY_WANT_AT 0x20 /* COPY: at given offsets */
 #define COSY_WANT_HINTS 0x40 /* SCAN: say which children have no extended attribute */
+#define COSY_WANT_NONBLOCK 0x80 /* ACCEPT: SOCK_NONBLOCK */
+#define COSY_WANT_CLOEXEC 0x100 /* ACCEPT: SOCK_CLOEXEC */
 
 /* --- limits and how it ended ---------------------------------------------- */
 

@@ -9,15 +9,15 @@
 
 #include <linux/types.h>
 
-#define COSY_STATS_MAGIC "COSYSTA\x02"
+#define COSY_STATS_MAGIC "COSYSTA\x03"
 
 /* Why something ran without us; bits of no meaning outside --stats. */
 enum cosy_native_reason {
 	COSY_NATIVE_STATIC = 0, /* exec of a program without a dynamic loader */
 	COSY_NATIVE_FOREIGN, /* another ABI or another C library */
-	COSY_NATIVE_SETID, /* set-id bit or file capabilities */
-	COSY_NATIVE_LIMITED, /* address space limit, or our library out of reach */
-	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp */
+	COSY_NATIVE_SETID, /* set-id bit, file capabilities, or effective ids that are not the real ones */
+	COSY_NATIVE_LIMITED, /* limit of the address space or of arguments, or our library out of reach */
+	COSY_NATIVE_SANDBOX, /* the process put itself under seccomp, or starts a program there */
 	COSY_NATIVE_WATCHED, /* ptrace, seccomp, audit or AppArmor on this task */
 	COSY_NATIVE_IMAGE_ABSENT,
 	COSY_NATIVE_IMAGE_OWNER, /* not ours or root's, or writable by others */
@@ -25,9 +25,11 @@ enum cosy_native_reason {
 	COSY_NATIVE_NO_EXECUTOR, /* none of the image's executors is here */
 	COSY_NATIVE_UNPATCHED, /* the C library's text could not be patched */
 	COSY_NATIVE_IO_URING, /* the program drives rings of its own */
+	COSY_NATIVE_OWN_CALLS, /* it makes system calls without the C library (Go) */
 	COSY_NATIVE_SHARING, /* descriptors or memory shared in a way we cannot follow */
 	COSY_NATIVE_SHARED_MAPS, /* too many files mapped for writing */
 	COSY_NATIVE_LEAF, /* exec of a program that has never gained and starts no other */
+	COSY_NATIVE_LOADER, /* exec where the loader says what it loads: ldd, LD_DEBUG, LD_AUDIT */
 	COSY_NATIVE_REASONS
 };
 
@@ -43,6 +45,7 @@ enum cosy_decline {
 	COSY_DECLINES
 };
 
+#define COSY_STATS_NATIVE 24 /* room for reasons */
 #define COSY_STATS_COMPOUNDS 32
 #define COSY_STATS_SITES 64
 
@@ -64,7 +67,7 @@ struct cosy_stats {
 	__u64 epochs; /* ended */
 	__u64 runs; /* submissions to an executor */
 	__u64 records; /* results it returned */
-	__u64 native[16]; /* by enum cosy_native_reason */
+	__u64 native[COSY_STATS_NATIVE]; /* by enum cosy_native_reason */
 	__u64 declines[16]; /* by enum cosy_decline */
 	__u64 executor_status[16]; /* by enum cosy_bpf_status */
 	struct {

@@ -137,7 +137,7 @@ int cosy_fused(struct cosy *c, struct cosy_fused *call)
 	if (cosy_in_kernel(c))
 		return ask(c, COSY_IOC_FUSED, call);
 	if ((call->flags & ~(COSY_FUSED_USER | COSY_FUSED_PURE)) || !plain_fused_exists(call->op) ||
-	    ((call->flags & COSY_FUSED_PURE) && call->op == COSY_OP_COPY))
+	    ((call->flags & COSY_FUSED_PURE) && !plain_fused_is_pure(call->op)))
 		return -EINVAL;
 	plain_budget_init(&budget, &call->limits);
 	call->used = 0;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -18,6 +19,7 @@
 #define COPY_CHUNK (256u << 10) /* as the module, so that operations count the same */
 #define ATTRIBUTES (STATX_BASIC_STATS | STATX_BTIME)
 #define NAMES_BYTES (32u << 10)
+#define MESSAGE_MOST (64u << 10) /* as the module */
 
 /* The COSY_WANT_* that an operation takes, by its number. */
 static const uint32_t wants[] = {
@@ -25,6 +27,9 @@ static const uint32_t wants[] = {
 	[COSY_OP_FILES] = COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOFOLLOW | COSY_WANT_NOATIME,
 	[COSY_OP_COPY] = COSY_WANT_AT,
 	[COSY_OP_SCAN] = COSY_WANT_HINTS | COSY_WANT_NOATIME,
+	[COSY_OP_ACCEPT] = COSY_WANT_NONBLOCK | COSY_WANT_CLOEXEC,
+	[COSY_OP_RECEIVE] = 0,
+	[COSY_OP_SEND] = 0,
 };
 
 /* An operation under way. */
@@ -443,11 +448,105 @@ static int64_t copy(struct op *op)
 	return done ? (int64_t)done : got;
 }
 
+/* --- sockets ------------------------------------------------------------------------- */
+
+static int64_t accept_all(struct op *op)
+{
+	int flags = (op->want & COSY_WANT_NONBLOCK ? SOCK_NONBLOCK : 0) |
+		    (op->want & COSY_WANT_CLOEXEC ? SOCK_CLOEXEC : 0);
+	int listening = (int)op->args[0], how = fcntl(listening, F_GETFL), fd = 0;
+	struct stat st;
+	int64_t n = 0;
+
+	if (how < 0 || fstat(listening, &st))
+		return -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -ENOTSOCK;
+	if (!(how & O_NONBLOCK))
+		return -EINVAL;
+	while (op->room - op->used >= sizeof(int32_t)) {
+		op->status = plain_tick(op->budget);
+		if (op->status)
+			break;
+		fd = accept4(listening, NULL, NULL, flags);
+		if (fd < 0) {
+			fd = -errno;
+			break;
+		}
+		memcpy(op->out + op->used, &fd, sizeof(int32_t));
+		op->used += sizeof(int32_t);
+		n++;
+	}
+	return n ? n : fd < 0 ? fd : 0;
+}
+
+static int64_t receive(struct op *op, const unsigned char *fds, uint64_t bytes)
+{
+	uint64_t most = op->args[6] < MESSAGE_MOST ? op->args[6] : MESSAGE_MOST;
+	int64_t n = 0;
+
+	for (; bytes >= sizeof(int32_t); bytes -= sizeof(int32_t), n++) {
+		struct cosy_message m;
+		unsigned char *to = op->out + op->used + sizeof(m);
+		ssize_t got;
+
+		if (sizeof(m) + padded(most) > op->room - op->used)
+			return n ? n : -ENOSPC;
+		op->status = plain_tick(op->budget);
+		if (op->status)
+			break;
+		memcpy(&m.fd, fds + n * (int64_t)sizeof(int32_t), sizeof(m.fd));
+		got = recv(m.fd, to, most, MSG_DONTWAIT);
+		m.result = got < 0 ? -errno : (int32_t)got;
+		memcpy(op->out + op->used, &m, sizeof(m));
+		op->used += sizeof(m);
+		if (got > 0) {
+			memset(to + got, 0, padded((uint64_t)got) - (uint64_t)got);
+			op->used += padded((uint64_t)got);
+		}
+	}
+	return n;
+}
+
+static int64_t send_all(struct op *op, const unsigned char *messages, uint64_t left)
+{
+	int64_t n = 0;
+
+	while (left >= sizeof(struct cosy_message) && op->room - op->used >= sizeof(int32_t)) {
+		struct cosy_message m;
+		uint64_t bytes, some;
+		ssize_t sent = 0;
+
+		memcpy(&m, messages, sizeof(m));
+		bytes = m.result > 0 ? (uint64_t)m.result : 0;
+		if (padded(bytes) > left - sizeof(m))
+			return n ? n : -EINVAL;
+		op->status = plain_tick(op->budget);
+		if (op->status)
+			break;
+		some = bytes < MESSAGE_MOST ? bytes : MESSAGE_MOST;
+		if (bytes)
+			sent = send(m.fd, messages + sizeof(m), some, MSG_DONTWAIT | MSG_NOSIGNAL);
+		m.result = sent < 0 ? -errno : (int32_t)sent;
+		memcpy(op->out + op->used, &m.result, sizeof(m.result));
+		op->used += sizeof(m.result);
+		messages += sizeof(m) + padded(bytes);
+		left -= sizeof(m) + padded(bytes);
+		n++;
+	}
+	return n;
+}
+
 /* --- all of them ----------------------------------------------------------------------- */
 
 bool plain_fused_exists(uint64_t op)
 {
 	return op > COSY_OP_NONE && op < COSY_OP_MAX;
+}
+
+bool plain_fused_is_pure(uint64_t op)
+{
+	return op != COSY_OP_COPY && op < COSY_OP_ACCEPT;
 }
 
 /* Memory of a request; NULL: not there. */
@@ -472,12 +571,50 @@ static int take_xattrs(struct op *op, const char *from, uint64_t room)
 	return room && op->n_xattrs ? 0 : -EINVAL;
 }
 
+static int64_t plain_entries(struct op *op, const struct cosy *c, uint32_t flags)
+{
+	uint64_t at = op->args[6];
+	uint64_t room = flags & COSY_FUSED_USER || at > c->bytes ? 4096 : c->bytes - at;
+	const char *names;
+	int err;
+
+	if (op->want & COSY_WANT_XATTR) {
+		names = (const char *)memory(c, flags, at, 0);
+		err = names ? take_xattrs(op, names, room) : -EFAULT;
+		if (err)
+			return err;
+	}
+	return entries(op);
+}
+
+/* Operations that have results in memory; `in` with its size in args[5]. */
+static int64_t with_memory(struct op *op, const struct cosy *c, uint32_t nr, uint32_t flags)
+{
+	const unsigned char *in = NULL;
+
+	op->room = (op->args[3] < INT_MAX ? op->args[3] : INT_MAX) & ~7ull;
+	op->out = memory(c, flags, op->args[2], op->args[3]);
+	if (!op->out || op->args[2] % 8)
+		return -EFAULT;
+	if (nr == COSY_OP_ENTRIES)
+		return plain_entries(op, c, flags);
+	if (nr == COSY_OP_ACCEPT)
+		return accept_all(op);
+	in = memory(c, flags, op->args[4], op->args[5]);
+	if (!in)
+		return -EFAULT;
+	if (nr == COSY_OP_RECEIVE)
+		return receive(op, in, op->args[5]);
+	if (nr == COSY_OP_SEND)
+		return send_all(op, in, op->args[5]);
+	return files(op, (const char *)in, op->args[5]);
+}
+
 int64_t plain_fused(const struct cosy *c, uint32_t nr, uint32_t flags, const uint64_t *args,
 		    struct plain_budget *budget, uint64_t *used, int *status)
 {
 	uint64_t want = args[nr == COSY_OP_COPY ? 3 : 1];
 	struct op op = { .budget = budget, .args = args, .want = (uint32_t)want };
-	const char *names = NULL;
 	int64_t ret;
 
 	*used = 0;
@@ -485,32 +622,11 @@ int64_t plain_fused(const struct cosy *c, uint32_t nr, uint32_t flags, const uin
 		return -EINVAL;
 	if (nr == COSY_OP_SCAN) // no call tells
 		return -EOPNOTSUPP;
+	if (flags & COSY_FUSED_USER && (nr == COSY_OP_ACCEPT || nr == COSY_OP_RECEIVE))
+		return -EINVAL;
 	if (flags & COSY_FUSED_PURE)
 		op.want |= COSY_WANT_NOATIME;
-	if (nr == COSY_OP_COPY) {
-		ret = copy(&op);
-		*status = op.status;
-		return ret;
-	}
-	op.room = (args[3] < INT_MAX ? args[3] : INT_MAX) & ~7ull;
-	op.out = memory(c, flags, args[2], args[3]);
-	if (!op.out || args[2] % 8)
-		return -EFAULT;
-	if (nr == COSY_OP_FILES) {
-		names = (const char *)memory(c, flags, args[4], args[5]);
-		ret = names ? files(&op, names, args[5]) : -EFAULT;
-	} else {
-		uint64_t room = flags & COSY_FUSED_USER || args[6] > c->bytes ? 4096 :
-										c->bytes - args[6];
-
-		ret = 0;
-		if (want & COSY_WANT_XATTR) {
-			names = (const char *)memory(c, flags, args[6], 0);
-			ret = names ? take_xattrs(&op, names, room) : -EFAULT;
-		}
-		if (!ret)
-			ret = entries(&op);
-	}
+	ret = nr == COSY_OP_COPY ? copy(&op) : with_memory(&op, c, nr, flags);
 	*used = op.used;
 	if (ret >= 0)
 		*status = op.status;

@@ -66,7 +66,8 @@ static enum cosy_refusal check_imm(const struct cosy_insn *x)
 static enum cosy_refusal check_call(const struct cosy_insn *x, uint32_t flags)
 {
 	int n = x->op == COSY_I_CALL ? plain_call_args(x->imm) : COSY_FUSED_ARGS;
-	bool pure = x->op == COSY_I_CALL ? plain_call_is_pure(x->imm) : x->imm != COSY_OP_COPY;
+	bool pure = x->op == COSY_I_CALL ? plain_call_is_pure(x->imm) :
+					   plain_fused_is_pure((uint64_t)x->imm);
 
 	if (n < 0 || (x->op == COSY_I_FUSED && !plain_fused_exists((uint32_t)x->imm)))
 		return COSY_REFUSED_CALL;

@@ -32,6 +32,7 @@ uint64_t plain_call(const struct cosy *c, int32_t nr, const uint64_t *args);
 int64_t plain_fused(const struct cosy *c, uint32_t op, uint32_t flags, const uint64_t *args,
 		    struct plain_budget *budget, uint64_t *used, int *status);
 bool plain_fused_exists(uint64_t op);
+bool plain_fused_is_pure(uint64_t op);
 
 /* interpret.c: -EINVAL: it cannot be run. */
 int plain_verify(const struct cosy_program *p, uint32_t flags, struct cosy_load *refused);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "launcher.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct plan {
 	struct profile profile;
 	const char *native; /* why the program runs without us; NULL: it does not */
 	const char *executor; /* why the executor is not there; NULL: it is */
+	uint32_t executors; /* COSY_EXECUTOR_*: those to be used, of those that are there */
 	char trace[PATH_MAX]; /* --learn: folder for the raw trace */
 	char stats[PATH_MAX];
 	char orders[MAX_ORDERS];
@@ -29,11 +31,18 @@ static const char profile_refused[] = "its profile is refused";
 
 static const char *library_trouble(const char *library)
 {
+	int fd;
+
 	if (!library[0])
 		return "libcosy.so is not where it belongs (COSY_NATIVE_DIR names its folder)";
 	// ld.so(8): the list is separated by colons and spaces, without any quoting.
 	if (strpbrk(library, ": "))
 		return "the library's path holds a colon or a space";
+	// The loader would complain. Permission alone does not say it: Landlock lets access pass.
+	fd = open(library, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return "libcosy.so cannot be read";
+	close(fd);
 	return NULL;
 }
 
@@ -47,9 +56,12 @@ static void plan_execution(struct plan *p)
 	if (executors & COSY_EXECUTOR_BPF)
 		executors |= COSY_EXECUTOR_MODULE;
 	executors &= p->opt.executors;
+	p->executors = p->opt.executors;
+	if (!(executors & COSY_EXECUTOR_MODULE && executor_module()))
+		p->executors &= ~(uint32_t)COSY_EXECUTOR_MODULE;
 	if (!p->opt.executors)
 		p->executor = "none: only watching, as asked";
-	else if (executors & COSY_EXECUTOR_MODULE && executor_module())
+	else if (p->executors & COSY_EXECUTOR_MODULE)
 		p->executor = NULL;
 	else if (executors & COSY_EXECUTOR_BPF)
 		p->executor = executor_prepare(&p->places);
@@ -93,8 +105,8 @@ static void plan_orders(struct plan *p)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
 	if (p->opt.strict)
 		ADD(";strict=1");
-	if (p->opt.executors && p->opt.executors != EXECUTORS_USUAL)
-		ADD(";executors=%s", executor_names(p->opt.executors, "+"));
+	if (p->executors && p->executors != EXECUTORS_UNSAID)
+		ADD(";executors=%s", executor_names(p->executors, "+"));
 	if (p->stats[0])
 		ADD(";stats=%s", p->stats);
 #undef ADD
@@ -113,37 +125,48 @@ static void say_native(const struct plan *p)
 		fprintf(stderr, "cosy-auto: %s ran native: %s\n", what, p->native);
 }
 
+/* Start to learn, and say what is to be said after the program's end. */
+static void tell(const struct plan *p, const struct cosy_stats *stats)
+{
+	const char *what = p->opt.command[0], *trouble = p->native;
+
+	setlocale(LC_NUMERIC, "");
+	if (p->opt.learn && !trouble)
+		trouble = learn_start();
+	if (p->opt.learn && trouble)
+		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", what, trouble);
+	else if (p->opt.learn && p->opt.stats)
+		learn_say(what, &p->places);
+	else if (trouble)
+		say_native(p);
+	if (!stats || p->native)
+		return;
+	if (p->opt.learn)
+		stats_print_traced(stats);
+	else
+		stats_print(stats, &p->profile, p->opt.command);
+}
+
 /* --stats and --learn: the program is a child, and there is work after its end. */
 static int run_and_tell(struct plan *p)
 {
 	struct cosy_stats *stats = NULL;
-	const char *trouble = NULL;
 	char **env = environ;
+	bool started;
 	int status;
 
-	if (p->opt.learn && !p->native) {
-		trouble = learn_prepare(&p->places, p->trace);
-		p->native = trouble;
-	}
-	if (p->opt.stats && !p->opt.learn && !p->native)
+	if (p->opt.learn && !p->native)
+		p->native = learn_prepare(&p->places, p->trace);
+	if (p->opt.stats && !p->native)
 		stats = stats_create(p->stats);
 	plan_orders(p);
 	if (!p->native)
 		env = environment_with(p->places.library, p->orders) ?: environ;
-	status = run_wait(p->program.path, p->opt.command, env);
-	setlocale(LC_NUMERIC, "");
-	if (p->opt.learn && !p->native)
-		trouble = learn_start(&p->places, p->trace);
-	if (p->opt.learn && (trouble || p->native))
-		fprintf(stderr, "cosy-auto: %s: nothing learnt: %s\n", p->opt.command[0],
-			trouble ? trouble : p->native);
-	else if (p->opt.learn && p->opt.stats)
-		fprintf(stderr, "cosy-auto: %s: learning in the background: log %s/learn.log\n",
-			p->opt.command[0], p->places.cache);
-	else if (p->native)
-		say_native(p);
-	else if (stats)
-		stats_print(stats, &p->profile, p->opt.command);
+	status = run_wait(p->program.path, p->opt.command, env, &started);
+	if (started)
+		tell(p, stats);
+	else if (p->opt.learn)
+		rmdir(p->trace); // the keeper has nothing to keep
 	if (stats)
 		unlink(p->stats);
 	die_as(status);
@@ -163,19 +186,24 @@ int main(int argc, char **argv)
 	int error;
 
 	options_parse(&p.opt, argc, argv);
-	error = program_find(p.opt.command[0], p.program.path);
-	if (error)
-		return exec_failed(p.opt.command[0], error);
-	program_inspect(&p.program);
-	places_find(&p.places);
-	p.native = p.program.native ?: library_trouble(p.places.library);
+	p.native = task_watched();
+	if (!p.native || p.opt.explain) {
+		error = program_find(p.opt.command[0], p.program.path);
+		if (error)
+			return exec_failed(p.opt.command[0], p.program.path, error);
+		program_inspect(&p.program);
+		places_find(&p.places);
+	}
+	p.native = p.native ?: p.program.native ?: task_trouble();
+	if (!p.native)
+		p.native = library_trouble(p.places.library);
 	if (!p.native && usual(&p.opt) && leaf_asked_in_vain(&p.program, &p.places))
 		p.native = "it is short, and has gained nothing so far";
 	if (p.opt.explain || (!p.opt.learn && !p.native))
 		plan_execution(&p);
 	if (p.opt.explain) {
 		explain(&p.program, &p.places, &p.profile, p.native, p.executor);
-		return 0;
+		return output_end();
 	}
 	if (p.opt.stats || p.opt.learn)
 		return run_and_tell(&p);

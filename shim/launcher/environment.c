@@ -5,8 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char preload[] = "LD_PRELOAD=";
-static const char shim[] = "COSY_SHIM=";
+#include "environment.h"
 
 static char *concat(const char *a, const char *b, const char *c, const char *d)
 {
@@ -17,6 +16,20 @@ static char *concat(const char *a, const char *b, const char *c, const char *d)
 	return s;
 }
 
+static struct environment ours(void)
+{
+	struct environment e = { 0 };
+
+	for (char **at = environ; *at; at++)
+		environment_take(&e, *at);
+	return e;
+}
+
+bool environment_loader_tells(void)
+{
+	return ours().loader_tells;
+}
+
 /*
  * The environment with the shim's orders (docs/architecture.md). A variable
  * that was there stays in its place, since the shim takes only its own part
@@ -24,31 +37,14 @@ static char *concat(const char *a, const char *b, const char *c, const char *d)
  */
 char **environment_with(const char *library, const char *orders)
 {
-	const char *users = NULL;
-	size_t n = 0, out = 0;
-	char **env;
+	struct environment e = ours();
+	const char *users = e.preload ? environ[e.preload - 1] + strlen(ENVIRONMENT_PRELOAD) : "";
+	char *preload = concat(ENVIRONMENT_PRELOAD, library, e.preload ? ":" : "", users);
+	char *variable = concat(ENVIRONMENT_ORDERS, orders, "", "");
+	const char **env = calloc(e.n + ENVIRONMENT_MORE, sizeof(*env));
 
-	while (environ[n])
-		n++;
-	env = calloc(n + 3, sizeof(*env));
-	if (!env)
+	if (!preload || !variable || !env)
 		return NULL;
-	for (size_t i = 0; i < n; i++) {
-		if (!strncmp(environ[i], shim, sizeof(shim) - 1))
-			continue;
-		env[out] = environ[i];
-		if (!users && !strncmp(environ[i], preload, sizeof(preload) - 1)) {
-			users = environ[i] + sizeof(preload) - 1;
-			env[out] = concat(preload, library, *users ? ":" : "", users);
-		}
-		if (!env[out++])
-			return NULL;
-	}
-	if (!users) {
-		env[out] = concat(preload, library, "", "");
-		if (!env[out++])
-			return NULL;
-	}
-	env[out++] = concat(shim, orders, "", "");
-	return env[out - 1] ? env : NULL;
+	environment_with_orders(&e, (const char *const *)environ, preload, variable, env);
+	return (char **)env;
 }

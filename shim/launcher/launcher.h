@@ -27,7 +27,9 @@ enum exit_code {
 };
 
 /* Unless the user says otherwise: that one gains nothing. */
-#define EXECUTORS_USUAL (~(uint32_t)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE))
+#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+/* What the shim uses without an order: it looks for no module that is not there. */
+#define EXECUTORS_UNSAID (EXECUTORS_USUAL & ~(uint32_t)COSY_EXECUTOR_MODULE)
 
 struct options {
 	bool stats;
@@ -56,6 +58,7 @@ struct places {
 	char store[PATH_MAX]; /* folder of the user's profiles */
 	char cache[PATH_MAX]; /* the user's cache folder of ours */
 	char text[PATH_MAX]; /* below it: patched library text */
+	char log[PATH_MAX]; /* and what the learners say */
 };
 
 struct profile {
@@ -71,6 +74,11 @@ const char *executor_names(uint32_t executors, const char *between);
 /* program.c */
 int program_find(const char *name, char path[PATH_MAX]);
 void program_inspect(struct program *p);
+
+/* task.c */
+/* Why nothing runs under the shim here; NULL: it may. Who watches also sees what cosy-auto itself does. */
+const char *task_watched(void);
+const char *task_trouble(void);
 
 /* places.c */
 bool print_path(char path[PATH_MAX], const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -94,18 +102,24 @@ const char *executor_prepare(const struct places *places);
 bool leaf_asked_in_vain(const struct program *program, const struct places *places);
 
 /* environment.c */
+bool environment_loader_tells(void);
 char **environment_with(const char *library, const char *orders);
 
 /* run.c */
-/* Become the program at `path`; else a line, and the exit code. */
+/* Become the program at `path`, or if that is empty, the one that execvp(3) finds; else a line, and the exit code. */
 int be_command(const char *path, char **command, char **env);
-int run_wait(const char *path, char **command, char **env);
-int exec_failed(const char *name, int error);
+int run_wait(const char *path, char **command, char **env, bool *started);
+/* `path`: of the file, if there is one. */
+int exec_failed(const char *name, const char *path, int error);
 void die_as(int status) __attribute__((noreturn));
 
 /* report.c */
 struct cosy_stats *stats_create(char path[PATH_MAX]);
 void stats_print(const struct cosy_stats *stats, const struct profile *profile, char **command);
+/* Of a run that was traced: there is no profile. */
+void stats_print_traced(const struct cosy_stats *stats);
+/* All that was written to stdout is out: 0, else a line, and the exit code. */
+int output_end(void);
 void explain(const struct program *program, const struct places *places,
 	     const struct profile *profile, const char *native, const char *executor);
 
@@ -115,6 +129,7 @@ bool symbol_name(const char *path, uint64_t offset, char *to, size_t size);
 
 /* learn.c */
 const char *learn_prepare(const struct places *places, char dir[PATH_MAX]);
-const char *learn_start(const struct places *places, const char *dir);
+const char *learn_start(void);
+void learn_say(const char *command, const struct places *places);
 
 #endif

@@ -14,7 +14,7 @@ static const char help[] =
 	"  --stats          afterwards, say on stderr what was fused, and why not\n"
 	"  --learn          trace this run, and learn a profile from it afterwards\n"
 	"  --explain        say what would be done; do not run COMMAND\n"
-	"  --executor LIST  use only these: bpf,module,ahead,inline; none: only watch;\n"
+	"  --executor LIST  use only these: module,bpf,ahead,inline; none: only watch;\n"
 	"                   reference: plain calls, which prove a profile right but gain\n"
 	"                   nothing\n"
 	"  --profile FILE   use this profile image instead of the program's own\n"
@@ -107,6 +107,20 @@ static const char *value_of(const char *name, char ***at)
 	return value;
 }
 
+/* A traced run answers nothing and says no profile: what is asked of it would be ignored. */
+static void refuse_with_learn(const struct options *opt)
+{
+	const char *other = opt->profile		      ? "--profile" :
+			    opt->executors != EXECUTORS_USUAL ? "--executor" :
+			    opt->max_age_ms		      ? "--max-age" :
+			    opt->strict			      ? "--strict" :
+			    opt->explain		      ? "--explain" :
+								NULL;
+
+	if (opt->learn && other)
+		usage("not together with --learn", other, "a traced run is served by no profile");
+}
+
 void options_parse(struct options *to, int argc, char **argv)
 {
 	char **at = argv + (argc > 0);
@@ -120,11 +134,11 @@ void options_parse(struct options *to, int argc, char **argv)
 		}
 		if (!strcmp(*at, "--help")) {
 			fputs(help, stdout);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--version")) {
 			puts("cosy-auto " COSY_VERSION);
-			exit(0);
+			exit(output_end());
 		}
 		if (!strcmp(*at, "--stats"))
 			to->stats = true;
@@ -143,6 +157,7 @@ void options_parse(struct options *to, int argc, char **argv)
 		else
 			usage("no such option", *at, "see cosy-auto --help");
 	}
+	refuse_with_learn(to);
 	if (!*at)
 		usage("nothing to run", "no command given", "see cosy-auto --help");
 	to->command = at;

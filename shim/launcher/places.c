@@ -2,6 +2,7 @@
 /* Where our own files are: docs/architecture.md, "Where the built files are". */
 #include "launcher.h"
 
+#include <errno.h>
 #include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -94,7 +95,8 @@ static bool make_private(char path[PATH_MAX])
 			mkdir(path, 0700);
 			*slash = '/';
 		}
-		if (mkdir(path, 0700) || lstat(path, &st))
+		// Another cosy-auto may have been quicker.
+		if ((mkdir(path, 0700) && errno != EEXIST) || lstat(path, &st))
 			return false;
 	}
 	return S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022) &&
@@ -114,6 +116,7 @@ void places_find(struct places *to)
 		to->cache[0] = 0;
 		return;
 	}
+	print_path(to->log, "%s/learn.log", to->cache);
 	if (!print_path(to->text, "%s/text", to->cache) || !make_private(to->text))
 		to->text[0] = 0;
 }

@@ -2,12 +2,14 @@
 /* What --stats and --explain print: the one reader of struct cosy_stats. */
 #include "launcher.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cosy_bpf.h"
@@ -18,8 +20,8 @@
 static const char *const natives[] = {
 	[COSY_NATIVE_STATIC] = "statically linked",
 	[COSY_NATIVE_FOREIGN] = "another ABI or C library",
-	[COSY_NATIVE_SETID] = "set-id or file capabilities",
-	[COSY_NATIVE_LIMITED] = "no room in the address space",
+	[COSY_NATIVE_SETID] = "set-id, file capabilities, other effective ids",
+	[COSY_NATIVE_LIMITED] = "no room in the address space or the arguments",
 	[COSY_NATIVE_SANDBOX] = "went under seccomp",
 	[COSY_NATIVE_WATCHED] = "watched by ptrace, seccomp or audit",
 	[COSY_NATIVE_IMAGE_ABSENT] = "no profile",
@@ -28,9 +30,11 @@ static const char *const natives[] = {
 	[COSY_NATIVE_NO_EXECUTOR] = "no executor",
 	[COSY_NATIVE_UNPATCHED] = "C library could not be patched",
 	[COSY_NATIVE_IO_URING] = "drives io_uring itself",
+	[COSY_NATIVE_OWN_CALLS] = "makes system calls of its own (Go)",
 	[COSY_NATIVE_SHARING] = "shares descriptors or memory beyond our sight",
 	[COSY_NATIVE_SHARED_MAPS] = "too many files mapped for writing",
 	[COSY_NATIVE_LEAF] = "never gained before",
+	[COSY_NATIVE_LOADER] = "the loader says what it loads",
 };
 _Static_assert(ARRAY_SIZE(natives) == COSY_NATIVE_REASONS, "a reason without a text");
 
@@ -61,47 +65,65 @@ static const char *const statuses[] = {
 	[COSY_BPF_NOT_RUN] = "not loaded",
 };
 
-/* A file for the shim to count in; NULL: no folder can be written. */
-struct cosy_stats *stats_create(char path[PATH_MAX])
+/* All of it, beforehand: a hole of a full disk would be a bus error, and more than the limit a signal. */
+static bool allocate(int fd)
 {
-	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct rlimit limit;
+
+	return !getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur >= STATS_SIZE &&
+	       !posix_fallocate(fd, 0, STATS_SIZE);
+}
+
+static struct cosy_stats *create_in(const char *folder, char path[PATH_MAX])
+{
 	struct cosy_stats *s = MAP_FAILED;
 	int fd = -1;
 
-	for (size_t i = 0; i < ARRAY_SIZE(folders) && fd < 0; i++) {
-		// In the orders a semicolon would end the path.
-		if (folders[i] && folders[i][0] == '/' && !strchr(folders[i], ';') &&
-		    print_path(path, "%s/cosy-stats-XXXXXX", folders[i]))
-			fd = mkostemp(path, O_CLOEXEC);
-	}
+	// In the orders a semicolon would end the path.
+	if (folder && folder[0] == '/' && !strchr(folder, ';') &&
+	    print_path(path, "%s/cosy-stats-XXXXXX", folder))
+		fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
-	if (!ftruncate(fd, STATS_SIZE))
+	if (allocate(fd))
 		s = mmap(NULL, STATS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (s == MAP_FAILED) {
-		unlink(path);
+	if (s != MAP_FAILED)
+		return s;
+	unlink(path);
+	return NULL;
+}
+
+/* A file for the shim to count in; NULL: no folder has room for one, and that was said. */
+struct cosy_stats *stats_create(char path[PATH_MAX])
+{
+	const char *folders[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
+	struct cosy_stats *s = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && !s; i++)
+		s = create_in(folders[i], path);
+	if (!s) {
+		path[0] = 0;
+		fputs("cosy-auto: no statistics: no temporary folder takes a file of 16 KiB\n",
+		      stderr);
 		return NULL;
 	}
 	_Static_assert(sizeof(*s) <= STATS_SIZE, "the counters outgrew their file");
+	_Static_assert((int)COSY_NATIVE_REASONS <= COSY_STATS_NATIVE, "no room for all reasons");
 	memcpy(s->magic, COSY_STATS_MAGIC, sizeof(s->magic));
 	return s;
 }
 
 /* "LABEL  17,277 text, 12 text", nothing when all are zero. */
-static void print_counts(const char *label, const char *const *texts, size_t n,
-			 const __u64 counts[16])
+static void print_counts(const char *label, const char *const *texts, size_t n, const __u64 *counts)
 {
 	bool any = false;
 
-	for (size_t i = 0; i < 16; i++) {
+	for (size_t i = 0; i < n; i++) {
 		if (!counts[i])
 			continue;
 		fprintf(stderr, any ? "; " : "  %-20s", label);
-		if (i < n)
-			fprintf(stderr, "%'" PRIu64 " %s", (uint64_t)counts[i], texts[i]);
-		else
-			fprintf(stderr, "%'" PRIu64 " reason %zu", (uint64_t)counts[i], i);
+		fprintf(stderr, "%'" PRIu64 " %s", (uint64_t)counts[i], texts[i]);
 		any = true;
 	}
 	if (any)
@@ -154,17 +176,33 @@ static void print_sites(const struct cosy_stats *s)
 	}
 }
 
+static void print_images(const struct cosy_stats *s)
+{
+	fprintf(stderr, "  %-20s%'" PRIu64 "\n", "program images", (uint64_t)s->processes);
+}
+
+static void print_native(const struct cosy_stats *s)
+{
+	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+}
+
+void stats_print_traced(const struct cosy_stats *s)
+{
+	print_images(s);
+	print_native(s);
+}
+
 void stats_print(const struct cosy_stats *s, const struct profile *profile, char **command)
 {
 	fprintf(stderr, "cosy-auto: %s: profile %s\n", command[0], profile->path);
-	fprintf(stderr, "  %-20s%'" PRIu64 "\n", "program images", (uint64_t)s->processes);
+	print_images(s);
 	fprintf(stderr, "  %-20s%'" PRIu64 " seen, %'" PRIu64 " epochs ended\n", "calls",
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
 	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
 	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
-	print_counts("ran native", natives, ARRAY_SIZE(natives), s->native);
+	print_native(s);
 	fprintf(stderr, "  %-28s%12s%15s%15s\n", "compound", "fired", "results", "served");
 	for (uint32_t i = 0; i < COSY_STATS_COMPOUNDS; i++) {
 		const struct cosy_compound *c = profile_compound(profile, i);
@@ -176,6 +214,14 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 			(uint64_t)s->compound[i].records, (uint64_t)s->compound[i].served);
 	}
 	print_sites(s);
+}
+
+int output_end(void)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "cosy-auto: cannot write: stdout: %s: make room\n", strerror(errno));
+	return EXIT_WORK;
 }
 
 void explain(const struct program *program, const struct places *places,

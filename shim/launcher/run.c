@@ -10,16 +10,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-int exec_failed(const char *name, int error)
+int exec_failed(const char *name, const char *path, int error)
 {
 	const char *advice = "see its file";
 
-	if (error == ENOENT)
+	if (error == ENOENT && !access(path, F_OK))
+		advice = "the interpreter that its file names is not there";
+	else if (error == ENOENT)
 		advice = strchr(name, '/') ? "check the path" : "check the name and PATH";
+	else if (error == EACCES && !access(path, X_OK))
+		advice = "check the interpreter in its first line, and for a mount without exec";
 	else if (error == EACCES)
 		advice = "only files with execute permission run (chmod +x)";
 	fprintf(stderr, "cosy-auto: cannot run: %s: %s: %s\n", name, strerror(error), advice);
@@ -28,10 +33,14 @@ int exec_failed(const char *name, int error)
 
 int be_command(const char *path, char **command, char **env)
 {
-	execve(path, command, env);
+	if (path[0])
+		execve(path, command, env);
+	// Rarely: our orders were the last straw.
+	if (path[0] && errno == E2BIG)
+		execve(path, command, env = environ);
 	// Rarely: execvp(3) tries the shell, for a text, and the folders of PATH behind this one.
 	execvpe(command[0], command, env);
-	return exec_failed(command[0], errno);
+	return exec_failed(command[0], path, errno);
 }
 
 /* Pass a signal on, unless the kernel gave it to the whole terminal group. */
@@ -48,15 +57,20 @@ static void stop_with(pid_t child)
 	kill(child, SIGCONT);
 }
 
-/* Runs the command, which is at `path`; returns its wait status, or -1. */
-int run_wait(const char *path, char **command, char **env)
+/* Runs the command; returns its wait status, or -1. *started: it became the command. */
+int run_wait(const char *path, char **command, char **env, bool *started)
 {
 	static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
 	struct sigaction old_child, plain = { .sa_handler = SIG_DFL };
 	sigset_t all, old;
+	bool *failed = mmap(NULL, sizeof(*failed), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int status = -1;
 	pid_t child;
 
+	*started = false;
+	if (failed == MAP_FAILED)
+		return -1;
 	// Blocked signals wait for sigwaitinfo, whatever their disposition: no handler, no race.
 	sigfillset(&all);
 	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
@@ -67,7 +81,9 @@ int run_wait(const char *path, char **command, char **env)
 	if (!child) {
 		sigaction(SIGCHLD, &old_child, NULL);
 		sigprocmask(SIG_SETMASK, &old, NULL);
-		_exit(be_command(path, command, env));
+		status = be_command(path, command, env);
+		*failed = true;
+		_exit(status);
 	}
 	while (child > 0) {
 		siginfo_t info;
@@ -86,6 +102,8 @@ int run_wait(const char *path, char **command, char **env)
 	}
 	sigaction(SIGCHLD, &old_child, NULL);
 	sigprocmask(SIG_SETMASK, &old, NULL);
+	*started = child > 0 && !*failed;
+	munmap(failed, sizeof(*failed));
 	return child > 0 ? status : -1;
 }
 

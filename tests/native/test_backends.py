@@ -178,6 +178,49 @@ def test_mined_loops_are_the_same(
     assert loops_of(inside) == loops_of(outside)
 
 
+SHAPES = ("slurp", "read-until-eof", "probe-list", "serve-read-open-write", "copy-loop")
+
+
+def shapes_of(data: Dataset, arguments: bool) -> dict[str, object]:
+    """What the miner finds besides loops over entries, but for loaders: the shim sees none."""
+    found = mine.mine([data.path], cost.Calibration())
+    return {
+        motif.name: [
+            (call.syscall, call.count, call.args if arguments else None) for call in motif.calls
+        ]
+        for motif in found.motifs
+        if motif.name in SHAPES
+    }
+
+
+def shapes_by(tracer: Tracer, how: str, arguments: bool, *command: str | Path) -> dict[str, object]:
+    if how != "strace":
+        return shapes_of(tracer.trace("--backend", how, *command)[1], arguments)
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed: apt-get install strace")
+    log, path = tracer.folder / "strace.log", tracer.folder / "imported"
+    done = tracer.native("strace", "-f", "-ttt", "-T", "-y", "-v", "-o", log, *command)
+    assert done.returncode == 0, done.stderr
+    assert tracer.run("import", "-o", path, log).returncode == 0
+    return shapes_of(Dataset(path), arguments)
+
+
+@pytest.mark.parametrize("how", [*OUTSIDE, "strace"])
+def test_mined_shapes_are_the_same(tracer: Tracer, compiled: Compiler, how: str) -> None:
+    lacks = bcc.why_not() if how == "bcc" else None
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    program = compiled("shapes.c")
+    files = tracer.folder / "files"
+    files.mkdir()
+    for number in range(40):
+        (files / f"file{number}").write_bytes(b"x" * (100 * number + 1))
+    arguments = how != "strace"  # which prints no addresses of buffers
+    inside = shapes_by(tracer, "shim", arguments, program, files)
+    assert set(inside) == set(SHAPES)
+    assert shapes_by(tracer, how, arguments, program, files) == inside
+
+
 def test_processes_are_a_tree(tracer: Tracer, backend: str, static_program: Path) -> None:
     done, data = tracer.trace(
         "--backend", backend, "sh", "-c", f"cd /etc; {static_program} . | wc -l; exit 3"
@@ -275,6 +318,58 @@ def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: st
     assert shell.pid in pids
     assert len(pids) > 2, "the children belong to it"
     assert "/dev/null" in data.events(["path"])["path"].to_pylist()
+
+
+@pytest.mark.parametrize("later", ["", "; sleep 30"], ids=["found in a call", "began one"])
+def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -> None:
+    """It began before we looked, or ends after that, or both."""
+    script = f"read line{later}"
+    output = tracer.folder / "attached"
+    words = ["--backend", backend, "-o", str(output), "--duration", "3", "-p"]
+    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE) as shell:
+        assert shell.stdin
+        while not Path(f"/proc/{shell.pid}/syscall").read_text().startswith("0 "):
+            time.sleep(0.01)
+        command = [*COSY_TRACE, *words, str(shell.pid)]
+        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
+            assert watching.stderr
+            said = watching.stderr.readline()
+            time.sleep(1)
+            if later:
+                shell.stdin.write(b"x\n")
+                shell.stdin.flush()
+            said += watching.communicate(timeout=DEADLINE_S)[1]
+        subprocess.run(["pkill", "-P", str(shell.pid)], check=False)
+        shell.kill()
+    assert watching.returncode == 0, said
+    events = Dataset(output).events(["nr", "ret", "dur_ns"]).to_pylist()
+    longest = max(events, key=lambda event: event["dur_ns"])
+    wanted = ("clock_nanosleep", "wait4") if later else ("read",)
+    assert name_of(longest["nr"]) in wanted
+    assert longest["dur_ns"] > 1e9
+
+
+def test_cpu_time_of_a_running_process(tracer: Tracer, backend: str) -> None:
+    output = tracer.folder / "attached"
+    words = ["--backend", backend, "-o", str(output), "--duration", "1", "-p"]
+    code = "while True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as busy:
+        done = tracer.run(*words, str(busy.pid))
+        busy.kill()
+    assert done.returncode == 0, done.stderr
+    meta = Dataset(output).meta
+    assert 0 < meta["user_ns"] <= meta["wall_ns"] + 2e7
+    assert b"CPU" in done.stderr
+
+
+def test_the_tracer_is_not_in_its_own_trace(tracer: Tracer, backend: str) -> None:
+    """Where what is looked at has started it."""
+    trace = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--backend", backend])
+    script = f"{trace} -p $$ --duration 1 -o own; true"
+    assert tracer.native("bash", "-c", script).returncode == 0
+    data = Dataset(tracer.folder / "own")
+    assert set(data.processes()["exe"].to_pylist()) == {os.path.realpath("/bin/bash")}
+    assert len(data) < 10
 
 
 def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:

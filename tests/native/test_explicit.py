@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +15,15 @@ import pytest
 from synth import explicit
 from synth.explicit import Context, Op, Program, RefusedError, Want
 from tests.conftest import ROOT, built
-from tests.native.explicit import EXAMPLES, files_of, python_examples, request
+from tests.native.explicit import (
+    EXAMPLES,
+    c_numbers,
+    check_layout,
+    files_of,
+    python_examples,
+    request,
+)
+from tests.vm.programs import FOLDER as VM_PROGRAMS
 from tests.vm.programs import build_program
 
 PLAIN = {**os.environ, "PLAIN": "1"}
@@ -24,6 +32,7 @@ OUTPUTS = [
     "5050\n",
     None,
     "True\n",
+    "{size}\n",
 ]
 
 
@@ -42,25 +51,9 @@ def context() -> Context:
 
 def test_structures_are_the_headers(tmp_path: Path) -> None:
     """Each structure and field has the size and the place that the C headers give it."""
-    lines = []
-    for name, structure in explicit.STRUCTURES.items():
-        lines.append(f'printf("%zu ", sizeof(struct {name}));')
-        for field in structure._fields_:
-            lines.append(f'printf("%zu ", offsetof(struct {name}, {field[0]}));')
-    source = tmp_path / "layout.c"
-    source.write_text(
-        "#include <stddef.h>\n#include <stdio.h>\n#include \"" + str(ROOT / "kmod/user/cosy.h")
-        + '"\nint main(void) {' + "".join(lines) + 'printf("%d %d", COSY_I_MAX, COSY_N_REGS); }'
-    )  # fmt: skip
-    program = tmp_path / "layout"
-    include = f"-I{ROOT / 'kmod' / 'uapi'}"
-    subprocess.run(["cc", include, "-o", program, source], check=True)
-    theirs = [int(word) for word in subprocess.check_output([program]).split()]
-    ours = []
-    for structure in explicit.STRUCTURES.values():
-        ours.append(ctypes.sizeof(structure))
-        ours += [getattr(structure, field[0]).offset for field in structure._fields_]
-    assert theirs == [*ours, len(Op), explicit.N_REGISTERS]
+    check_layout(explicit.STRUCTURES, "cosy.h", tmp_path)
+    constants = c_numbers("cosy.h", ["COSY_I_MAX", "COSY_N_REGS"], tmp_path)
+    assert constants == [len(Op), explicit.N_REGISTERS]
 
 
 @pytest.mark.parametrize("number", range(len(OUTPUTS)))
@@ -221,3 +214,11 @@ def test_a_socket_is_served(context: Context) -> None:
         done = c.run(c.load(program))
         assert (done.signed(1), done.signed(2)) == (5, 5)
         assert here.recv(100) == b"hello"
+
+
+def test_many_sockets_at_once(tmp_path: Path) -> None:
+    """Accepting, receiving and sending in batches do what the calls do one by one."""
+    program = build_program("sockets", tmp_path, VM_PROGRAMS)
+    ran = subprocess.run([program, "plain"], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    assert re.fullmatch(r"[1-9]\d* checks\n", ran.stdout)

@@ -37,11 +37,15 @@ NEWS = {
     "socket-read": "read_sync",
     "recv": "recv",
     "recvmsg": "recv",
+    "recvmmsg": "recv",
     "accept": "recv",
     "poll": "poll",
     "ppoll": "poll",
     "select": "poll",
+    "pselect6": "poll",
     "epoll": "poll",
+    "epoll-pwait": "poll",
+    "epoll-pwait2": "poll",
     "wait4": "wait",
     "waitid": "wait",
     "signal": "signal",
@@ -54,6 +58,7 @@ NEWS = {
     "ofd-lock": "lock+mutate",
     "flock": "lock",
     "queue": "recv",
+    "posix-queue": "recv",
     "semaphore": "recv",
     "nanosleep": "sleep",
     "clock-nanosleep": "sleep",
@@ -86,6 +91,11 @@ OWN = {
     "link": "mutate",
     "mkdir": "mutate",
     "symlink": "mutate",
+    "rmdir": "mutate",
+    "mknod": "mutate",
+    "removexattr": "mutate",
+    "mount": "mutate",
+    "bind": "mutate",
     "write": "write_inode",
     "open-write": "write_inode+open_file",
     "pwrite": "write_inode",
@@ -124,7 +134,7 @@ TRUTH_ONLY = [
     "system",
     "chroot",
 ]
-AS_ROOT = {"chown", "become-nobody", "chroot"}
+AS_ROOT = {"chown", "become-nobody", "chroot", "mount"}
 
 
 class Stage:
@@ -153,6 +163,9 @@ class Stage:
             for name in ("sub", "link"):
                 os.utime(top / name, ns=(atime, OLD_NS), follow_symlinks=False)
                 os.lstat(top / name)
+        if kind == "removexattr":
+            os.setxattr(pair[0] / "target", "user.cosy", b"1")
+            (pair[0] / "target").stat()
         return pair
 
     @staticmethod
@@ -224,6 +237,15 @@ def test_results_are_held_at_all(stage: Stage, before: str) -> None:
     assert stage.cosy("untold") == before
 
 
+@pytest.mark.parametrize("kind", ["contents", "contents-read"])
+def test_strict_makes_every_read_news(stage: Stage, before: str, kind: str) -> None:
+    truth = stage.native(kind)
+    assert truth != before
+    assert stage.goes_stale(kind, before)
+    assert stage.cosy(kind, strict="1") == truth
+    assert stage.goes_stale(kind, before, strict="1", nofence="read_sync")
+
+
 def test_old_results_are_dropped(stage: Stage, before: str) -> None:
     truth = stage.native("untold-long")
     assert stage.cosy("untold-long", max_age_ms="50") == truth
@@ -248,7 +270,7 @@ def test_a_link_that_was_followed(stage: Stage) -> None:
 
 # Kinds that end with another question than for the target: what it looks like unchanged.
 ASKED_FOR = {
-    "mkdir": "nothing-sub",
+    **dict.fromkeys(("mkdir", "rmdir", "mknod", "mount", "bind"), "nothing-sub"),
     "read-folder": "nothing-sub",
     "readlink": "nothing-link",
 }

@@ -22,7 +22,11 @@ from synth.errors import SynthError
 from synth.lowering import lift, lower
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [ROOT / "synth" / "profiles" / "default.cosy", ROOT / "tests" / "vectors" / "shapes.cosy"]
+SOURCES = [
+    ROOT / "synth" / "profiles" / "default.cosy",
+    ROOT / "tests" / "vectors" / "shapes.cosy",
+    ROOT / "tests" / "vectors" / "explicit.cosy",
+]
 MUTATIONS = 12_000  # per vector
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 9, 10, 15, 16, 17, 0x7F, 0x80, 0xFF)
 WORDS = (0, 1, 16, 17, 256, 0xFFFF, 1 << 20, 1 << 31, (1 << 32) - 1)

@@ -176,11 +176,6 @@ def test_a_damaged_cache_is_refused(runner: Runner, tmp_path: Path, damage: str)
         assert str(folder).encode() not in done.stdout
 
 
-def test_an_address_space_limit_runs_native(runner: Runner) -> None:
-    done = runner.cosy(["sh", "-c", "ulimit -v 500000; cat /proc/self/maps"])
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 def test_text_is_patched_once(runner: Runner, tmp_path: Path) -> None:
     """Wherever libraries land: their order changes from run to run."""
     script = f"for i in $(seq 150); do cat /dev/null; stat -c '%n %i' {tmp_path}/*.text; done"

@@ -74,3 +74,15 @@ def test_what_is_known_of_memory(compiled: Compiler) -> None:
         "gone: 0",
         "known from an age ago: 0",
     ]
+
+
+def test_a_firing_ends_when_its_compounds_time_is_over(compiled: Compiler) -> None:
+    """An executor takes 1 ms each time and would never be done."""
+    assert lines_of(compiled, "firing.c") == [
+        "1 ns: 1 runs, of 1 to 1 ns",
+        "1000000 ns: 1 runs, of 1000000 to 1000000 ns",
+        "2500000 ns: 3 runs, of 2500000 to 500000 ns",
+        "1000000000 ns: 20 runs, of 20000000 to 1000000 ns",
+        # No more than the compound's chunk, of a directory of which nothing is known yet.
+        "1000000000 ns: 8 runs, of 20000000 to 13000000 ns",
+    ]

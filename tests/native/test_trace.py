@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def calls(compiled: Compiler) -> Path:
         ["grep", "-r", "odd", "TREE"],
         ["tar", "cf", "/dev/null", "TREE"],
         ["sh", "-c", "cd TREE; for i in 1 2 3; do ls | wc -l; done"],
+        ["cp", "-r", "TREE", "COPY"],
+        ["/usr/bin/python3", "-c", "import os; print(sum(len(f) for _, _, f in os.walk('TREE')))"],
+        ["git", "hash-object", "ODD"],
+        ["gzip", "-c", "ODD"],
+        ["sort", "ODD"],
         ["CALLS", "fork"],
         ["CALLS", "vfork"],
         ["CALLS", "spawn"],
@@ -67,8 +73,14 @@ def calls(compiled: Compiler) -> Path:
 def test_counts_are_those_of_strace(
     tracer: Tracer, tree: Path, calls: Path, command: list[str]
 ) -> None:
-    words = [w.replace("TREE", str(tree)).replace("CALLS", str(calls)) for w in command]
-    truth = strace(tracer, *words)
+    if command[0] != "CALLS" and not shutil.which(command[0]):
+        pytest.skip(f"no {command[0]} on this machine: apt-get install it")
+    places = {"TREE": tree, "CALLS": calls, "ODD": tree / "größe 100%"}
+    words = command
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    truth = strace(tracer, *(word.replace("COPY", str(tracer.folder / "one")) for word in words))
+    words = [word.replace("COPY", str(tracer.folder / "two")) for word in words]
     done, data = tracer.trace(*words)
     assert done.returncode == 0
     ours = counts(data)
@@ -226,6 +238,44 @@ def test_interrupt_from_the_terminal_arrives_once(tracer: Tracer) -> None:
     assert seen.count(b"caught\r\n") == 1
 
 
+def test_interrupt_before_the_program_starts(tracer: Tracer) -> None:
+    # From the terminal, while everything is made ready: it is there when the program begins.
+    code = """import signal, sys
+from tracer import run
+run.hold_signals()
+print("ready", flush=True)
+while signal.SIGINT not in signal.sigpending(): pass
+from tracer.cli import main; main()"""
+    pid, master = os.forkpty()
+    if not pid:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(tracer.folder)
+        words = [sys.executable, "-c", code, "--summary-only", "touch", "ran"]
+        os.execve(sys.executable, words, tracer.env)
+    seen, sent = b"", False
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:
+            break
+        seen += data
+        if b"ready" in seen and not sent:
+            sent = os.write(master, b"\x03") == 1
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT, seen
+    os.close(master)
+    assert b"Traceback" not in seen
+    assert b"before its first call" in seen
+    assert not (tracer.folder / "ran").exists()
+
+
+def test_what_ran_unrecorded_is_a_failure(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--backend", "shim", static, "/etc/apt")
+    assert done.returncode == 1
+    assert done.stdout == tracer.native(static, "/etc/apt").stdout
+    assert "nothing recorded" in line(done.stderr)
+
+
 def test_a_stopped_program_is_a_stopped_job(tracer: Tracer) -> None:
     trace = " ".join(f"'{word}'" for word in COSY_TRACE)
     script = f"""set -m
@@ -256,6 +306,28 @@ def line(stderr: bytes) -> str:
     assert text.startswith("cosy-trace: ")
     assert text.count("\n") == 1
     return text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--backend", "ptrace", "--block", "touch", "ran"],
+        ["--backend", "shim", "--ring-size", "1M", "touch", "ran"],
+        ["-p", "1", "-p", "2"],
+    ],
+)
+def test_options_that_would_do_nothing(tracer: Tracer, words: list[str]) -> None:
+    done = tracer.run(*words)
+    assert done.returncode == 2
+    assert not list(tracer.folder.iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "-1", "0", "x"])
+def test_durations_that_are_none(tracer: Tracer, seconds: str) -> None:
+    done = tracer.run("--duration", seconds, "touch", "ran")
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert not (tracer.folder / "ran").exists()
 
 
 def test_missing_and_not_executable(tracer: Tracer) -> None:
@@ -330,6 +402,41 @@ def test_summary_and_show(tracer: Tracer, tree: Path) -> None:
     done = tracer.run("show", "nowhere")
     assert done.returncode == 1
     line(done.stderr)
+
+
+def test_the_summary_as_json_elsewhere(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json-to", "s.json", "-o", "t", static, "/etc/apt")
+    assert done.returncode == 0
+    summary = json.loads((tracer.folder / "s.json").read_text())
+    assert summary["dataset"] == "t"
+    assert summary["calls"] > 0
+    assert b"lost events: 0" in done.stderr
+    done = tracer.run("--json-to", "s.json", "touch", "ran")
+    assert done.returncode == 1
+    assert "--force" in line(done.stderr)
+    assert not (tracer.folder / "ran").exists()
+    command = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "--json-to"])
+    done = tracer.native("bash", "-c", f"{command} /dev/fd/3 ls / 3> s.json")
+    assert json.loads((tracer.folder / "s.json").read_text())["dataset"] is None
+
+
+def test_json_is_json(tracer: Tracer, compiled: Compiler) -> None:
+    static = compiled("walk.c", "-static", name="walk-static")
+    done = tracer.run("--json", "--summary-only", static, "/etc/apt")
+    assert json.loads(done.stderr)["backend"] in ("bcc", "ptrace")
+
+
+def test_what_is_loaded_before_a_program_starts(tracer: Tracer) -> None:
+    """Not what only the dataset needs."""
+    code = """import os, sys
+def execve(*_):
+    os.write(1, " ".join({"pandas", "pyarrow", "ptrace"} & set(sys.modules)).encode() or b"none")
+    os._exit(0)
+os.execve = execve
+from tracer.start import main; main()"""
+    done = tracer.native(sys.executable, "-c", code, "--summary-only", "true")
+    assert done.stdout == b"none"
 
 
 def test_a_program_called_show_can_be_traced(tracer: Tracer) -> None:

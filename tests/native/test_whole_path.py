@@ -160,6 +160,48 @@ def test_an_absolute_path_leads_where_it_leads_now(
     assert int(served[1]) > 10
 
 
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize(("thread", "fires"), [((), True), (("thread",), False)])
+def test_no_thread_meets_a_descriptor_that_is_not_the_programs(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path, thread: tuple[str], fires: bool
+) -> None:
+    """By path, a directory that the program closed must be opened, which others could see."""
+    program, top = compiled("by_path.c", "-pthread"), tmp_path / "top"
+    top.mkdir()
+    for i in range(40):
+        (top / f"f{i}").write_bytes(b"x" * i)
+        (top / f"f{i}").stat()
+    eager = adversary(tmp_path)
+    under = call(env, "cosy-auto", "--stats", "--profile", eager, program, top, *thread)
+    assert under.stdout == b"%d\n" % sum(range(40))
+    found = re.search(rb"dirscan-stat +([\d,]+)", under.stderr)
+    assert bool(found and int(found[1])) == fires
+
+
+@pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize("how", ["ftruncate", "truncate", "open", "creat", "collapse"])
+def test_a_buffer_whose_file_was_cut(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path, how: str
+) -> None:
+    """The kernel says EFAULT where the program itself would die of a bus error."""
+    program, tops = compiled("cut_buffer.c"), [tmp_path / name for name in ("one", "other")]
+    for top in tops:
+        top.mkdir()
+        for i in range(FILES // 4):
+            (top / f"f{i}").touch()
+            (top / f"f{i}").stat()
+    native = subprocess.run([program, how, *tops], env=env, capture_output=True, check=True)
+    if native.stdout.startswith(b"not here"):
+        pytest.skip(f"this file system cannot do it: {how}")
+    assert native.stdout == (FILES // 4 - 8) * b"EFAULT\n"
+    eager = adversary(tmp_path)
+    under = call(env, "cosy-auto", "--stats", "--profile", eager, program, how, *tops)
+    assert (under.returncode, under.stdout) == (0, native.stdout)
+    found = re.search(rb"dirscan-stat +([\d,]+) +[\d,]+ +[\d,]+", under.stderr)
+    assert found is not None
+    assert int(found[1]) > 1
+
+
 REST = """
 import os, sys
 top = sys.argv[1]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import posixpath
 import random
 import struct
+from dataclasses import replace
 from os import O_DIRECTORY
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -16,8 +18,8 @@ from tests.unit.raw_builder import Event, RawBuilder, process, trace
 from tests.unit.test_objects import AT_FDCWD, follow
 from tracer import dirents
 from tracer.convert import write_dataset
-from tracer.dataset import META_KEYS, Dataset, Writer
-from tracer.events import DONE, RAW_DIRENTS
+from tracer.dataset import META_KEYS, Dataset, Writer, path_text
+from tracer.events import DONE, EVENT_WORDS, NO_RETURN, RAW_DIRENTS, Chunk, by_time, join, merged
 from tracer.timeline import RawTrace
 
 _HEAD = struct.Struct("<QqHB")
@@ -25,7 +27,7 @@ _HEAD = struct.Struct("<QqHB")
 
 def written(raw: RawTrace, path: Path) -> pa.Table:
     with Writer(path) as writer:
-        write_dataset(raw, writer, dict.fromkeys(META_KEYS - {"schema"}, 0))
+        write_dataset(raw, writer, {**dict.fromkeys(META_KEYS - {"schema"}, 0), "command": []})
     return Dataset(path).events()
 
 
@@ -106,3 +108,72 @@ def test_no_size_or_number_is_too_odd(tmp_path: Path) -> None:
         file.write_bytes(data)
         raw = trace(folder)
         assert written(raw, folder / "d").num_rows == raw.n_calls
+
+
+def test_names_of_all_kinds_and_lengths(tmp_path: Path) -> None:
+    rng = random.Random(11)
+    alphabet = [b"a", b"/", b"%", b"\xc3\xa9", b"\xff", b"\x01", b"&"]
+    names = [bytes([65 + size % 26]) * size for size in range(1, 40)]
+    names += [b"".join(rng.choices(alphabet, k=rng.randrange(1, 30))) for _ in range(2000)]
+    rng.shuffle(names)
+    names += names[:500]
+    calls = [Event("newfstatat", (AT_FDCWD,), path=name) for name in names]
+    blocks = [[process(b"/x", b"x")], *(calls[at : at + 8] for at in range(0, len(calls), 8))]
+    found = written(trace(tmp_path, RawBuilder(flushed=blocks)), tmp_path / "d")
+    assert found["path"].to_pylist() == [path_text(name) for name in names]
+
+
+def test_bits_of_more_and_of_fewer_events_than_eight_at_a_time(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    out = struct.pack("<QQQII", 1, 2, 3, 4, 5)
+    for n in (1, 7, 8, 9, 511, 512, 513, 1025):
+        calls = [
+            rng.choice(
+                [
+                    Event("fstat", (3,), out=out),
+                    Event("read", (3, 0, 9), ret=9),
+                    Event("exit", flags=DONE | NO_RETURN),
+                ]
+            )
+            for _ in range(n)
+        ]
+        calls = [replace(call) for call in calls]
+        blocks = [[process(b"/x", b"x")], *(calls[at : at + 8] for at in range(0, n, 8))]
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        found = written(trace(folder, RawBuilder(flushed=blocks)), folder / "d")
+        assert found["st_ino"].to_pylist() == [2 if c.nr == "fstat" else None for c in calls]
+        assert found["ret"].to_pylist() == [None if c.nr == "exit" else c.ret for c in calls]
+
+
+def chunk_of(rng: random.Random, thread: int, n: int, latest: int) -> Chunk:
+    """Calls of one thread in the order of time, with a path that is different for each."""
+    words = np.array([[rng.randrange(2**63) for _ in range(n)] for _ in range(EVENT_WORDS)], "u8")
+    words = words.reshape(EVENT_WORDS, n)
+    words[0] = sorted(rng.randrange(latest) for _ in range(n))
+    words[EVENT_WORDS - 1] = 4
+    heap = np.array([rng.randrange(256) for _ in range(4 * n)], np.uint8)
+    return Chunk(words, np.full(n, thread, np.int32), np.arange(n, dtype=np.int64) * 4, heap)
+
+
+@pytest.mark.parametrize("n_parts", [2, 3, 5, 40])
+def test_threads_are_merged_as_they_are_sorted(n_parts: int) -> None:
+    rng = random.Random(n_parts)
+    for latest in (5, 300, 10**9):  # many at the same time, some, none
+        sizes = [rng.randrange(120) for _ in range(n_parts)]
+        sizes[rng.randrange(n_parts)] = 0
+        parts = [chunk_of(rng, rng.randrange(4), n, latest) for n in sizes]
+        # Part of a longer one, as what comes later is left out.
+        parts[-1] = chunk_of(rng, 2, 50, latest).take(slice(20))
+        expected, found = by_time(join(parts)), merged(parts)
+        assert found.words.tolist() == expected.words.tolist()
+        assert found.thread.tolist() == expected.thread.tolist()
+        assert found.texts() == expected.texts()
+
+
+def test_long_runs_of_one_thread_are_merged() -> None:
+    rng = random.Random(3)
+    parts = [chunk_of(rng, 0, 3000, 1000), chunk_of(rng, 1, 3000, 10**6), chunk_of(rng, 2, 1, 900)]
+    expected, found = by_time(join(parts)), merged(parts)
+    assert (found.words == expected.words).all()
+    assert found.texts() == expected.texts()

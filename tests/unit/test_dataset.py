@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.raw_builder import Event, RawBuilder, module, process, trace
 from tracer import dataset
 from tracer.convert import write_dataset
@@ -42,6 +44,46 @@ def record(folder: Path, *events: Event, lost: int = 0, name: str = "t.cosytrace
 
 def frame(data: Dataset) -> pd.DataFrame:
     return data.events().to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def test_readers_are_told_how_far_they_are(tmp_path: Path) -> None:
+    data = record(tmp_path, *(Event("getpid") for _ in range(10)))
+    told: list[tuple[int, int]] = []
+    data.progress = lambda done, total: told.append((done, total))
+    assert [batch.num_rows for batch in data.batches(["nr"], 4)] == [4, 4, 2]
+    assert told == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_sites_of_programs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    raw_folder = tmp_path / "raw"
+    raw_folder.mkdir()
+    files = []
+    for pid, exe in ((100, b"/a/m1/prog"), (200, b"/a/m2/prog"), (300, b"/b/m2/prog")):
+        live = [process(exe, b"prog"), module(0, exe), Event("getpid", site=0x1234)]
+        files.append(RawBuilder(pid=pid, tid=pid, start_tsc=1000 + pid, live=live))
+    with Writer(tmp_path / "d") as writer:
+        write_dataset(trace(raw_folder, *files), writer, META)
+    data = Dataset(tmp_path / "d")
+    sites = ["prog+0x1234", "m2/prog+0x1234", "b/m2/prog+0x1234"]
+    assert data.events()["site"].to_pylist() == sites
+    assert [(row["site"], row["module"]) for row in data.sites().to_pylist()] == [
+        (sites[0], "/a/m1/prog"),
+        (sites[1], "/a/m2/prog"),
+        (sites[2], "/b/m2/prog"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("wall_ns", "x"), ("lost_events", None), ("command", 3), ("user_ns", [])]
+)
+def test_metadata_of_another_kind_is_one_clear_line(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    path = shutil.copytree(ROOT / "datasets" / "gcc.cosytrace", tmp_path / "d")
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps({**meta, key: value}))
+    with pytest.raises(DatasetError, match=key):
+        Dataset(path)
 
 
 def test_columns(tmp_path: Path) -> None:
@@ -128,11 +170,23 @@ def test_names_that_are_no_text(tmp_path: Path, raw: bytes, text: str) -> None:
     assert frame(data)["path"][0] == text
 
 
-def test_more_events_than_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "ROW_GROUP", 7)
+@pytest.mark.parametrize(("row_group", "codecs"), [(7, {"ZSTD", "LZ4"}), (41, {"ZSTD"})])
+def test_more_events_than_a_row_group(tmp_path: Path, row_group: int, codecs: set[str]) -> None:
     data = record(tmp_path, *[Event("unlink", path=b"%d" % (i % 5)) for i in range(40)])
-    assert frame(data)["path"].tolist() == [str(i % 5) for i in range(40)]
-    assert sum(batch.num_rows for batch in data.batches(["nr"], 7)) == len(data) == 40
+    with Writer(tmp_path / "small", row_group=row_group) as writer:
+        for at in range(0, 40, 9):
+            writer.write_events(data.events().slice(at, 9))
+        writer.finish(data.processes(), data.objects(), data.meta, data.sites())
+    found = Dataset(tmp_path / "small")
+    assert found.events() == data.events()
+    assert frame(found)["path"].tolist() == [str(i % 5) for i in range(40)]
+    assert sum(batch.num_rows for batch in found.batches(["nr"], 7)) == len(found) == 40
+    groups = found.events_file.metadata
+    sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert sizes == [row_group] * (40 // row_group) + [40 % row_group]
+    # Many take little time, few little room.
+    columns = range(groups.num_columns)
+    assert {groups.row_group(0).column(i).compression for i in columns} == codecs
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

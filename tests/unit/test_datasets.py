@@ -27,7 +27,7 @@ PRIVATE = re.compile(r"^/(home|root|work|media|mnt|srv)(/|$)")
 def strings(data: Dataset) -> set[str]:
     """Every string that a dataset holds."""
     found: set[str | None] = set(data.meta["command"])
-    for table in (data.events(), data.processes(), data.objects()):
+    for table in (data.events(), data.processes(), data.objects(), data.sites()):
         for column in table.columns:
             kind = column.type
             if pa.types.is_dictionary(kind) or pa.types.is_string(kind):

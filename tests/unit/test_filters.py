@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import miner
+from miner import report
 from tests.unit.raw_builder import Event, RawBuilder, process, trace
+from tracer import formats
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer
 from tracer.filters import FilterError, make, parse_calls
+from tracer.summary import render, summarize
 from tracer.syscalls import by_name, name_of
 
 CWD = 0xFFFFFF9C
@@ -50,6 +56,7 @@ def test_calls_by_name_class_and_negation(tmp_path: Path) -> None:
     assert numbers["fork"] in parse_calls("%process")
     assert parse_calls("!%file") == parse_calls("all") - parse_calls("%file")
     assert parse_calls("none") == set()
+    assert parse_calls("trace=file,read") == parse_calls("%file,read"), "strace's older form"
     assert numbers["newfstatat"] in parse_calls("%pure") & parse_calls("%stat")
     for wrong in ("trace=nosuch", "%nosuch", "signal=SIGINT", ""):
         with pytest.raises(FilterError):
@@ -79,6 +86,39 @@ def test_rows_of_objects_follow(tmp_path: Path) -> None:
 def test_paths_by_name_and_by_descriptor(tmp_path: Path) -> None:
     calls, _ = kept(tmp_path, [], ["/d/one"])
     assert calls == [("openat", 3), ("read", 5), ("close", 0)]
+
+
+@pytest.mark.parametrize("filters", [(["trace=read"], []), ([], ["/d/two"]), (["none"], [])])
+def test_summaries_say_so_and_nothing_of_what_was_left_out(
+    tmp_path: Path, filters: tuple[list[str], list[str]]
+) -> None:
+    _, data = kept(tmp_path, *filters)
+    summary = summarize(data)
+    plain = summary.as_dict()
+    assert plain["filter"] == data.meta["filter"]
+    assert (plain["own_ns"], plain["sequences"]) == (None, [])
+    assert plain["boundary"]["removable_calls"] == 0
+    text = render(summary)
+    assert "filter: of these calls only: " in text
+    assert "between calls" not in text
+    (tmp_path / "all").mkdir()
+    whole = summarize(kept(tmp_path / "all", [], [])[1])
+    assert whole.as_dict()["filter"] is None
+    assert whole.own_ns
+    assert "filter" not in render(whole)
+
+
+def test_the_miner_names_filtered_traces(tmp_path: Path) -> None:
+    _, data = kept(tmp_path, ["read"], [])
+    assert any("FILTERED" in line for line in report.lines(miner.load(data.path).file, 1))
+
+
+def test_stacks_of_a_filtered_trace_hold_its_calls_only(tmp_path: Path) -> None:
+    _, data = kept(tmp_path, ["read"], [])
+    inside = sum(data.events(["dur_ns"])["dur_ns"].to_pylist())
+    text = io.StringIO()
+    formats.speedscope(data, text)
+    assert sum(json.loads(text.getvalue())["profiles"][0]["weights"]) == inside
 
 
 def test_second_paths_and_names_joined(tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ def test_perfetto_is_the_trace_event_format(data: Dataset) -> None:
     assert sum(e.get("dur", 0) for e in slices) * 1000 == pytest.approx(total_ns(data), rel=1e-6)
 
 
+def test_perfetto_of_no_calls_is_json(data: Dataset, tmp_path: Path) -> None:
+    with Writer(tmp_path / "none") as out:
+        out.finish(data.processes(), data.objects(), data.meta)
+    document = json.loads(written(Dataset(tmp_path / "none"), "perfetto"))
+    assert {event["ph"] for event in document["traceEvents"]} == {"M"}
+
+
 def test_perfetto_opens_in_the_trace_processor(data: Dataset, tmp_path: Path) -> None:
     shell = os.environ.get("TRACE_PROCESSOR") or shutil.which("trace_processor_shell")
     if not shell:
@@ -125,6 +132,45 @@ def test_stacks_hold_all_the_time(data: Dataset) -> None:
     assert sum(profile["weights"]) == profile["endValue"] >= total_ns(data)
     frames = len(document["shared"]["frames"])
     assert all(0 <= at < frames for sample in profile["samples"] for at in sample)
+
+
+# By object of speedscope's file format (its file-format-spec.ts): what must be there, and what may.
+SPEEDSCOPE: dict[str, tuple[dict[str, type], dict[str, type]]] = {
+    "file": (
+        {"$schema": str, "shared": dict, "profiles": list},
+        {"name": str, "activeProfileIndex": int, "exporter": str},
+    ),
+    "shared": ({"frames": list}, {}),
+    "frame": ({"name": str}, {"file": str, "line": int, "col": int}),
+    "sampled": (
+        {"type": str, "name": str, "unit": str, "startValue": int, "endValue": int,
+         "samples": list, "weights": list},
+        {},
+    ),
+}  # fmt: skip
+UNITS = {"none", "nanoseconds", "microseconds", "milliseconds", "seconds", "bytes"}
+
+
+def check_object(found: dict[str, Any], name: str) -> None:
+    must, may = SPEEDSCOPE[name]
+    assert set(must) <= set(found) <= set(must) | set(may)
+    for key, value in found.items():
+        assert type(value) is (must | may)[key], key
+
+
+def test_speedscope_is_the_file_format(data: Dataset) -> None:
+    document = json.loads(written(data, "speedscope"))
+    check_object(document, "file")
+    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+    check_object(document["shared"], "shared")
+    for frame in document["shared"]["frames"]:
+        check_object(frame, "frame")
+    (profile,) = document["profiles"]
+    check_object(profile, "sampled")
+    assert profile["type"] == "sampled"
+    assert profile["unit"] in UNITS
+    assert all(type(frame) is int for sample in profile["samples"] for frame in sample)
+    assert all(type(weight) is int and weight > 0 for weight in profile["weights"])
 
 
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.unit.trace_builder import REG, TraceBuilder, run
 from tracer import insights, summary
 from tracer.dataset import Dataset, Writer
@@ -78,6 +80,17 @@ def test_only_harmless_calls_can_be_removed(tmp_path: Path) -> None:
     assert boundary.removable_ns == 100 * boundary.crossing_ns > 0
 
 
+def test_a_summary_does_without_pandas() -> None:
+    """It takes longer to load than all the rest of a short recording."""
+    code = """import sys
+from tracer.dataset import Dataset
+from tracer.show import text_of
+for name in ("gcc", "sqlite-insert"):
+    text_of(Dataset(f"datasets/{name}.cosytrace"), False)
+sys.exit("pandas" in sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_interruptions_and_restarts(tmp_path: Path) -> None:
     builder = TraceBuilder()
     program = builder.program("/bin/x")
@@ -86,6 +99,17 @@ def test_interruptions_and_restarts(tmp_path: Path) -> None:
     found = summarize(Dataset(builder.write(tmp_path / "t")))
     assert (found.interrupted, found.restarted) == (1, 2)
     assert "1 calls interrupted, 2 restarted" in render(found)
+
+
+def test_what_the_shim_cannot_see_is_not_called_none(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    builder.add(builder.program("/bin/x"), "read", (3,), -4)
+    data = Dataset(builder.write(tmp_path / "t"))
+    data.meta["backend"] = "shim"
+    assert summarize(data).restarted is None
+    assert "1 calls interrupted, restarts are not seen" in render(summarize(data))
+    data.meta["backend"] = "bcc"
+    assert summarize(data).restarted == 0
 
 
 def test_lines_fit_a_terminal(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from synth import language as lang
 from synth.constants import AT_FDCWD, AT_FLAGS, ERRORS, FILE_TYPES, OPEN_FLAGS, STATX_MASKS, spell
 from synth.lexer import ParseError
+from synth.lowering import lower
 from synth.parser import parse
 
 DESIGN_EXAMPLE = """\
@@ -38,6 +39,15 @@ def test_the_example_of_the_design() -> None:
     assert compound.limits == lang.Limits(65536, 16 << 20, 20_000_000)
     assert [p.call for p in compound.serves] == ["newfstatat", "statx", "lstat"]
     assert compound.serves[1].mask == 0x7FF
+
+
+def test_a_chunk_is_part_of_the_limits() -> None:
+    text = MINIMAL + "  limit ops 10, chunk 300\n  serve lstat\n"
+    (compound,) = parse(text).compounds
+    assert (compound.limits.ops, compound.limits.chunk) == (10, 300)
+    assert "time 20ms, chunk 300\n" in lang.print_profile(parse(text))
+    said, unsaid = lower(parse(text)), lower(parse(MINIMAL + "  serve lstat\n"))
+    assert [image.compounds[0].chunk for image in (said, unsaid)] == [300, lang.CHUNK]
 
 
 MINIMAL = "compound a\n  on lstat(path)\n  each e in entries(D)\n    call lstat(D/e.name)\n"
@@ -189,7 +199,7 @@ calls = st.builds(
     st.booleans(),
     st.lists(conditions, max_size=2).map(tuple),
 )
-limits = st.builds(lang.Limits, *[st.integers(0, (1 << 64) - 1)] * 3)
+limits = st.builds(lang.Limits, *[st.integers(0, (1 << 64) - 1)] * 3, st.integers(0, (1 << 32) - 1))
 executors = st.none() | st.sets(st.sampled_from(lang.EXECUTORS), min_size=1).map(
     lambda chosen: tuple(sorted(chosen, key=lang.EXECUTORS.index))
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from tracer import dirents, strace_blocks, strace_text
+from miner import cli as mine_cli
+from tracer import dirents, import_strace, show, strace_blocks, strace_text
 from tracer.convert import write_dataset
 from tracer.dataset import Dataset, Writer
 from tracer.strace_blocks import Sorted
@@ -51,6 +54,107 @@ def test_a_plain_line(tmp_path: Path) -> None:
     assert importer.unread == 0
     (process,) = data.processes().to_pylist()
     assert (process["exe"], process["argv"], process["cwd"]) == ("/bin/x", ["x", "-a"], "/tmp")
+
+
+def test_lines_that_nobody_understands_are_in_each_summary(tmp_path: Path) -> None:
+    text = tmp_path / "t"
+    text.write_text(START + "7 1700000001.000300 nosuchcall(3) = 0 <0.000003>\n" * 3)
+    data = tmp_path / "t.cosytrace"
+    done = CliRunner().invoke(import_strace.main, ["-o", str(data), str(text)])
+    assert done.exit_code == 1, "no calls at all"
+    text.write_text(text.read_text() + "7 1700000001.000400 getpid() = 7 <0.000003>\n")
+    done = CliRunner().invoke(import_strace.main, ["-o", str(data), str(text)])
+    assert done.exit_code == 0, done.output
+    said = "lost events: 0; lines not understood: 3"
+    assert said in done.output
+    assert said in CliRunner().invoke(show.main, [str(data)]).output
+    shown = CliRunner().invoke(show.main, ["--json", str(data)]).output
+    assert json.loads(shown)["unread_lines"] == 3
+    mined = CliRunner().invoke(mine_cli.main, ["-o", str(tmp_path / "m"), str(data)])
+    assert "lines not understood: 3" in mined.output
+
+
+def test_times_are_as_exact_as_the_text(tmp_path: Path) -> None:
+    text = (
+        "1 1700000000.500000 getpid() = 1 <0.000001>\n1 1700000000.600001 getpid() = 1 <0.500003>\n"
+    )
+    events, _, importer = imported(tmp_path, text)
+    assert [event["dur_ns"] for event in events] == [1000, 500003000]
+    assert [event["t_ns"] for event in events] == [1700000000500000000, 1700000000600001000]
+    assert importer.wall_ns == 600004000, "up to the end of the last call"
+
+
+def test_the_wall_time_of_one_call_is_its_own(tmp_path: Path) -> None:
+    _, _, importer = imported(tmp_path, '1 1700000000.5 read(3, "", 10) = 0 <0.500000>\n')
+    assert importer.wall_ns == 500000000
+
+
+RELATIVE = """\
+7          0.000000 execve("/bin/x", ["x"], 0x7ff /* 3 vars */) = 0 <0.000100>
+7          0.000200 read(3</a>, "x"..., 4096) = 17 <0.000004>
+7          1.500000 clone(child_stack=NULL, flags=SIGCHLD) = 8 <0.000050>
+8          0.000300 close(3</a>) = 0 <0.000003>
+"""
+
+
+@pytest.mark.parametrize("before", ["7     ", "12345 ", "[pid    7] ", ""])
+def test_relative_times_add_up(tmp_path: Path, before: str) -> None:
+    lines = RELATIVE.splitlines(keepends=True)
+    text = "".join(before + line[6:] for line in lines)
+    events, _, importer = imported(tmp_path, text)
+    start = events[0]["t_ns"]
+    assert [e["t_ns"] - start for e in events] == [0, 1500000000, 1500300000]
+    assert importer.wall_ns == 1500503000
+    assert importer.unread == 0
+
+
+def test_what_other_options_add(tmp_path: Path) -> None:
+    plain = [
+        '7 1700000001.000000 execve("/bin/x", ["x"], 0x7ff /* 3 vars */) = 0 <0.000100>',
+        '7 1700000001.000200 read(3</a>, "x"..., 4096) = 17 <0.000004>',
+        "7 1700000001.000300 clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>",
+        "8 1700000001.000310 close(3</a> <unfinished ...>",
+        "7 1700000001.000320 <... clone resumed>) = 8 <0.000020>",
+        "8 1700000001.000330 <... close resumed>) = 0 <0.000020>",
+        "8 1700000001.000340 +++ exited with 0 +++",
+    ]
+    (tmp_path / "plain").mkdir()
+    expected, data, _ = imported(tmp_path / "plain", "".join(f"{line}\n" for line in plain))
+    text = ""
+    for line in plain:
+        pid, time, rest = line.split(" ", 2)
+        number = "" if rest.startswith("+++") else "[ 257] "
+        text += f"{pid}<some name> {time} {number}[00007f49305e99f0] {rest}\n"
+    events, named, importer = imported(tmp_path, text)
+    assert events == expected
+    assert named.processes()["ppid"].to_pylist() == data.processes()["ppid"].to_pylist() == [0, 7]
+    assert importer.unread == 0
+
+
+def test_text_that_is_cut_anywhere(tmp_path: Path) -> None:
+    start = START.replace("7 10", "7 170")  # ten digits: read many at a time
+    text = start + (
+        '7 1700000001.000200 openat(AT_FDCWD</tmp>, "a", O_RDONLY) = 3</tmp/a> <0.000012>\n'
+        '7 1700000001.000300 read(3</tmp/a>, "x"..., 4096) = 17 <0.000004>\n'
+        "7 1700000001.000400 close(3</tmp/a>) = 0 <0.000003>\n"
+    )
+    for at in range(len(start), len(text)):
+        (tmp_path / str(at)).mkdir()
+        events, _, importer = imported(tmp_path / str(at), text[:at])
+        whole = text[:at].count("\n") - 1
+        # Of the last line there may be enough to read it.
+        assert whole <= len(events) <= whole + 1
+        assert len(events) + importer.unread <= whole + 1
+
+
+def test_lines_that_end_as_on_other_systems(tmp_path: Path) -> None:
+    start = START.replace("7 10", "7 170")
+    line = '7 1700000001.000300 read(3</tmp/a>, "x"..., 4096) = 17 <0.000004>\n'
+    (tmp_path / "cr").mkdir()
+    expected = imported(tmp_path, start + line * 3)[0]
+    events, _, importer = imported(tmp_path / "cr", (start + line * 3).replace("\n", "\r\n"))
+    assert events == expected
+    assert importer.unread == 0
 
 
 def test_errors_restarts_and_hexadecimal_results(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from tests.vm.programs import build_program
 TREE_MIB = 160
 NATIVE, COSY = "native", "cosy"
 AUTO = ("/cosy/cosy-auto",)
-AUTO_MODULE = (*AUTO, "--executor", "module")
 # Where a build has what cosy-auto needs; the guest has all in one folder.
 PARTS = ("shim/libcosy.so", "shim/launcher/cosy-auto", "synth/default.img")
 BPF_PARTS = ("kmod/bpf/cosy-bpf-load", "kmod/bpf/cosy_dirscan.bpf.o")
@@ -95,8 +94,8 @@ def stock_machine(
     )
 
 
-def stock_script(jobs: Sequence[StockJob], rounds: int, auto: Sequence[str] = AUTO) -> str:
-    """Each job alone and under `auto`, `rounds` times in turn after one that is not counted.
+def stock_script(jobs: Sequence[StockJob], rounds: int) -> str:
+    """Each job alone and under `cosy-auto`, `rounds` times in turn after one that is not counted.
 
     What the latter's --stats say goes to standard error, so that it is no output to compare.
     """
@@ -109,7 +108,7 @@ def stock_script(jobs: Sequence[StockJob], rounds: int, auto: Sequence[str] = AU
     for number, job in enumerate(jobs):
         for turn in range(rounds + 1):
             stats = () if turn else ("--stats",)
-            for variant, prefix in ((NATIVE, ()), (COSY, (*auto, *stats))):
+            for variant, prefix in ((NATIVE, ()), (COSY, (*AUTO, *stats))):
                 once = _once(job, variant, prefix)
                 lines.append(f'echo "{number} {turn} {variant} $({once})"')
             if not turn:
@@ -168,14 +167,14 @@ def run_stock(
     icount: bool = False,
     timeout_s: float = 300,
 ) -> tuple[list[StockRow], list[str]]:
-    """Rows, and what was printed to standard error. The module is the executor if it is given.
+    """Rows, and what was printed to standard error. The executor is the module if there is one,
+    without a word.
 
     folder: for scratch files. part: the folder of the tree to use. append: to the kernel's command
     line. icount: count instructions, else the numbers are nanoseconds.
     """
     machine = stock_machine(kernel, native, module, folder, tree_image(kernel, part))
     machine = replace(machine, append=append, icount=icount)
-    auto = AUTO if module is None else AUTO_MODULE
-    result = machine.run(stock_script(JOBS, rounds, auto), timeout_s).check()
+    result = machine.run(stock_script(JOBS, rounds), timeout_s).check()
     errors = result.stderr.decode(errors="replace").splitlines()
     return parse_stock(result.stdout.decode(), JOBS), errors

@@ -20,8 +20,8 @@ BUILD = ROOT / "build"
 LIBRARY = BUILD / "shim" / "libcosy.so"
 CASES = [
     "refusals", "arithmetic", "faults", "ops", "deadline", "signal", "signal-copy", "restart",
-    "kill", "seccomp", "ptrace", "attach", "fork", "setup", "busy", "calls", "closes-itself",
-    "landlock", "traces", "partial",
+    "kill", "seccomp", "dispatch", "ptrace", "attach", "fork", "setup", "busy", "calls",
+    "closes-itself", "landlock", "traces", "partial",
 ]  # fmt: skip
 
 
@@ -58,15 +58,18 @@ def test_fused_operations_read_what_plain_calls_read(
         /kmod_conform make $d; /kmod_conform check $d; /kmod_conform check $d 1000
         /kmod_scan check $d; /kmod_scan check $d 1000
     done
+    echo N >/sys/module/cosy/parameters/reuse_file; /kmod_conform check /t/x
+    echo Y >/sys/module/cosy/parameters/reuse_file
     mkdir /t/many; for i in $(seq 300); do seq $i >/t/many/file-$i; done
     /kmod_bench /t/many 1"""
     lines = run(machine, script).stdout.decode().splitlines()
     checks = [int(line.split()[0]) for line in lines if line.endswith("checks")]
-    assert len(checks) == 8
-    assert min(checks[0:2] + checks[4:6]) > 15000  # kmod_conform
+    assert len(checks) == 9
+    assert min(checks[0:2] + checks[4:6] + checks[8:]) > 15000  # kmod_conform
     assert min(checks[2:4] + checks[6:8]) > 3000  # kmod_scan
     ways = [json.loads(line)["way"] for line in lines if line.startswith("{")]
-    assert ways == ["plain", "fused", "plain", "batch", "directory", "single", "plain", "compound"]
+    assert ways == ["plain", "fused", "plain", "batch", "directory", "single", "plain", "compound",
+                    "plain", "batch", "plain", "batch"]  # fmt: skip
 
 
 def test_limits_signals_and_who_may_not(any_kernel: Kernel, programs: dict[str, Path]) -> None:
@@ -74,6 +77,14 @@ def test_limits_signals_and_who_may_not(any_kernel: Kernel, programs: dict[str, 
     module = build_module(any_kernel)
     machine = Machine(any_kernel, files=programs, own_modules=[(module, "")], cpus=2)
     assert run(machine, "/kmod_limits").stdout.decode().split() == CASES
+
+
+def test_an_audited_task_is_refused(any_kernel: Kernel, programs: dict[str, Path]) -> None:
+    """Whoever looks at each system call would miss those of a compound."""
+    module = build_module(any_kernel)
+    own = [(module, "")]
+    machine = Machine(any_kernel, files=programs, own_modules=own, append="audit=1")
+    assert run(machine, "/kmod_limits audited").stdout == b"refused\n"
 
 
 def test_doors(any_kernel: Kernel, programs: dict[str, Path]) -> None:

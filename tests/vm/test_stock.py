@@ -11,7 +11,7 @@ import pytest
 
 from kmod.vm import Kernel
 from tests.vm.stock import (
-    AUTO_MODULE,
+    AUTO,
     COSY,
     JOBS,
     NATIVE,
@@ -38,9 +38,9 @@ def test_outputs_are_identical(
 def test_the_module_answers(
     kernel: Kernel, cosy_module: Path, native_dir: Path, tmp_path: Path
 ) -> None:
-    """Most of what du asks; in its children, too; nobody keeps the module afterwards."""
+    """Most of what du asks, unasked; in its children, too; nobody keeps the module afterwards."""
     machine = stock_machine(kernel, native_dir, cosy_module, tmp_path, tree_image(kernel, "uapi"))
-    auto = " ".join(AUTO_MODULE)
+    auto = " ".join(AUTO)
     script = f"""du -s /mnt
     {auto} --stats du -s /mnt
     {auto} sh -c 'for i in 1 2 3; do du -s /mnt; done'

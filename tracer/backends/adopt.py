@@ -15,11 +15,11 @@ import signal
 import struct
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ptrace import PtraceError
-
-from tracer.backends.ptrace import Ptrace
-from tracer.stream import StreamWriter
+if TYPE_CHECKING:
+    from tracer.backends.ptrace import Ptrace
+    from tracer.stream import StreamWriter
 
 FIFO = "adopt"
 ANSWER = "adopted.{}"
@@ -80,6 +80,11 @@ class Adopter:
                     (self._folder / ANSWER.format(pid)).touch()
 
     def _adopt(self, pid: int) -> None:
+        from ptrace import PtraceError  # seldom needed, and slow to load
+
+        from tracer.backends.ptrace import Ptrace
+        from tracer.stream import StreamWriter
+
         if self._ptrace is None:
             self._writer = StreamWriter(self._folder / self.STREAM)
             self._ptrace = Ptrace(self._writer)

@@ -40,6 +40,8 @@ POLL_S = 0.001
 MAX_THREADS = 1 << 16
 NR_ARGV = 0xFFF5  # words of an exec, between the program and us only
 MAX_WORDS, MAX_WORD = 20, 200
+# Of a task in the program's table.
+WAITING, FOLLOWED, NO_CALL = 0, 2, 0xFFFF
 _PAGE = mmap.PAGESIZE
 _KINDS = {ArgKind.STAT_OUT: 1, ArgKind.STATX_OUT: 2, ArgKind.DIRENTS_OUT: 3, ArgKind.PTR: 4}
 _NR_WORD = (8 + 8 + 80) // 4  # where a record says which call it is, in 32-bit words
@@ -142,6 +144,9 @@ def _definitions(ring_bytes: int) -> list[str]:
         "RAW_DIRENTS": RAW_DIRENTS,
         "NR_PROCESS": NR_PROCESS,
         "NR_ARGV": NR_ARGV,
+        "WAITING": WAITING,
+        "FOLLOWED": FOLLOWED,
+        "NO_CALL": NO_CALL,
         "OUT_STAT": _KINDS[ArgKind.STAT_OUT],
         "OUT_STATX": _KINDS[ArgKind.STATX_OUT],
         "OUT_DIRENTS": _KINDS[ArgKind.DIRENTS_OUT],
@@ -174,7 +179,7 @@ def _compile(ring_bytes: int) -> Any:
     with _headers(), _quiet() as said:
         try:
             return bcc.BPF(text=text, cflags=["-Wno-everything", *_definitions(ring_bytes)])
-        except Exception as error:  # noqa: BLE001: bcc raises just that
+        except Exception as error:
             problem = error
     lines = [line for line in said[0].splitlines() if "error" in line.lower()]
     why = lines[0] if lines else f"{problem}"
@@ -240,6 +245,8 @@ class Bcc:
         self._cwd: dict[int, bytes] = {}
         self._exe: dict[int, bytes] = {}
         self._path: bytes = b""
+        self._found_in: dict[int, tuple[int, identity.Call]] = {}
+        """Tasks that were in a call when they were found: since when that is known, and which."""
         self._ended = threading.Event()
         self._consumer: threading.Thread | None = None
         self._special = {NR_PROCESS: self._process, NR_ARGV: self._words}
@@ -258,7 +265,7 @@ class Bcc:
         """Follow a process from its next exec on."""
         own = os.getpid()
         self._cwd[own] = os.getcwdb()
-        self._add(pid, state=0, ppid=own)
+        self._add(pid, WAITING, own)
         self._consume()
 
     def attach(self, pid: int) -> None:
@@ -269,7 +276,9 @@ class Bcc:
                 known.add(tid)
                 if tid == member:
                     self._announce(member, time.monotonic_ns(), identity.identify(member))
-                self._add(tid, state=2, ppid=identity.parent(member))
+                if call := identity.call(tid):
+                    self._found_in[tid] = time.monotonic_ns(), call
+                self._add(tid, FOLLOWED, identity.parent(member))
         self._consume()
 
     def _tasks(self, pid: int) -> Iterator[tuple[int, int]]:
@@ -285,7 +294,7 @@ class Bcc:
 
     def _add(self, tid: int, state: int, ppid: int) -> None:
         leaf = self._threads.Leaf()
-        leaf.state, leaf.ppid, leaf.nr = state, ppid, 0xFFFF
+        leaf.state, leaf.ppid, leaf.nr = state, ppid, NO_CALL
         self._threads[self._threads.Key(tid)] = leaf
 
     def stop(self) -> None:
@@ -297,11 +306,30 @@ class Bcc:
         self._ended.set()
         self._consumer.join()
         self._consumer = None
+        self._write_unended()
         lost = sum(leaf.value for leaf in self._bpf["lost"].values())
         if lost:
             self._writer.lost(0, time.monotonic_ns(), lost)
         self._writer.flush()
         self._bpf.cleanup()
+
+    def _write_unended(self) -> None:
+        """Write the calls that still go on, up to now: their records would come at their end."""
+        now_ns = time.monotonic_ns()
+        for key, leaf in self._threads.items():
+            tid = int(key.value)
+            if leaf.state != FOLLOWED:
+                continue
+            start_ns, call = int(leaf.start_ns), identity.Call(leaf.nr, (*leaf.args,), leaf.site)
+            if not start_ns and tid in self._found_in and identity.call(tid):
+                # It has made none since it was found, so it is in that one still.
+                start_ns, call = self._found_in[tid]
+            elif leaf.nr == NO_CALL:
+                continue
+            self._writer.event(
+                identity.tgid(tid), tid, call.nr, start_ns, now_ns - start_ns, 0, call.args,
+                site=call.site, flags=DONE | NO_RETURN,
+            )  # fmt: skip
 
     # --- what they do -------------------------------------------------------------
 

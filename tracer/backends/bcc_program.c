@@ -11,10 +11,9 @@ struct registers { // struct pt_regs of x86-64
 	u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs;
 };
 
-#define WAITING 0 // for its exec: nothing is recorded yet
-#define NEW 1 // made by a followed task, has not done anything
-#define FOLLOWED 2
-#define NO_CALL 0xffff
+// A task is WAITING for its exec (nothing is recorded yet), NEW (made by a followed one, it has not
+// done anything), or FOLLOWED, and in no call: NO_CALL.
+#define NEW 1
 #define USER_CS 0x33 // 64-bit code
 
 struct thread {

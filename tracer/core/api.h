@@ -26,11 +26,19 @@ struct cosy_scan {
 EXPORT void cosy_scan(const struct cosy_block *blocks, u64 n_blocks, u64 end_tsc, const u8 *rare,
 		      s64 none, s64 *first, u64 *n_rare, struct cosy_scan *total);
 /*
- * Copy the whole events up to `end_tsc`, or of those the ones of `wanted` calls: `words` has rows of
- * `stride`, `heap` room for all heaps. Returns how many there were.
+ * Copy the whole events up to `end_tsc` that are of `wanted` kinds, by number: `words` has rows of `stride`,
+ * `heap` room for all heaps. Returns how many there were.
  */
 EXPORT u64 cosy_load(const struct cosy_block *blocks, u64 n_blocks, u64 end_tsc, const u8 *wanted,
 		     u64 stride, u64 *words, s64 *at, u8 *heap);
+
+/* --- merge.c ---------------------------------------------------------------- */
+
+/*
+ * Write the events of all parts, each of which is in the order of time, into `to`, which has room for them and
+ * for all heaps; at equal times by thread, then in the order of the parts. Returns 0, or -1 for want of memory.
+ */
+EXPORT int cosy_merge(const struct cosy_chunk *parts, u64 n_parts, const struct cosy_chunk *to);
 
 /* --- columns.c -------------------------------------------------------------- */
 

@@ -21,17 +21,28 @@ static inline u64 mix(u64 h, u64 word)
 static inline u64 hash_bytes(const u8 *at, u64 size)
 {
 	u64 h = size, word;
+	u32 half;
+	u16 quarter;
 
 	for (; size >= 8; at += 8, size -= 8) {
 		memcpy(&word, at, 8);
 		h = mix(h, word);
 	}
-	if (size) {
-		word = 0;
-		memcpy(&word, at, size);
-		h = mix(h, word);
+	// What is left; the word's size is in the hash already.
+	word = 0;
+	if (size & 4) {
+		memcpy(&half, at, 4);
+		word = half;
+		at += 4;
 	}
-	return h;
+	if (size & 2) {
+		memcpy(&quarter, at, 2);
+		word = word << 16 | quarter;
+		at += 2;
+	}
+	if (size & 1)
+		word = word << 8 | *at;
+	return mix(h, word);
 }
 
 /* Room for `most` keys; false: no memory. */
@@ -45,6 +56,11 @@ void distinct_deinit(struct distinct *d);
 static inline u64 distinct_begin(const struct distinct *d, u64 hash)
 {
 	return hash & d->mask;
+}
+
+static inline void distinct_prefetch(const struct distinct *d, u64 hash)
+{
+	__builtin_prefetch(&d->slots[hash & d->mask]);
 }
 
 static inline u64 distinct_next(const struct distinct *d, u64 place)

@@ -75,7 +75,7 @@ u64 cosy_load(const struct cosy_block *blocks, u64 n_blocks, u64 end_tsc, const 
 
 			if (unlikely(!is_whole(&t, b->heap_size) || t.tsc > end_tsc))
 				continue;
-			if (wanted && !wanted[what_nr(t.what)])
+			if (unlikely(!wanted[what_nr(t.what)]))
 				continue;
 			to[TSC * stride] = t.tsc;
 			to[DUR * stride] = t.dur;

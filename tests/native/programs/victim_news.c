@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <pty.h>
 #include <signal.h>
@@ -135,6 +136,14 @@ static void event_recvmsg(struct scene *s)
 	check(recvmsg(s->news[0], &message, 0) <= 0, "recvmsg");
 }
 
+static void event_recvmmsg(struct scene *s)
+{
+	struct iovec part = { buffer, sizeof(buffer) };
+	struct mmsghdr message = { .msg_hdr = { .msg_iov = &part, .msg_iovlen = 1 } };
+
+	check(recvmmsg(s->news[0], &message, 1, 0, NULL) != 1, "recvmmsg");
+}
+
 static struct sockaddr_un address(const struct scene *s)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -189,7 +198,17 @@ static void event_select(struct scene *s)
 
 	FD_ZERO(&set);
 	FD_SET(s->news[0], &set);
-	check(select(s->news[0] + 1, &set, NULL, NULL, NULL) != 1, "select");
+	// Which of the two calls select() makes depends on the C library.
+	check(syscall(SYS_select, s->news[0] + 1, &set, NULL, NULL, NULL) != 1, "select");
+}
+
+static void event_pselect6(struct scene *s)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(s->news[0], &set);
+	check(syscall(SYS_pselect6, s->news[0] + 1, &set, NULL, NULL, NULL, NULL) != 1, "pselect6");
 }
 
 static int epoll_fd;
@@ -209,6 +228,22 @@ static void event_epoll(struct scene *s)
 
 	(void)s;
 	check(epoll_wait(epoll_fd, &event, 1, -1) != 1, "epoll_wait");
+}
+
+static void event_epoll_pwait(struct scene *s)
+{
+	struct epoll_event event;
+
+	(void)s;
+	check(syscall(SYS_epoll_pwait, epoll_fd, &event, 1, -1, NULL, 8) != 1, "epoll_pwait");
+}
+
+static void event_epoll_pwait2(struct scene *s)
+{
+	struct epoll_event event;
+
+	(void)s;
+	check(syscall(SYS_epoll_pwait2, epoll_fd, &event, 1, NULL, NULL, 8) != 1, "epoll_pwait2");
 }
 
 // --- processes and signals -------------------------------------------------
@@ -425,6 +460,27 @@ static void event_queue(struct scene *s)
 	msgctl(s->news[0], IPC_RMID, NULL);
 }
 
+static void open_posix_queue(struct scene *s)
+{
+	struct mq_attr few = { .mq_maxmsg = 1, .mq_msgsize = 8 };
+	char name[32];
+
+	snprintf(name, sizeof(name), "cosy-victim-%d", s->victim);
+	s->news[0] = s->news[1] = (int)syscall(SYS_mq_open, name, O_RDWR | O_CREAT, 0600, &few);
+	check(s->news[0] < 0 || syscall(SYS_mq_unlink, name), "mq_open");
+}
+
+static void tell_posix_queue(struct scene *s)
+{
+	check((int)syscall(SYS_mq_timedsend, s->news[1], "1234567", 8, 0, NULL), "mq_timedsend");
+}
+
+static void event_posix_queue(struct scene *s)
+{
+	check(syscall(SYS_mq_timedreceive, s->news[0], buffer, 8, NULL, NULL) != 8,
+	      "mq_timedreceive");
+}
+
 static void open_semaphore(struct scene *s)
 {
 	s->news[0] = semget(IPC_PRIVATE, 1, 0600);
@@ -514,6 +570,25 @@ static void event_untold(struct scene *s)
 	spin_until(&s->shared->done);
 }
 
+// Told by the contents of a file: with --strict, reading it is news.
+static void tell_contents(struct scene *s)
+{
+	check(write(open(lock_path, O_WRONLY), "1", 1) != 1, lock_path);
+	tell_memory(s);
+}
+
+static void event_contents(struct scene *s)
+{
+	while (pread(s->news[0], buffer, 1, 0) != 1)
+		;
+}
+
+static void event_contents_read(struct scene *s)
+{
+	spin_until(&s->shared->done);
+	event_read(s);
+}
+
 // The same, but whoever opens a file wants to know whether it changes from now on.
 static void event_untold_open(struct scene *s)
 {
@@ -567,11 +642,15 @@ const struct kind news_kinds[] = {
 	{ "socket-read", open_sockets, NULL, tell_bytes, event_read },
 	{ "recv", open_sockets, NULL, tell_bytes, event_recv },
 	{ "recvmsg", open_sockets, NULL, tell_bytes, event_recvmsg },
+	{ "recvmmsg", open_sockets, NULL, tell_bytes, event_recvmmsg },
 	{ "accept", open_listener, NULL, tell_connect, event_accept },
 	{ "poll", open_pipe, NULL, tell_bytes, event_poll },
 	{ "ppoll", open_pipe, NULL, tell_bytes, event_ppoll },
 	{ "select", open_pipe, NULL, tell_bytes, event_select },
+	{ "pselect6", open_pipe, NULL, tell_bytes, event_pselect6 },
 	{ "epoll", open_epoll, NULL, tell_bytes, event_epoll },
+	{ "epoll-pwait", open_epoll, NULL, tell_bytes, event_epoll_pwait },
+	{ "epoll-pwait2", open_epoll, NULL, tell_bytes, event_epoll_pwait2 },
 	{ "wait4", NULL, NULL, NULL, event_wait4 },
 	{ "waitid", NULL, NULL, NULL, event_waitid },
 	{ "signal", handle_flag, NULL, tell_signal, event_signal },
@@ -584,6 +663,7 @@ const struct kind news_kinds[] = {
 	{ "ofd-lock", open_lock, take_posix_lock, tell_close, event_ofd_lock, .late = true },
 	{ "flock", open_lock, take_flock, tell_close, event_flock, .late = true },
 	{ "queue", open_queue, NULL, tell_queue, event_queue },
+	{ "posix-queue", open_posix_queue, NULL, tell_posix_queue, event_posix_queue },
 	{ "semaphore", open_semaphore, NULL, tell_semaphore, event_semaphore },
 	{ "nanosleep", NULL, NULL, tell_memory, event_nanosleep },
 	{ "clock-nanosleep", NULL, NULL, tell_memory, event_clock_nanosleep },
@@ -594,6 +674,8 @@ const struct kind news_kinds[] = {
 	{ "fifo-and-file", open_fifo, NULL, tell_fifo, event_fifo_and_file },
 	{ "thread-pipe", open_pipe_and_thread, NULL, tell_bytes, event_thread },
 	{ "untold", NULL, NULL, tell_memory, event_untold },
+	{ "contents", open_lock, NULL, tell_contents, event_contents },
+	{ "contents-read", open_lock, NULL, tell_contents, event_contents_read },
 	{ "untold-long", NULL, NULL, tell_memory, event_untold_long },
 	// The body of the shipped compound holds the call twice.
 	{ "asked-before", NULL, NULL, tell_memory, event_untold, .ask = 2 },

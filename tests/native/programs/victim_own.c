@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -129,6 +131,48 @@ static void event_symlink(struct scene *s)
 {
 	event_unlink(s);
 	check(symlinkat("sub", s->dirfd, TARGET), "symlinkat");
+}
+
+static void event_rmdir(struct scene *s)
+{
+	char path[4200];
+
+	snprintf(path, sizeof(path), "%s/sub", s->dir);
+	check(rmdir(path), path);
+}
+
+static void event_mknod(struct scene *s)
+{
+	check(mknodat(s->dirfd, "sub/node", S_IFREG | 0600, 0), "mknodat");
+}
+
+static void event_removexattr(struct scene *s)
+{
+	check(removexattr(s->target, "user.cosy"), "removexattr");
+}
+
+static char mounted[4200];
+
+static void unmount(void)
+{
+	umount2(mounted, MNT_DETACH);
+}
+
+static void event_mount(struct scene *s)
+{
+	snprintf(mounted, sizeof(mounted), "%s/sub", s->dir);
+	check(mount("none", mounted, "tmpfs", 0, NULL), mounted);
+	atexit(unmount);
+}
+
+// Its path must be short.
+static void event_bind(struct scene *s)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/sub/socket", s->dirfd);
+	check(fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)), at.sun_path);
 }
 
 // --- contents ------------------------------------------------------------------
@@ -487,6 +531,11 @@ const struct kind own_kinds[] = {
 	{ "link", .event = event_link },
 	{ "mkdir", .event = event_mkdir, .last = "sub" },
 	{ "symlink", .event = event_symlink },
+	{ "rmdir", .event = event_rmdir, .last = "sub" },
+	{ "mknod", .event = event_mknod, .last = "sub" },
+	{ "removexattr", .event = event_removexattr },
+	{ "mount", .event = event_mount, .last = "sub" },
+	{ "bind", .event = event_bind, .last = "sub" },
 	{ "write", open_target, .event = event_write },
 	{ "open-write", .event = event_open_write },
 	{ "pwrite", open_target, .event = event_pwrite },

@@ -12,6 +12,7 @@
 #include <grp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "fuzz_requests.h"
 
@@ -20,6 +21,20 @@
 #define WORKERS_MAX 16
 #define WORKER_ALIVE_S 5 /* then it is killed and started again */
 #define PROGRESS_S 20
+
+/* One that listens, without a name in the file system, and some that wait to be accepted. */
+static void open_sockets(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	socklen_t bytes = sizeof(address);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	if (bind(fd, (void *)&address, sizeof(sa_family_t)) ||
+	    getsockname(fd, (void *)&address, &bytes) || listen(fd, 8))
+		BROKEN("listen: %s\n", strerror(errno));
+	for (int i = 0; i < 3; i++)
+		(void)!connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&address, bytes);
+}
 
 static void open_some(void)
 {
@@ -33,6 +48,7 @@ static void open_some(void)
 	(void)!open(".", O_RDONLY);
 	(void)!open("/proc/self", O_RDONLY);
 	(void)!open("/proc/self/maps", O_RDONLY);
+	open_sockets();
 	if (!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) && !pipe2(pair, O_NONBLOCK))
 		return;
 }

@@ -27,11 +27,12 @@ enum kind {
 	FUSED_FILES,
 	FUSED_COPY,
 	FUSED_SCAN,
+	FUSED_SOCKETS,
 	N_KINDS
 };
-static const char *const kind_names[] = { "program", "program with calls",
-					  "entries", "files",
-					  "copy",    "scan" };
+static const char *const kind_names[] = {
+	"program", "program with calls", "entries", "files", "copy", "scan", "sockets"
+};
 
 static struct shared {
 	unsigned long long requests, loads, refused, runs, fused, denied, signals, killed;

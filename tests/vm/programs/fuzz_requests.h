@@ -100,6 +100,33 @@ static void check_guard(uint64_t out, uint64_t bytes, unsigned char value)
 	}
 }
 
+static size_t random_fds(unsigned char *to, size_t room)
+{
+	size_t used = below(room / sizeof(int32_t)) * sizeof(int32_t);
+
+	for (size_t at = 0; at < used; at += sizeof(int32_t))
+		memcpy(to + at, &(int32_t){ random_fd() }, sizeof(int32_t));
+	return used + below(4);
+}
+
+static size_t random_messages(unsigned char *to, size_t room)
+{
+	size_t used = 0;
+
+	while (!one_in(8)) {
+		struct cosy_message m = { .fd = random_fd(), .result = (int32_t)below(500) };
+
+		if (one_in(16))
+			m.result = (int32_t)nasty();
+		if (used + sizeof(m) + 504 > room)
+			break;
+		memcpy(to + used, &m, sizeof(m));
+		used += sizeof(m) +
+			(m.result > 0 && m.result < 500 ? ((size_t)m.result + 7) / 8 * 8 : 0);
+	}
+	return used;
+}
+
 static void fused_request(struct cosy_fused *call)
 {
 	*call = (struct cosy_fused){ .op = (unsigned int)below(COSY_OP_MAX),
@@ -135,6 +162,20 @@ static void fused_request(struct cosy_fused *call)
 		call->args[3] = one_in(2) ? COSY_WANT_AT : 0;
 		call->args[4] = below(TREE_FILE_BYTES);
 		call->args[5] = below(TREE_FILE_BYTES);
+		break;
+	case COSY_OP_ACCEPT:
+		call->args[1] = below(4) * COSY_WANT_NONBLOCK;
+		call->args[3] = below(16); // descriptors are not many
+		break;
+	case COSY_OP_RECEIVE:
+	case COSY_OP_SEND:
+		call->args[1] = one_in(16);
+		call->args[4] = 0;
+		if (context.bytes > 8192)
+			call->args[5] = call->op == COSY_OP_SEND ?
+						random_messages(context.buffer, 4096) :
+						random_fds(context.buffer, 256);
+		call->args[6] = below(10000);
 	}
 	while (one_in(3))
 		call->args[below(COSY_FUSED_ARGS)] = nasty();
@@ -166,6 +207,37 @@ static void check_scan(const unsigned char *out, uint64_t used)
 		BROKEN("%u records, not %u\n", n, run->n_children);
 }
 
+/* Messages fill what was used, to the byte. */
+static void check_messages(const unsigned char *out, uint64_t used, long long n)
+{
+	uint64_t at = 0;
+
+	while (n-- > 0) {
+		const struct cosy_message *m = (const void *)(out + at);
+
+		at += sizeof(*m);
+		if (at <= used && m->result > 0)
+			at += ((uint64_t)m->result + 7) / 8 * 8;
+		if (at > used)
+			break;
+	}
+	if (at != used)
+		BROKEN("messages end at %llu, %llu bytes are used\n", (unsigned long long)at,
+		       (unsigned long long)used);
+}
+
+/* What was accepted is not kept. */
+static void close_accepted(const unsigned char *out, uint64_t used)
+{
+	for (uint64_t at = 0; at < used; at += sizeof(int32_t)) {
+		int32_t fd;
+
+		memcpy(&fd, out + at, sizeof(fd));
+		if (close(fd))
+			BROKEN("%d was accepted, and is not open\n", fd);
+	}
+}
+
 /* Memory of our own that is not all there, not all writable or not ours. */
 static uint64_t random_address(void)
 {
@@ -192,13 +264,39 @@ static bool knock(struct cosy_fused *call)
 	return answered;
 }
 
+static void check_results(const struct cosy_fused *call)
+{
+	const unsigned char *out = context.buffer + call->args[2];
+
+	if (!call->used)
+		return;
+	switch (call->op) {
+	case COSY_OP_SCAN:
+		check_scan(out, call->used);
+		break;
+	case COSY_OP_ACCEPT:
+		close_accepted(out, call->used);
+		break;
+	case COSY_OP_RECEIVE:
+		check_messages(out, call->used, call->result);
+		break;
+	case COSY_OP_SEND:
+		if (call->used != (uint64_t)call->result * sizeof(int32_t))
+			BROKEN("%lld were sent, %llu bytes used\n", (long long)call->result,
+			       (unsigned long long)call->used);
+		break;
+	default:
+		check_blocks(out, call->used);
+	}
+}
+
 static void fuzz_fused(void)
 {
 	static const enum kind kinds[] = {
-		[COSY_OP_ENTRIES] = FUSED_ENTRIES,
-		[COSY_OP_FILES] = FUSED_FILES,
-		[COSY_OP_COPY] = FUSED_COPY,
-		[COSY_OP_SCAN] = FUSED_SCAN,
+		[COSY_OP_ENTRIES] = FUSED_ENTRIES, [COSY_OP_FILES] = FUSED_FILES,
+		[COSY_OP_COPY] = FUSED_COPY,	   [COSY_OP_SCAN] = FUSED_SCAN,
+		[COSY_OP_ACCEPT] = FUSED_SOCKETS,  [COSY_OP_RECEIVE] = FUSED_SOCKETS,
+		[COSY_OP_SEND] = FUSED_SOCKETS,
 	};
 	bool guarded = false, answered;
 	unsigned char value = (unsigned char)random64();
@@ -239,10 +337,8 @@ static void fuzz_fused(void)
 		if (call.used > bytes)
 			BROKEN("%llu of %llu bytes used\n", (unsigned long long)call.used,
 			       (unsigned long long)bytes);
-		else if (call.op == COSY_OP_SCAN && call.used)
-			check_scan(context.buffer + out, call.used);
 		else
-			check_blocks(context.buffer + out, call.used);
+			check_results(&call);
 	}
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * kmod_bench DIR [REPEATS]: instructions per item, one way after the other, of
- * plain calls and of fused operations over DIR's files. Under -icount a clock
- * counts instructions. What was read must be the same both ways.
+ * kmod_bench DIR [REPEATS [TREE]]: instructions per item, one way after the other, of
+ * plain calls and of fused operations over DIR's files, over a tree, and over sockets.
+ * Under -icount a clock counts instructions. What was read must be the same both ways.
  */
 #include <dirent.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -187,6 +188,158 @@ static int read_directory(void)
 	return n_files;
 }
 
+// --- a tree ---------------------------------------------------------------------------
+
+static const char *tree;
+
+static int walk_plain(int fd)
+{
+	char entries[8192];
+	struct stat st;
+	long got;
+	int n = 0;
+
+	if (fd < 0)
+		fail("walk: %s", strerror(errno));
+	while ((got = syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
+		for (long at = 0; at < got;) {
+			struct dirent64_ *e = (void *)(entries + at);
+
+			at += e->reclen;
+			if (is_dot(e->name))
+				continue;
+			if (syscall(SYS_newfstatat, fd, e->name, &st, AT_SYMLINK_NOFOLLOW))
+				fail("stat %s: %s", e->name, strerror(errno));
+			add_attributes(st.st_ino, (unsigned long long)st.st_size, st.st_mode);
+			n++;
+			if (S_ISDIR(st.st_mode))
+				n += walk_plain((int)syscall(SYS_openat, fd, e->name,
+							     O_RDONLY | O_DIRECTORY));
+		}
+	}
+	syscall(SYS_close, fd);
+	return n;
+}
+
+static int tree_plain(void)
+{
+	return walk_plain((int)syscall(SYS_openat, AT_FDCWD, tree, O_RDONLY | O_DIRECTORY));
+}
+
+/* One crossing for the whole of it. */
+static int tree_fused(void)
+{
+	int fd = open(tree, O_RDONLY | O_DIRECTORY), n = 0;
+	struct cosy_fused r =
+		fused(&c, (struct cosy_fused){
+				  .op = COSY_OP_ENTRIES,
+				  .args = { (unsigned int)fd, 0, 0, c.bytes, 0, COSY_MAX_DEPTH },
+			  });
+
+	for (unsigned long long at = 0; at < r.used;) {
+		const struct cosy_block *block = (const void *)(c.buffer + at);
+		const struct cosy_entry *e = (const void *)(block + 1);
+
+		if (!(block->flags & COSY_BLOCK_END))
+			fail("tree: error %u", block->error);
+		for (unsigned int i = 0; i < block->n; i++, e = next_entry(e), n++)
+			add_attributes(e->ino, e->size, e->mode);
+		at += block->bytes;
+	}
+	close(fd);
+	return n;
+}
+
+// --- sockets --------------------------------------------------------------------------
+
+#define SOCKETS 64
+#define MESSAGE 100
+
+static int server[SOCKETS], client[SOCKETS];
+
+static void open_sockets(void)
+{
+	for (int i = 0; i < SOCKETS; i++) {
+		int pair[2];
+
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair))
+			fail("socketpair: %s", strerror(errno));
+		server[i] = pair[0];
+		client[i] = pair[1];
+	}
+}
+
+static void say(const int *from, const char *what)
+{
+	for (int i = 0; i < SOCKETS; i++)
+		if (write(from[i], what, MESSAGE) != MESSAGE)
+			fail("write: %s", strerror(errno));
+}
+
+static void hear(const int *to)
+{
+	for (int i = 0; i < SOCKETS; i++)
+		if (read(to[i], data, sizeof(data)) != MESSAGE)
+			fail("read: %s", strerror(errno));
+		else
+			add_data(data, MESSAGE);
+}
+
+static int receive_plain(void)
+{
+	for (int i = 0; i < SOCKETS; i++) {
+		long got =
+			syscall(SYS_recvfrom, server[i], data, MESSAGE, MSG_DONTWAIT, NULL, NULL);
+
+		add_data(data, got);
+	}
+	return SOCKETS;
+}
+
+static int receive_batch(void)
+{
+	struct cosy_fused r;
+	const struct cosy_message *m = (const void *)(c.buffer + 4096);
+
+	memcpy(c.buffer, server, sizeof(server));
+	r = fused(&c, (struct cosy_fused){
+			      .op = COSY_OP_RECEIVE,
+			      .args = { 0, 0, 4096, c.bytes - 4096, 0, sizeof(server), MESSAGE } });
+	for (long long i = 0; i < r.result; i++) {
+		add_data((const char *)(m + 1), m->result);
+		m = (const void *)((const char *)(m + 1) + (m->result + 7) / 8 * 8);
+	}
+	return (int)r.result;
+}
+
+static int send_plain(void)
+{
+	for (int i = 0; i < SOCKETS; i++)
+		if (syscall(SYS_sendto, server[i], data, MESSAGE, MSG_DONTWAIT | MSG_NOSIGNAL, NULL,
+			    0) != MESSAGE)
+			fail("send: %s", strerror(errno));
+	return SOCKETS;
+}
+
+static int send_batch(void)
+{
+	unsigned char *at = c.buffer;
+
+	for (int i = 0; i < SOCKETS; i++) {
+		*(struct cosy_message *)at = (struct cosy_message){ server[i], MESSAGE };
+		at += sizeof(struct cosy_message);
+		memcpy(at, data, MESSAGE);
+		at += (MESSAGE + 7) / 8 * 8;
+	}
+	return (int)fused(&c,
+			  (struct cosy_fused){ .op = COSY_OP_SEND,
+					       .args = { 0, 0, 1 << 20, 4096, 0,
+							 (unsigned long long)(at - c.buffer) } })
+		.result;
+}
+
+// --- a call -----------------------------------------------------------------------------
+
 static int getppid_plain(void)
 {
 	for (int i = 0; i < 20000; i++)
@@ -229,6 +382,7 @@ static int by_value(const void *a, const void *b)
 struct way {
 	const char *name;
 	int (*run)(void);
+	void (*before)(void), (*after)(void); // not measured; NULL: nothing
 	double each[MOST_REPEATS]; // instructions per item
 	unsigned long long sum;
 	int items;
@@ -249,10 +403,14 @@ static void measure(const char *what, struct way *ways, int n_ways, int repeats)
 
 			settle();
 			sum = 0;
+			if (ways[i].before)
+				ways[i].before();
 			start = now();
 			items = ways[i].run();
 			if (r >= 0)
 				ways[i].each[r] = (double)(now() - start) / items;
+			if (ways[i].after)
+				ways[i].after();
 			ways[i].sum = sum;
 			ways[i].items = items;
 		}
@@ -293,8 +451,26 @@ static void collect_names(void)
 	}
 }
 
+static void clients_say(void)
+{
+	say(client, data);
+}
+
+static void clients_hear(void)
+{
+	hear(client);
+}
+
 int main(int argc, char **argv)
 {
+	struct way trees[] = { { .name = "plain", .run = tree_plain },
+			       { .name = "fused", .run = tree_fused } };
+	struct way receive[] = {
+		{ .name = "plain", .run = receive_plain, .before = clients_say },
+		{ .name = "batch", .run = receive_batch, .before = clients_say },
+	};
+	struct way send[] = { { .name = "plain", .run = send_plain, .after = clients_hear },
+			      { .name = "batch", .run = send_batch, .after = clients_hear } };
 	struct way attributes[] = { { .name = "plain", .run = stat_plain },
 				    { .name = "fused", .run = stat_fused } };
 	struct way contents[] = { { .name = "plain", .run = read_plain },
@@ -306,7 +482,8 @@ int main(int argc, char **argv)
 	int repeats = argc > 2 ? atoi(argv[2]) : 5;
 
 	if (argc < 2 || repeats < 1 || repeats > MOST_REPEATS)
-		fail("usage: kmod_bench DIR [REPEATS]");
+		fail("usage: kmod_bench DIR [REPEATS [TREE]]");
+	tree = argc > 3 ? argv[3] : NULL;
 	dir = argv[1];
 	dirfd_ = open(dir, O_RDONLY | O_DIRECTORY);
 	if (dirfd_ < 0)
@@ -316,8 +493,13 @@ int main(int argc, char **argv)
 	memset(c.buffer, 0, c.bytes); // no page faults while it is measured
 	memset(data, 1, sizeof(data));
 	load_getppid();
+	open_sockets();
 	measure("readdirplus", attributes, 2, repeats);
 	measure("slurp", contents, 4, repeats);
 	measure("getppid", calls, 2, repeats);
+	measure("receive", receive, 2, repeats);
+	measure("send", send, 2, repeats);
+	if (tree)
+		measure("tree", trees, 2, repeats);
 	return 0;
 }

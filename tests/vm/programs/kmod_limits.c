@@ -375,6 +375,7 @@ int main(int argc, char **argv)
 		{ "restart", case_restart },
 		{ "kill", case_kill },
 		{ "seccomp", case_seccomp },
+		{ "dispatch", case_dispatch },
 		{ "ptrace", case_ptrace },
 		{ "attach", case_attach },
 		{ "fork", case_fork },
@@ -390,6 +391,8 @@ int main(int argc, char **argv)
 	self = argv[0];
 	if (argc == 3 && !strcmp(argv[1], "inherited"))
 		inherited(atoi(argv[2]));
+	if (argc == 2 && !strcmp(argv[1], "audited"))
+		audited();
 	if (argc == 2 && !strcmp(argv[1], "hold"))
 		hold();
 	for (size_t i = 0; i < COUNT(cases); i++) {

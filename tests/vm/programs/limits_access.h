@@ -40,6 +40,45 @@ static void case_seccomp(void)
 	equal("child", status_of(child), 0);
 }
 
+// Not even one that lets every call pass.
+static void case_dispatch(void)
+{
+	pid_t child = fork();
+
+	if (!child) {
+		static char selector = SYSCALL_DISPATCH_FILTER_ALLOW;
+		struct context c = context_open(4096);
+
+		load(&c, count_turns);
+		if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &selector))
+			fail("user dispatch: %s", strerror(errno));
+		expect_eperm(&c, "a task with user dispatch");
+		exit(0);
+	}
+	equal("child", status_of(child), 0);
+}
+
+// The kernel was booted with audit=1.
+static void audited(void)
+{
+	static char name[] = "/";
+	static _Alignas(8) unsigned char out[4096];
+	struct cosy_fused call = {
+		.op = COSY_OP_FILES,
+		.flags = COSY_FUSED_USER,
+		.args = { (unsigned int)AT_FDCWD, 0, (unsigned long)out, sizeof(out),
+			  (unsigned long)name, sizeof(name) },
+	};
+	int fd = open(COSY_DEVICE, O_RDWR);
+
+	if (fd < 0)
+		fail("%s: %s", COSY_DEVICE, strerror(errno));
+	if (!ioctl(fd, COSY_IOC_FUSED, &call) || errno != EPERM)
+		fail("an audited task was not refused");
+	puts("refused");
+	exit(0);
+}
+
 static void case_ptrace(void)
 {
 	pid_t child = fork();
