@@ -4,6 +4,8 @@
 The traces are datasets/ laid end to end as often as needed: real calls of real programs, each copy
 with processes and objects of its own. Prints seconds, CPU seconds, CPU time per event (linear: it
 stays the same; on a busy machine it alone says something) and peak memory; writes them as JSON.
+First it prints what two processes at once get done, compared to one: 2 on two cores of one's own,
+little more than 1 on two threads of one core. Wall times of two workers go with that.
 
     python -m bench.mining [--full] [--workers N] [--folder DIR]
 """
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,6 +44,45 @@ found = mine.mine([sys.argv[1]], cost.Calibration(), workers=int(sys.argv[2]))
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "motifs": len(found.motifs)}))
 """
+_LOOP = """
+import sys, time
+sys.stdin.readline()
+start = time.perf_counter()
+n = 0
+for i in range(int(sys.argv[1])):
+    n += i * i % 7
+print(time.perf_counter() - start)
+"""
+LOOP = 4_000_000  # rounds of integer arithmetic, some tenths of a second
+YIELD_ROUNDS = 5
+
+
+def _loops(count: int) -> float:
+    """Seconds until each of so many processes, begun together, has gone through the loop."""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _LOOP, str(LOOP)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    return max(float(child.communicate()[0]) for child in children)
+
+
+def parallel_yield(rounds: int = YIELD_ROUNDS) -> float:
+    """What two processes at once get done in a time, by what one alone does: arithmetic, by turns
+    one and two of them, medians."""
+    alone, both = [], []
+    for _ in range(rounds):
+        alone.append(_loops(1))
+        both.append(_loops(2))
+    return 2 * statistics.median(alone) / statistics.median(both)
 
 
 @dataclass(frozen=True)
@@ -199,7 +241,10 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cosy-mining-"))
     folder.mkdir(exist_ok=True)
-    results = {}
+    results: dict[object, object] = {"parallel_yield": parallel_yield()}
+    print(
+        f"two processes at once do {results['parallel_yield']:.2f} times what one does", flush=True
+    )
     try:
         what = base()
         for rows in (*SIZES, *((FULL,) if options.full else ())):

@@ -232,14 +232,14 @@ class CallStats:
     ) -> motifs.Call:
         """The call in the form of the motif file; `index`: position of each call of the body.
 
-        where: by argument, the provenance of the descriptors and paths of sequences.
+        where: by argument, the provenance of the descriptors, paths and data of sequences.
         """
         entry = table_entry(self.key.nr)
         args = [self._argument(i, kind, index, stat_call) for i, kind in enumerate(entry.args)]
         if where is not None:
             places = positions(self.key.nr)
             for i, kind in enumerate(entry.args):
-                if i in places or kind is _K.PATH:
+                if i in where or i in places or kind is _K.PATH:
                     args[i] = where.get(i, _FREE)
         args += [Arg(ArgKind.NONE)] * (6 - len(args))
         share = self.iterations / iterations if iterations else 0.0

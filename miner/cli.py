@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -24,6 +25,12 @@ _MOTIFS_SUFFIX = ".motifs.json"
 def _fail(message: str) -> NoReturn:
     click.echo(f"cosy-mine: {message}", err=True)
     sys.exit(1)
+
+
+def interrupted() -> NoReturn:
+    """Ctrl-C while processes mined: end at once, as threads of their pool may wait for ever."""
+    click.echo("\nAborted!", err=True)
+    os._exit(1)
 
 
 def _target(traces: tuple[str, ...]) -> Path:
@@ -57,6 +64,16 @@ class _Saving(click.ParamType):  # type: ignore[type-arg]
 
 
 SAVING = _Saving()
+TOP = 8  # motifs in a table
+
+
+def print_json(found: MotifFile) -> None:
+    """Print a motif file to standard output."""
+    import json
+
+    from miner import motifs
+
+    click.echo(json.dumps(motifs.to_json(found), indent=1))
 
 
 def _validate(found: MotifFile, runs: int) -> None:
@@ -82,7 +99,9 @@ def _validate(found: MotifFile, runs: int) -> None:
     help="Motif file to write.  [default: NAME.motifs.json, after the first trace]",
 )
 @click.option(
-    "--top", type=click.IntRange(min=1), default=8, show_default=True, help="Motifs to print."
+    "--top",
+    type=click.IntRange(min=1),
+    help=f"Motifs to print.  [default: {TOP}; with --json all]",
 )
 @click.option(
     "--min-saving",
@@ -116,7 +135,7 @@ def _validate(found: MotifFile, runs: int) -> None:
 def main(
     traces: tuple[str, ...],
     output: Path | None,
-    top: int,
+    top: int | None,
     min_saving: int,
     as_json: bool,
     force: bool,
@@ -133,11 +152,14 @@ def main(
     from, what they cost and what a compound would save. Writes them to a motif
     file, from which cosy-synth makes compounds.
 
-    With --json and no -o nothing is written. Exit status: 0 done, 1 a trace
+    With --json and no -o nothing is written; -o gets all motifs, whatever is
+    printed. Exit status: 0 done, 1 a trace
     could not be read or the file not be written, 2 wrong usage.
     """
     if validate and as_json:
         raise click.UsageError("--validate prints lines: leave --json out")
+    if validate and len(traces) > 1:
+        raise click.UsageError("--validate takes one trace: predictions are for all together")
     target = output or (None if as_json else _target(traces))
     if target:
         _check_target(target, force)
@@ -148,6 +170,8 @@ def main(
     try:
         costs = cost.load_calibration(calibration) if calibration else cost.here()
         found = mine.mine(traces, costs, workers, dask)
+    except KeyboardInterrupt:
+        interrupted()
     except (cost.CalibrationError, DatasetError, execution.ExecutionError) as error:
         _fail(str(error))
     if target:
@@ -156,11 +180,9 @@ def main(
         except OSError as error:
             _fail(f"cannot write: {target}: {error.strerror or error}")
     if as_json:
-        import json
-
-        click.echo(json.dumps(motifs.to_json(found), indent=1))
+        print_json(report.selection(found, top, min_saving))
         return
-    for line in report.lines(found, top, min_saving):
+    for line in report.lines(found, top or TOP, min_saving):
         click.echo(line)
     if validate:
         _validate(found, runs)

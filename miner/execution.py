@@ -6,13 +6,15 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
@@ -68,6 +70,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 _KEPT_BYTES = 1 << 30
 
 
+def _begin() -> None:
+    """Ctrl-C ends a mining process without a word: the one that started it has something to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _keep_memory()
+
+
 def _keep_memory() -> None:
     """Let a mining process use the memory of one column for the next one: the kernel need not clear
     pages for it again, which took 6 % of its time."""
@@ -90,12 +99,43 @@ def _without_script() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C has to wait. Programs that are started meanwhile do not get it at all."""
+    held: list[int] = []
+    handles = threading.current_thread() is threading.main_thread()
+    if handles:
+        # A signal that is blocked here comes to another thread, and the handler runs here.
+        before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        if handles:
+            signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """End the processes that mine when this one gives up: a pool waits for what they do."""
+    try:
+        yield
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
+
+
 def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
     try:
-        with ProcessPoolExecutor(workers, _context(), _keep_memory) as pool:
+        with ProcessPoolExecutor(workers, _context(), _begin) as pool, _ended_with_us():
             waiting = []
             for share in shares(tasks, rows, workers):
-                with _without_script():  # processes start when there is work for them
+                # Processes start when there is work for them; none may be there unknown to us.
+                with _uninterrupted(), _without_script():
                     waiting.append(pool.submit(_mine_tasks, share))
             # What clusters need takes a second to import: better now than at the end.
             import_module("sklearn.cluster")
@@ -114,9 +154,12 @@ def local(rows: int, workers: int | None = None) -> Iterator[Executor]:
     limit = workers or len(os.sched_getaffinity(0))
     pooled = limit > 1 and rows >= _POOL_ROWS
     if pooled:
-        # It imports what the processes need while the traces are opened.
+        # It imports what the processes need while the traces are opened. Until a process mines
+        # (`_begin`) Ctrl-C is not for it: while it imports it would print where it was.
         _context()
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # which would let Ctrl-C through again
+        with _uninterrupted():
+            forkserver.ensure_running()
 
     def run(tasks: Iterable[Task]) -> Iterator[Partial]:
         return _pool(limit, rows, tasks) if pooled else map(mine_task, tasks)

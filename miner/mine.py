@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from miner.motifs import Motif, MotifFile, Over, TraceInfo
 from miner.partial import Partial, merged
 from tracer import syscalls
 from tracer.dataset import Dataset
+from tracer.target import DatasetError
 
 _MIN_SHARE = 0.0005  # of the boundary time: rarer sequences are not worth a line
 
@@ -124,6 +126,33 @@ def rank(
     return MotifFile(traces, calibration.to_json(), motifs)
 
 
+def _check_different(paths: Sequence[Path | str]) -> None:
+    seen: set[str] = set()
+    for path in map(str, paths):
+        place = path.rstrip("/") if "://" in path else os.path.realpath(path)
+        if place in seen:
+            raise DatasetError(f"given twice: {path}: all its calls would count double")
+        seen.add(place)
+
+
+def _info(path: str, trace: pieces.Trace, time_ns: int) -> TraceInfo:
+    """What is said of a trace; time_ns: inside its calls."""
+    meta = trace.meta
+    return TraceInfo(
+        path=path,
+        command=[str(word) for word in meta["command"]],
+        backend=str(meta["backend"]),
+        events=trace.rows,
+        lost_events=int(meta["lost_events"]),
+        time_ns=time_ns,
+        wall_ns=int(meta["wall_ns"]),
+        unended=trace.unended,
+        cpu_ns=int(meta.get("user_ns", 0)) + int(meta.get("system_ns", 0)),
+        unread_lines=int(meta.get("unread_lines", 0)),
+        filtered=bool(meta.get("filter")),
+    )
+
+
 def mine(
     paths: Sequence[Path | str],
     calibration: cost.Calibration,
@@ -133,8 +162,10 @@ def mine(
     """Mine the traces together.
 
     workers: processes on this machine (by default one per CPU); dask: address of a scheduler to
-    use instead. Raises `tracer.target.DatasetError` for what is no trace, and ExecutionError.
+    use instead. Raises `tracer.target.DatasetError` for what is no trace or is given twice, and
+    ExecutionError.
     """
+    _check_different(paths)
     rows = sum(len(Dataset(path)) for path in paths)
     with execution.dask(dask) if dask else execution.local(rows, workers) as run:
         opened = [pieces.open_trace(path) for path in paths]
@@ -145,21 +176,8 @@ def mine(
         for owner, partial in zip(owners, run(tasks), strict=True):
             work_ns[owner] += partial.work_ns
             _add(found, partial)
-    traces = []
-    for path, (trace, _), time_ns in zip(paths, opened, work_ns, strict=True):
-        traces.append(
-            TraceInfo(
-                path=str(path),
-                command=[str(word) for word in trace.meta["command"]],
-                backend=str(trace.meta["backend"]),
-                events=trace.rows,
-                lost_events=int(trace.meta["lost_events"]),
-                time_ns=time_ns,
-                wall_ns=int(trace.meta["wall_ns"]),
-                unended=trace.unended,
-                cpu_ns=int(trace.meta.get("user_ns", 0)) + int(trace.meta.get("system_ns", 0)),
-                unread_lines=int(trace.meta.get("unread_lines", 0)),
-                filtered=bool(trace.meta.get("filter")),
-            )
-        )
+    traces = [
+        _info(str(path), trace, time_ns)
+        for path, (trace, _), time_ns in zip(paths, opened, work_ns, strict=True)
+    ]
     return rank(traces, [found], calibration)

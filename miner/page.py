@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from miner import validate
 from miner.flow import drawing
 from miner.motifs import Motif, MotifFile
-from miner.report import covered, loop_line, nanoseconds, octets, warnings
+from miner.report import covered, loop_line, nanoseconds, octets, savers, warnings
 
 _PATHS = 12  # of a learned list
 _BARS = 10
@@ -88,7 +88,7 @@ def saving(motif: Motif) -> str:
     return text
 
 
-def _overview(found: MotifFile, top: int) -> Iterator[str]:
+def _overview(found: MotifFile, top: int, drawn: set[str]) -> Iterator[str]:
     time_ns = sum(t.time_ns for t in found.traces)
     wall_ns = sum(t.wall_ns for t in found.traces)
     facts = {
@@ -115,7 +115,6 @@ def _overview(found: MotifFile, top: int) -> Iterator[str]:
     )
     yield _row(["motif", "", "share", "calls", "would save"], "th", 3)
     largest = sorted(found.motifs, key=lambda m: -m.own_ns)[: min(_BARS, top)]
-    drawn = {motif.name for motif in found.motifs[:top]}
     longest = max((motif.own_ns for motif in largest), default=0) or 1
     for motif in largest:
         share = motif.own_ns / time_ns if time_ns else 0.0
@@ -198,8 +197,10 @@ def _validations() -> Iterator[str]:
     yield "</table>"
 
 
-def page(found: MotifFile, top: int) -> str:
-    """The whole page, with at most `top` motifs drawn."""
+def page(found: MotifFile, top: int, min_saving_ns: int = 0) -> str:
+    """The whole page, with at most `top` motifs drawn, of those that would save so much."""
+    chosen = savers(found, min_saving_ns)
+    shown = chosen[:top]
     title = "Cosy: " + ", ".join(
         PurePosixPath(t.command[0]).name if t.command else t.path for t in found.traces[:4]
     )
@@ -211,16 +212,18 @@ def page(found: MotifFile, top: int) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{_TIP}",
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="warning">{escape(text)}</p>' for text in warnings(found)),
-        *_overview(found, top),
+        *_overview(found, top, {motif.name for motif in shown}),
         "<h2>Hot sequences</h2>",
         '<p class="caption">Best predicted saving first. Boxes are calls, green ones without side '
         "effect; dashed ones are not in every iteration. Arrows show where an argument comes from."
         "</p>",
     ]
-    for number, motif in enumerate(found.motifs[:top], 1):
+    for number, motif in enumerate(shown, 1):
         parts += _motif(number, motif, time_ns)
-    if len(found.motifs) > top:
-        parts.append(f'<p class="soft">{len(found.motifs) - top} more in the motif file.</p>')
+    if len(chosen) > top:
+        parts.append(f'<p class="soft">{len(chosen) - top} more in the motif file.</p>')
+    elif not chosen and found.motifs:
+        parts.append(f"<p>No motif would save {nanoseconds(min_saving_ns)}.</p>")
     machine = found.calibration.get("machine") or "defaults, not measured on this machine"
     parts += _validations()
     parts.append(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 from textwrap import shorten, wrap
 
@@ -151,9 +152,19 @@ def warnings(found: MotifFile) -> Iterator[str]:
             )
 
 
+def savers(found: MotifFile, min_saving_ns: int) -> list[Motif]:
+    """The motifs that would save at least so much on some executor."""
+    return [m for m in found.motifs if max(m.predicted.values(), default=0) >= min_saving_ns]
+
+
+def selection(found: MotifFile, top: int | None, min_saving_ns: int) -> MotifFile:
+    """The file with the motifs only that a table of `top` motifs (None: all) would show."""
+    return replace(found, motifs=savers(found, min_saving_ns)[:top])
+
+
 def lines(found: MotifFile, top: int, min_saving_ns: int = 0) -> Iterator[str]:
     """The whole table, without the next command to type."""
-    chosen = [m for m in found.motifs if max(m.predicted.values(), default=0) >= min_saving_ns]
+    chosen = savers(found, min_saving_ns)
     events = sum(t.events for t in found.traces)
     time_ns = sum(t.time_ns for t in found.traces)
     traces = "1 trace" if len(found.traces) == 1 else f"{len(found.traces)} traces"

@@ -9,8 +9,11 @@ from typing import NoReturn
 
 import click
 
+from miner.cli import SAVING, interrupted, print_json
 from tracer import output
 from tracer.command import Command
+
+TOP = 12  # motifs in a table or on a page
 
 
 def _fail(message: str) -> NoReturn:
@@ -34,12 +37,28 @@ def _write(target: Path, text: str) -> None:
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page to this file.")
 @click.option(
-    "--top", type=click.IntRange(min=1), default=12, show_default=True, help="Motifs to show."
+    "--top",
+    type=click.IntRange(min=1),
+    help=f"Motifs to show.  [default: {TOP}; with --json all]",
 )
+@click.option(
+    "--min-saving",
+    type=SAVING,
+    metavar="TIME",
+    default=0,
+    help="Show motifs that would save at least that: 500us, 2ms, 1s.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the motifs as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes to mine traces with.")
 def main(
-    sources: tuple[str, ...], html: Path | None, top: int, force: bool, workers: int | None
+    sources: tuple[str, ...],
+    html: Path | None,
+    top: int | None,
+    min_saving: int,
+    as_json: bool,
+    force: bool,
+    workers: int | None,
 ) -> None:
     """Show what programs repeat, and what that costs.
 
@@ -51,6 +70,12 @@ def main(
     Exit status: 0 done, 1 something could not be read or written, 2 wrong
     usage.
     """
+    if html and as_json:
+        raise click.UsageError("--html writes a page: leave --json out")
+    if len(sources) > 1:
+        for source in sources:
+            if source.endswith(".json"):
+                _fail(f"one motif file at a time, and no traces beside it: {source}")
     if html:
         try:
             output.check(html, force)
@@ -62,6 +87,8 @@ def main(
 
     try:
         found = miner.load(*sources, workers=workers).file
+    except KeyboardInterrupt:
+        interrupted()
     except motifs.MotifFileError as error:
         _fail(f"cannot read: {sources[0]}: {error}")
     except OSError as error:
@@ -71,10 +98,13 @@ def main(
     if html:
         from miner.page import page
 
-        _write(html, page(found, top))
+        _write(html, page(found, top or TOP, min_saving))
         click.echo(f"wrote {html}")
         return
-    for line in report.lines(found, top):
+    if as_json:
+        print_json(report.selection(found, top, min_saving))
+        return
+    for line in report.lines(found, top or TOP, min_saving):
         click.echo(line)
 
 

@@ -291,10 +291,11 @@ def _sequences(annotated: Annotated, grids: list[Ints], over: motifs.Over | None
 
 
 def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[int, Arg]:
-    """Where the descriptors and the path of column j come from, by argument."""
+    """Where the descriptors, the path and the data of column j come from, by argument."""
     events, column = annotated.events, grid[:, j]
     nr = int(events.nr[column[0]])
     out = {i: _descriptor(annotated, grid, j, i) for i in positions(nr)}
+    out |= _buffer(annotated, grid, j)
     codes = events.path.codes[column]
     place = table_entry(nr).index(_K.PATH)
     if place is None:
@@ -313,6 +314,27 @@ def _provenance(annotated: Annotated, grid: Ints, j: int) -> dict[int, Arg]:
                     break
         out[place] = arg
     return out
+
+
+def _buffer(annotated: Annotated, grid: Ints, j: int) -> dict[int, Arg]:
+    """The data that column j writes, when it lies where an earlier call of the sequence read it."""
+    events = annotated.events
+    written = table_entry(int(events.nr[grid[0, j]])).index(_K.BUF_IN)
+    if written is None:
+        return {}
+    place = events.args[:, written][grid[:, j]]
+    for k in reversed(range(j)):
+        read = table_entry(int(events.nr[grid[0, k]])).index(_K.BUF_OUT)
+        if read is None or not (events.args[:, read][grid[:, k]] == place).all():
+            continue
+        out = {written: Arg(ArgKind.SAME, call=k, field=f"arg{read}")}
+        size = table_entry(int(events.nr[grid[0, j]])).index(_K.SIZE)
+        if size is not None:
+            length = events.args[:, size][grid[:, j]].view(np.int64)
+            if (length == events.ret[grid[:, k]]).all():
+                out[size] = Arg(ArgKind.RESULT, call=k)
+        return out
+    return {}
 
 
 def _descriptor(annotated: Annotated, grid: Ints, j: int, index: int) -> Arg:

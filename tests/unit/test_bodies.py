@@ -189,6 +189,28 @@ def test_a_copy_is_not_any_read_and_write(tmp_path: Path) -> None:
     assert motif.bytes == 30 * 2 * 4096
 
 
+def test_data_that_is_written_is_what_was_read_there(tmp_path: Path) -> None:
+    """Outside of copies: of other data, and of as much as came, of less, from elsewhere."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/sbin/app")
+    program.fds = {6: builder.new_object("file", "/data")}
+    for i in range(40):
+        program.call("getrandom", 0x8000, 4096, 0, ret=100 + i, bytes_out=100 + i)
+        program.call("getuid")
+        program.call("pwrite64", 6, 0x8000, 100 + i, 0, ret=100 + i, bytes_in=100 + i)
+        program.call("getpid")
+        program.call("pwrite64", 6, 0x8000, 4 + i % 3, 0, ret=4 + i % 3, bytes_in=4 + i % 3)
+        program.call("gettid")
+        program.call("pwrite64", 6, 0x9000 + 64 * i, 100 + i, 0, ret=100 + i, bytes_in=100 + i)
+        program.call("sched_yield")
+    bodies = [body_line(c) for m in mined(builder, tmp_path).values() for c in m.calls]
+    assert sorted(line.partition(", ")[2] for line in bodies if line.startswith("pwrite64")) == [
+        "?, ?, 0)",
+        "r0.arg0, ?, 0)",
+        "r0.arg0, r0, 0)",
+    ]
+
+
 def test_a_search_path_is_a_probe_list(tmp_path: Path) -> None:
     builder = TraceBuilder()
     for _ in range(4):

@@ -7,8 +7,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,13 +27,13 @@ def cosy_mine(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def make_trace(path: Path, lost: int = 0, program: str = "ls") -> Path:
+def make_trace(path: Path, lost: int = 0, program: str = "ls", **meta: object) -> Path:
     builder = TraceBuilder()
     builder.lost_events = lost
     tree = random_tree(random.Random(5), 3, 12)
     who = builder.program(f"/usr/bin/{program}")
     run(who.ls("top", tree) if program == "ls" else who.du(AT_FDCWD, "top", tree))
-    return builder.write(path)
+    return builder.write(path, **meta)
 
 
 @pytest.fixture
@@ -94,6 +96,84 @@ def test_lossy_traces_are_named(tmp_path: Path) -> None:
     assert "LOSSY: ls.cosytrace" not in done.stdout
     assert motifs.load(tmp_path / "both.json").lost_events == 1234
     assert done.stdout.startswith("2 traces, ")
+
+
+def test_traces_that_lack_calls_are_named(tmp_path: Path) -> None:
+    """Those that were filtered, and those of a text of which some lines were not understood."""
+    some = make_trace(tmp_path / "some.cosytrace", filter="trace=openat,getdents64")
+    text = make_trace(tmp_path / "text.cosytrace", program="du", unread_lines=390)
+    done = cosy_mine("some.cosytrace", "text.cosytrace", "-o", "m.json", cwd=tmp_path)
+    words = " ".join(done.stdout.split())
+    assert "FILTERED: some.cosytrace has some of the calls only" in words
+    assert "LOSSY: text.cosytrace, lines not understood: 390" in words
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    saved = motifs.load(tmp_path / "m.json").traces
+    assert [(t.filtered, t.unread_lines) for t in saved] == [(True, 0), (False, 390)]
+    assert all(path.exists() for path in (some, text))
+
+
+@pytest.mark.usefixtures("trace")
+def test_a_trace_counts_once(tmp_path: Path) -> None:
+    for again in ("ls.cosytrace", "ls.cosytrace/", "./ls.cosytrace", "other"):
+        if again == "other":
+            (tmp_path / again).symlink_to("ls.cosytrace")
+        done = cosy_mine("ls.cosytrace", again, "--json", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"cosy-mine: given twice: {again}: ")
+
+
+def test_json_shows_what_is_asked_for(trace: Path, tmp_path: Path) -> None:
+    def names(*options: str) -> list[str]:
+        done = cosy_mine("--json", trace, *options, "--force", cwd=tmp_path)
+        assert done.returncode == 0
+        return [m.name for m in motifs.from_json(json.loads(done.stdout)).motifs]
+
+    every = names()
+    assert len(every) > 2
+    assert names("--top", "2") == every[:2]
+    assert names("--min-saving", "1000s") == []
+    savers = names("--min-saving", "1ns")
+    assert savers == every[: len(savers)] != every
+    assert names("--top", "1", "-o", "x.json") == every[:1]
+    assert [m.name for m in motifs.load(tmp_path / "x.json").motifs] == every
+
+
+def test_several_traces_are_not_mined_to_be_refused(trace: Path, tmp_path: Path) -> None:
+    done = cosy_mine(trace, tmp_path / "absent", "--validate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "one trace" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["ls.cosytrace"]
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 1.0, 1.5, 2.0, 3.0])
+def test_an_interrupt_is_no_traceback(delay_s: float, tmp_path: Path) -> None:
+    """Whenever it comes: to all processes that mine, as from a terminal."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "try:\n"
+        "    from miner import execution\n"
+        "    execution._POOL_ROWS = 1\n"
+        "    from miner.cli import main\n"
+        "except KeyboardInterrupt:\n"
+        "    raise SystemExit(1)\n"
+        "main()\n"
+    )
+    traces = [ROOT / "datasets" / f"{name}.cosytrace" for name in ("du-large", "cp", "rsync", "rm")]
+    command = [sys.executable, script, *traces, "--json", "--workers", "2"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        time.sleep(delay_s)
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGINT)
+        _, complaint = child.communicate(timeout=60)
+    assert "Traceback" not in complaint
 
 
 def test_trace_without_motifs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -129,6 +130,41 @@ def test_bad_input_is_one_line(name: str, tmp_path: Path) -> None:
     assert done.output.startswith("cosy-report: ")
     assert done.output.count("\n") == 1
     assert not (tmp_path / "x.html").exists()
+
+
+def test_json_and_the_page_show_what_is_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "m.json"
+    paths = [DATASETS / f"{name}.cosytrace" for name in ("du", "md5sum")]
+    motifs.save(mine.mine(paths, cost.Calibration(), workers=1), source)
+    every = [m.name for m in motifs.load(source).motifs]
+
+    def run(*options: str) -> str:
+        done = CliRunner().invoke(main, [str(source), *options])
+        assert done.exit_code == 0
+        return done.output
+
+    def names(*options: str) -> list[str]:
+        return [m.name for m in motifs.from_json(json.loads(run("--json", *options))).motifs]
+
+    assert names() == every
+    assert names("--top", "2") == every[:2]
+    savers = names("--min-saving", "1us")
+    assert 0 < len(savers) < len(every)
+    run("--html", str(tmp_path / "r.html"), "--min-saving", "1us")
+    text = (tmp_path / "r.html").read_text()
+    checked(text)
+    assert text.count('<section class="motif"') == len(savers)
+    assert "no motif would save" in run("--min-saving", "1000s")
+    done = CliRunner().invoke(main, [str(source), "--json", "--html", str(tmp_path / "y.html")])
+    assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("other", ["b.json", "b.cosytrace"])
+def test_a_motif_file_stands_alone(other: str, tmp_path: Path) -> None:
+    sources = [str(tmp_path / "a.json"), str(tmp_path / other)]
+    done = CliRunner().invoke(main, sources)
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert done.output.startswith("cosy-report: one motif file at a time")
 
 
 def test_help_loads_nothing_heavy() -> None:
