@@ -121,10 +121,11 @@ def _uninterrupted() -> Iterator[None]:
 @contextmanager
 def _ended_with_us() -> Iterator[None]:
     """End the processes that mine when this one gives up: a pool waits for what they do."""
+    others = set(multiprocessing.active_children())  # a Dask cluster's in this process, say
     try:
         yield
     except BaseException:
-        for child in multiprocessing.active_children():
+        for child in set(multiprocessing.active_children()) - others:
             child.kill()
         raise
 

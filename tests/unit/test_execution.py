@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -51,6 +52,19 @@ def cluster() -> Iterator[Any]:
         yield found
 
 
+def test_giving_up_ends_only_own_processes(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a cluster in the same process, say, live on."""
+    monkeypatch.setattr(execution, "_POOL_ROWS", 0)
+    others = {child.pid for child in multiprocessing.active_children()}
+    assert len(others) >= len(cluster.workers)
+    with execution.local(1 << 20, workers=2) as run:
+        found = run(pieces.tasks(*pieces.open_trace(traces()[0])))
+        next(found)
+        with pytest.raises(KeyboardInterrupt):
+            found.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert {child.pid for child in multiprocessing.active_children()} == others
+
+
 def test_a_dask_cluster_gives_the_same(expected: motifs.MotifFile, cluster: Any) -> None:
     urls = [f"file://{path}" for path in traces()]  # through fsspec
     found = mine.mine(urls, cost.Calibration(), dask=cluster.scheduler_address)
@@ -75,10 +89,14 @@ def _kill_one(cluster: Any, killed: list[int]) -> None:
             time.sleep(0.01)
 
 
-def test_a_killed_worker_loses_nothing(cluster: Any) -> None:
+def test_a_killed_worker_loses_nothing(cluster: Any, tmp_path: Path) -> None:
     killed: list[int] = []
     # Often enough that the worker dies in the middle.
-    many = traces() * 4
+    many = [
+        str(shutil.copytree(path, tmp_path / str(copy) / Path(path).name))
+        for copy in range(4)
+        for path in traces()
+    ]
     killer = threading.Thread(target=_kill_one, args=(cluster, killed))
     killer.start()
     found = mine.mine(many, cost.Calibration(), dask=cluster.scheduler_address)
