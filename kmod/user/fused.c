@@ -7,19 +7,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "plain.h"
+#include "fused.h"
 
 #define COPY_CHUNK (256u << 10) /* as the module, so that operations count the same */
 #define ATTRIBUTES (STATX_BASIC_STATS | STATX_BTIME)
 #define NAMES_BYTES (32u << 10)
-#define MESSAGE_MOST (64u << 10) /* as the module */
 
 /* The COSY_WANT_* that an operation takes, by its number. */
 static const uint32_t wants[] = {
@@ -32,28 +30,11 @@ static const uint32_t wants[] = {
 	[COSY_OP_SEND] = 0,
 };
 
-/* An operation under way. */
-struct op {
-	struct plain_budget *budget;
-	const uint64_t *args;
-	uint32_t want; /* COSY_WANT_* */
-	unsigned char *out;
-	uint64_t room, used;
-	const char *xattrs[COSY_MAX_XATTRS];
-	uint32_t n_xattrs;
-	int status;
-};
-
 /* A directory whose own block may follow. */
 struct subdir {
 	char *path; /* from the directory asked for */
 	uint32_t parent, depth;
 };
-
-static uint64_t padded(uint64_t bytes)
-{
-	return (bytes + 7) & ~7ull;
-}
 
 static uint32_t device(uint32_t major, uint32_t minor)
 {
@@ -448,95 +429,6 @@ static int64_t copy(struct op *op)
 	return done ? (int64_t)done : got;
 }
 
-/* --- sockets ------------------------------------------------------------------------- */
-
-static int64_t accept_all(struct op *op)
-{
-	int flags = (op->want & COSY_WANT_NONBLOCK ? SOCK_NONBLOCK : 0) |
-		    (op->want & COSY_WANT_CLOEXEC ? SOCK_CLOEXEC : 0);
-	int listening = (int)op->args[0], how = fcntl(listening, F_GETFL), fd = 0;
-	struct stat st;
-	int64_t n = 0;
-
-	if (how < 0 || fstat(listening, &st))
-		return -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -ENOTSOCK;
-	if (!(how & O_NONBLOCK))
-		return -EINVAL;
-	while (op->room - op->used >= sizeof(int32_t)) {
-		op->status = plain_tick(op->budget);
-		if (op->status)
-			break;
-		fd = accept4(listening, NULL, NULL, flags);
-		if (fd < 0) {
-			fd = -errno;
-			break;
-		}
-		memcpy(op->out + op->used, &fd, sizeof(int32_t));
-		op->used += sizeof(int32_t);
-		n++;
-	}
-	return n ? n : fd < 0 ? fd : 0;
-}
-
-static int64_t receive(struct op *op, const unsigned char *fds, uint64_t bytes)
-{
-	uint64_t most = op->args[6] < MESSAGE_MOST ? op->args[6] : MESSAGE_MOST;
-	int64_t n = 0;
-
-	for (; bytes >= sizeof(int32_t); bytes -= sizeof(int32_t), n++) {
-		struct cosy_message m;
-		unsigned char *to = op->out + op->used + sizeof(m);
-		ssize_t got;
-
-		if (sizeof(m) + padded(most) > op->room - op->used)
-			return n ? n : -ENOSPC;
-		op->status = plain_tick(op->budget);
-		if (op->status)
-			break;
-		memcpy(&m.fd, fds + n * (int64_t)sizeof(int32_t), sizeof(m.fd));
-		got = recv(m.fd, to, most, MSG_DONTWAIT);
-		m.result = got < 0 ? -errno : (int32_t)got;
-		memcpy(op->out + op->used, &m, sizeof(m));
-		op->used += sizeof(m);
-		if (got > 0) {
-			memset(to + got, 0, padded((uint64_t)got) - (uint64_t)got);
-			op->used += padded((uint64_t)got);
-		}
-	}
-	return n;
-}
-
-static int64_t send_all(struct op *op, const unsigned char *messages, uint64_t left)
-{
-	int64_t n = 0;
-
-	while (left >= sizeof(struct cosy_message) && op->room - op->used >= sizeof(int32_t)) {
-		struct cosy_message m;
-		uint64_t bytes, some;
-		ssize_t sent = 0;
-
-		memcpy(&m, messages, sizeof(m));
-		bytes = m.result > 0 ? (uint64_t)m.result : 0;
-		if (padded(bytes) > left - sizeof(m))
-			return n ? n : -EINVAL;
-		op->status = plain_tick(op->budget);
-		if (op->status)
-			break;
-		some = bytes < MESSAGE_MOST ? bytes : MESSAGE_MOST;
-		if (bytes)
-			sent = send(m.fd, messages + sizeof(m), some, MSG_DONTWAIT | MSG_NOSIGNAL);
-		m.result = sent < 0 ? -errno : (int32_t)sent;
-		memcpy(op->out + op->used, &m.result, sizeof(m.result));
-		op->used += sizeof(m.result);
-		messages += sizeof(m) + padded(bytes);
-		left -= sizeof(m) + padded(bytes);
-		n++;
-	}
-	return n;
-}
-
 /* --- all of them ----------------------------------------------------------------------- */
 
 bool plain_fused_exists(uint64_t op)
@@ -599,14 +491,14 @@ static int64_t with_memory(struct op *op, const struct cosy *c, uint32_t nr, uin
 	if (nr == COSY_OP_ENTRIES)
 		return plain_entries(op, c, flags);
 	if (nr == COSY_OP_ACCEPT)
-		return accept_all(op);
+		return plain_accept(op);
 	in = memory(c, flags, op->args[4], op->args[5]);
 	if (!in)
 		return -EFAULT;
 	if (nr == COSY_OP_RECEIVE)
-		return receive(op, in, op->args[5]);
+		return plain_receive(op, in, op->args[5]);
 	if (nr == COSY_OP_SEND)
-		return send_all(op, in, op->args[5]);
+		return plain_send(op, in, op->args[5]);
 	return files(op, (const char *)in, op->args[5]);
 }
 
