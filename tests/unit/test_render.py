@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def test_any_trace_can_be_mined(seed: int, tmp_path: Path) -> None:
         row_now["tid"] += rng.randrange(2)
         row_now["st_mode"] = rng.choice([None, None, 0o100644, 0o40755, 0])
     trace = builder.write(tmp_path / "t.cosytrace")
-    found = mine.mine([trace, trace], cost.Calibration())
+    again = shutil.copytree(trace, tmp_path / "again.cosytrace")
+    found = mine.mine([trace, again], cost.Calibration())
     motifs.save(found, tmp_path / "m.json")
     assert motifs.load(tmp_path / "m.json") == found
     assert max(len(line) for line in report.lines(found, 1000)) <= 400
