@@ -7,8 +7,9 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -17,6 +18,8 @@ from tracer.command import Command
 
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _TRACE_SUFFIX = ".cosytrace"
 _MOTIFS_SUFFIX = ".motifs.json"
@@ -63,8 +66,28 @@ class _Saving(click.ParamType):  # type: ignore[type-arg]
         return int(float(found[1]) * {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}[found[2]])
 
 
-SAVING = _Saving()
 TOP = 8  # motifs in a table
+
+
+def choice(most: int) -> Callable[[_F], _F]:
+    """Which motifs a command shows: its options --top and --min-saving; most: of a table."""
+
+    def add(command: _F) -> _F:
+        top = click.option(
+            "--top",
+            type=click.IntRange(min=1),
+            help=f"Motifs to show.  [default: {most}; with --json all]",
+        )
+        saving = click.option(
+            "--min-saving",
+            type=_Saving(),
+            metavar="TIME",
+            default=0,
+            help="Show motifs that would save at least that: 500us, 2ms, 1s.",
+        )
+        return top(saving(command))
+
+    return add
 
 
 def print_json(found: MotifFile) -> None:
@@ -98,18 +121,7 @@ def _validate(found: MotifFile, runs: int) -> None:
     type=click.Path(path_type=Path),
     help="Motif file to write.  [default: NAME.motifs.json, after the first trace]",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    help=f"Motifs to print.  [default: {TOP}; with --json all]",
-)
-@click.option(
-    "--min-saving",
-    type=SAVING,
-    metavar="TIME",
-    default=0,
-    help="Print motifs that would save at least that: 500us, 2ms, 1s.",
-)
+@choice(TOP)
 @click.option("--json", "as_json", is_flag=True, help="Print the motif file instead of a table.")
 @click.option("--force", is_flag=True, help="Replace an existing motif file.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from miner.cli import SAVING, interrupted, print_json
+from miner.cli import choice, interrupted, print_json
 from tracer import output
 from tracer.command import Command
 
@@ -36,18 +36,7 @@ def _write(target: Path, text: str) -> None:
 )
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page to this file.")
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    help=f"Motifs to show.  [default: {TOP}; with --json all]",
-)
-@click.option(
-    "--min-saving",
-    type=SAVING,
-    metavar="TIME",
-    default=0,
-    help="Show motifs that would save at least that: 500us, 2ms, 1s.",
-)
+@choice(TOP)
 @click.option("--json", "as_json", is_flag=True, help="Print the motifs as JSON.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes to mine traces with.")
