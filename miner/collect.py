@@ -13,7 +13,7 @@ import numpy as np
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
-from miner.segments import counters, histograms, most_frequent, pairs
+from miner.segments import counters, histograms, most_frequent, pairs, sums_of
 from miner.tokens import BodyKey
 from tracer import syscalls
 
@@ -81,7 +81,7 @@ class Calls:
     def _add_sums(self) -> None:
         events, rows = self._events, self.rows
         columns = (events.work_ns, events.usual_ns, events.bytes_in, events.bytes_out)
-        sums = [np.add.reduceat(column[rows], self.begin).tolist() for column in columns]
+        sums = [sums_of(column, rows, self.begin).tolist() for column in columns]
         for stats, size, *total in zip(self.stats, self.size.tolist(), *sums, strict=True):
             stats.count = size
             stats.time_ns, stats.usual_ns, stats.bytes_in, stats.bytes_out = total

@@ -7,9 +7,10 @@ from functools import cache
 
 import numpy as np
 
+from miner import compiled
 from miner.events import CALL_NUMBERS, Bools, Events, Ints
-from miner.order import starts
 from tracer import syscalls
+from tracer.compiled import at, check
 
 AT_FDCWD = -100
 
@@ -64,32 +65,12 @@ def fd_index(nr: Ints) -> Ints:
 def last_before(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:
     """For each use the index of the last definition with its key and def_time <= use_time, or -1.
 
-    The uses are in the order of time: of a run of uses with one key only those between different
-    answers for its first and its last one are looked up.
+    Of definitions at the same time the last one counts. Fast where uses are in the order of time.
     """
-    if not len(def_key) or not len(use_key):
-        return np.full(len(use_key), -1, dtype=np.int64)
-    begin = np.flatnonzero(starts(use_key))
-    size = np.diff(begin, append=len(use_key))
-    ends = np.concatenate([begin, begin + size - 1])
-    first, last = _search(def_key, def_time, use_key[ends], use_time[ends]).reshape(2, -1)
-    out = np.repeat(first, size)
-    rows = np.flatnonzero(np.repeat(first != last, size))
-    out[rows] = _search(def_key, def_time, use_key[rows], use_time[rows])
+    columns = [compiled.column(values) for values in (def_key, def_time, use_key, use_time)]
+    out = np.empty(len(use_key), dtype=np.int64)
+    where = [at(values) for values in columns]
+    definitions = compiled.Points(where[0], where[1], len(def_key))
+    uses = compiled.Points(where[2], where[3], len(use_key))
+    check(compiled.function("last_before")(definitions, uses, at(out)))
     return out
-
-
-def _search(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:
-    """`last_before` by binary search: there are far fewer definitions than uses."""
-    keys = np.unique(def_key)
-    code = np.minimum(np.searchsorted(keys, use_key), len(keys) - 1)
-    known = keys[code] == use_key
-    base = int(def_time.min())
-    bits = max(int(def_time.max()) - base, 1).bit_length() + 1
-    by_time = np.argsort(def_time, kind="stable")
-    defined = (np.searchsorted(keys, def_key[by_time]) << bits) | (def_time[by_time] - base)
-    sort = np.argsort(defined, kind="stable")
-    time = np.clip(use_time - base, -1, (1 << bits) - 1)
-    at = np.searchsorted(defined[sort], (code << bits) + time, side="right") - 1
-    good = known & (at >= 0) & (defined[sort][at] >> bits == code)
-    return np.where(good, by_time[sort][at], -1)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner import cluster, cost, execution, pieces
+from miner import cluster, compiled, cost, execution, pieces
 from miner.annotate import Via
 from miner.bodies import BodyLoop
 from miner.loopstats import EntryLoop
@@ -16,6 +16,7 @@ from miner.motifs import Motif, MotifFile, Over, TraceInfo
 from miner.partial import Partial, merged
 from tracer import syscalls
 from tracer.dataset import Dataset
+from tracer.native import NativeFileError
 from tracer.target import DatasetError
 
 _MIN_SHARE = 0.0005  # of the boundary time: rarer sequences are not worth a line
@@ -166,6 +167,10 @@ def mine(
     ExecutionError.
     """
     _check_different(paths)
+    try:
+        compiled.function("order")
+    except NativeFileError as error:
+        raise execution.ExecutionError(str(error)) from None
     rows = sum(len(Dataset(path)) for path in paths)
     with execution.dask(dask) if dask else execution.local(rows, workers) as run:
         opened = [pieces.open_trace(path) for path in paths]

@@ -11,26 +11,29 @@ from collections import Counter
 
 import numpy as np
 
+from miner import compiled
 from miner.events import Ints
 from miner.histogram import Histogram, rounded
-from miner.order import dense, order, position, starts
+from miner.order import counted, order, position, starts
+from tracer.compiled import at
 
 _FEW = 256
 """Of fewer values in a segment those as frequent stay in their order, of more they are sorted."""
-_WIDE = 1 << 40  # values this far apart are numbered before they are combined with their segment
+
+
+def sums_of(values: Ints, rows: Ints, begin: Ints) -> Ints:
+    """The sum of `values` over the rows of each segment; begin: where each begins in `rows`."""
+    columns = [compiled.column(column) for column in (values, rows, begin)]
+    out = np.empty(len(begin), dtype=np.int64)
+    where = [at(column) for column in columns]
+    compiled.function("sums")(where[0], where[1], len(rows), where[2], len(out), at(out))
+    return out
 
 
 def pairs(segment: Ints, values: Ints) -> tuple[Ints, Ints, Ints]:
     """Each pair of a segment and a value in it, in the order of appearance: segment, value, and how
     often it is there."""
-    begin = np.flatnonzero(starts(segment, values))
-    times = np.diff(begin, append=len(values))
-    segment, values = segment[begin], values[begin]
-    code = values
-    if len(values) and int(values.max()) - int(values.min()) >= _WIDE:
-        code, _ = dense(values)
-    number, first = dense(segment, code)
-    count = np.bincount(number, times, len(first)).astype(np.int64)
+    _, first, count = counted(segment, values)
     return segment[first], values[first], count
 
 

@@ -8,6 +8,7 @@ alive whose addresses it passes. Others of this process run meanwhile.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Mapping
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -136,17 +137,26 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
-@cache
-def function(name: str) -> Any:
-    """Return the function cosy_NAME; raises NativeFileError."""
-    found = getattr(_library(), f"cosy_{name}")
-    found.restype, found.argtypes = _PROTOTYPES[name]
-    return found
+def functions(
+    library: str, prototypes: Mapping[str, tuple[Any, tuple[Any, ...]]]
+) -> Callable[[str], Any]:
+    """Return what gives the function cosy_NAME of a built library by NAME, and raises
+    NativeFileError where there is no such library; prototypes: types of result and arguments."""
+
+    @cache
+    def opened() -> ctypes.CDLL:
+        return ctypes.CDLL(str(native.find(library)))
+
+    @cache
+    def function(name: str) -> Any:
+        found = getattr(opened(), f"cosy_{name}")
+        found.restype, found.argtypes = prototypes[name]
+        return found
+
+    return function
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(native.find(LIBRARY)))
+function = functions(LIBRARY, _PROTOTYPES)
 
 
 def at(array: npt.NDArray[Any]) -> int:

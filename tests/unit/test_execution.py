@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -22,6 +23,7 @@ from miner import cost, execution, mine, motifs, pieces
 from tests.unit.test_bodies import slurp
 from tests.unit.test_planted import planted
 from tests.unit.trace_builder import TraceBuilder, run
+from tracer.target import DatasetError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("du", "gcc", "git-add", "lighttpd", "md5sum", "python-imports", "rsync", "tar-create")
@@ -41,6 +43,17 @@ def test_processes_give_the_same(
 ) -> None:
     monkeypatch.setattr(execution, "_POOL_ROWS", 0)
     assert mine.mine(traces(), cost.Calibration(), workers=3) == expected
+
+
+def test_garbage_is_collected_again_after_mining(tmp_path: Path) -> None:
+    broken = tmp_path / "t.cosytrace"
+    shutil.copytree(traces()[0], broken)
+    (broken / "events.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError):
+        mine.mine([broken], cost.Calibration())
+    assert gc.isenabled()
+    mine.mine(traces()[:1], cost.Calibration())
+    assert gc.isenabled()
 
 
 @pytest.fixture(scope="module")

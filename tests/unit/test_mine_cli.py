@@ -249,6 +249,16 @@ def test_help_loads_nothing_heavy() -> None:
     assert b"cosy-synth" in done.stdout
 
 
+def test_a_missing_library_is_one_line(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSY_NATIVE_DIR", str(tmp_path))
+    done = cosy_mine(trace, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cosy-mine: no libcosy-mine.so in ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_cut_file_is_one_line(trace: Path, tmp_path: Path) -> None:
     events = trace / "events.parquet"
     events.write_bytes(events.read_bytes()[:-100])

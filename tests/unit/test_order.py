@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sorting and numbering by the fast ways equal the plain ones."""
+"""Sorting, numbering and joining in C (miner/core/) equal the plain ways."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 
 from miner import joins
 from miner.events import CALL_NUMBERS, Ints
-from miner.order import dense, order, ranks
+from miner.order import counted, dense, order, ranks
 from miner.prefixes import LONGEST, prefix_tables
+from miner.segments import sums_of
 from miner.tokens import BodyKey
 
 
@@ -19,7 +20,7 @@ def numbered(rows: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
     return numbers, [numbers.index(i) for i in range(len(known))]
 
 
-# Spans that a table holds, that are hashed, and that do not fit one number.
+# Spans that a table holds, that are hashed, and that do not fit one word.
 @pytest.mark.parametrize("span", [1, 5, 300, 1 << 20, 1 << 40])
 def test_dense_numbers_by_appearance(span: int) -> None:
     rng = np.random.default_rng(span)
@@ -33,11 +34,61 @@ def test_dense_numbers_by_appearance(span: int) -> None:
 
 @pytest.mark.parametrize("span", [1, 7, 9_000, 19_000, 1 << 20, 1 << 60])
 def test_many_rows_are_ordered_as_few(span: int) -> None:
-    """By counting, 16 bits at a time or by comparison, whatever the span allows."""
+    """In one round of few or of many digits, or in several."""
     rng = np.random.default_rng(span)
     key: Ints = rng.integers(-span, span, 10_000)
     assert order(key).tolist() == np.argsort(key, kind="stable").tolist()
     assert order(np.sort(key)).tolist() == list(range(10_000))
+
+
+def test_no_rows_and_one() -> None:
+    none, one = np.zeros(0, dtype=np.int64), np.array([-(1 << 63)])
+    for column in (none, one):
+        assert order(column, column).tolist() == list(range(len(column)))
+        number, first, count = counted(column, column)
+        assert number.tolist() == first.tolist() == list(range(len(column)))
+        assert count.tolist() == [1] * len(column)
+        assert joins.last_before(none, none, column, column).tolist() == [-1] * len(column)
+
+
+@pytest.mark.parametrize("kinds", [2, 3000])
+def test_columns_of_all_64_bits_are_sorted_and_numbered(kinds: int) -> None:
+    rng = np.random.default_rng(kinds)
+    limits = np.iinfo(np.int64)
+    values = np.append(rng.integers(limits.min, limits.max, kinds), [limits.min, limits.max])
+    columns: list[Ints] = [values[rng.integers(0, len(values), 4000)] for _ in range(3)]
+    assert order(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
+    number, first, count = counted(*columns)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    known: dict[tuple[int, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        known.setdefault(row, []).append(i)
+    assert first.tolist() == [places[0] for places in known.values()]
+    assert count.tolist() == [len(places) for places in known.values()]
+    assert [rows[i] for i in first[number].tolist()] == rows
+
+
+def test_columns_have_one_length() -> None:
+    with pytest.raises(ValueError, match="lengths"):
+        order(np.arange(3), np.arange(4))
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_last_definition_before_a_use(in_time: bool) -> None:
+    rng = np.random.default_rng(7)
+    key, time = rng.integers(-3, 9, 300), rng.integers(0, 60, 300)
+    uses, when = rng.integers(-5, 12, 900), rng.integers(-5, 70, 900)
+    when = np.sort(when) if in_time else when
+    found = joins.last_before(key, time, uses, when).tolist()
+    for use, now, at in zip(uses.tolist(), when.tolist(), found, strict=True):
+        before = [i for i in range(len(key)) if key[i] == use and time[i] <= now]
+        assert at == max(before, key=lambda i: (time[i], i), default=-1)
+
+
+def test_sums_of_rows() -> None:
+    values, rows = np.arange(100) ** 2 - 50, np.array([3, 3, 99, 0, 7, 50])
+    sums = sums_of(values, rows, np.array([0, 1, 4]))
+    assert sums.tolist() == [values[rows[a:b]].sum() for a, b in ((0, 1), (1, 4), (4, 6))]
 
 
 def test_tables_answer_for_every_number_that_a_trace_can_hold() -> None:
