@@ -55,7 +55,7 @@ def integers(column: pa.Array | pa.ChunkedArray, missing: int) -> NDArray[np.int
 def _unpacked(array: pa.Array, buffer: int) -> NDArray[np.bool_]:
     octets = np.frombuffer(array.buffers()[buffer], dtype=np.uint8)
     found = np.unpackbits(octets, count=array.offset + len(array), bitorder="little")
-    return found[array.offset :].astype(bool)
+    return found[array.offset :].view(bool)
 
 
 def truth(array: pa.BooleanArray) -> NDArray[np.bool_]:

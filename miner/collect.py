@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
@@ -19,6 +21,7 @@ from tracer import syscalls
 
 _VALUES_KEPT = 64
 _K = syscalls.ArgKind
+_T = TypeVar("_T", bound=np.generic)
 _UNCOUNTED = {_K.FD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
 
 
@@ -98,11 +101,10 @@ class Calls:
             self._add_nulls(i, np.flatnonzero(table[:, i] == _Counted.NULL))
             is_fd = (table[:, i] == _Counted.DESCRIPTOR) | (table[:, i] == _Counted.SECOND)
             calls = np.flatnonzero(is_fd | (table[:, i] == _Counted.VALUE))
-            at = self.places(calls)
-            raw = self._argument(i, at)
+            raw, number = self._argument(i, calls), self._of(calls, self.number)
             if is_fd.any():
-                raw = np.where(is_fd[self.number[at]], raw.astype(np.int32), raw)
-            kept = most_frequent(self.number[at], raw, _VALUES_KEPT)
+                raw = np.where(is_fd[number], raw.astype(np.int32), raw)
+            kept = most_frequent(number, raw, _VALUES_KEPT)
             found = counters(len(self.stats), *kept)
             for call in calls.tolist():
                 self.stats[call].values[i] = found[call]
@@ -112,21 +114,21 @@ class Calls:
             return
         size = self.size[calls]
         begin = np.cumsum(size) - size
-        used = np.add.reduceat(self._argument(i, self.places(calls)) != 0, begin, dtype=np.int64)
+        used = np.add.reduceat(self._argument(i, calls) != 0, begin, dtype=np.int64)
         for call, n, all_of in zip(calls.tolist(), used.tolist(), size.tolist(), strict=True):
             found = ((0, n), (1, all_of - n))
             self.stats[call].values[i] = Counter({value: n for value, n in found if n})
 
-    def places(self, calls: Ints) -> Ints:
-        """The positions in `rows` of these calls (rising numbers)."""
+    def _of(self, calls: Ints, column: NDArray[_T]) -> NDArray[_T]:
+        """What a column by row has for these calls (rising numbers)."""
         if len(calls) == len(self.begin):
-            return np.arange(len(self.rows))
-        chosen = np.zeros(len(self.begin), dtype=bool)
-        chosen[calls] = True
-        return np.flatnonzero(np.repeat(chosen, self.size))
+            return column
+        begin = self.begin[calls]
+        bounds = zip(begin.tolist(), (begin + self.size[calls]).tolist(), strict=True)
+        return np.concatenate([column[:0], *(column[a:b] for a, b in bounds)])
 
-    def _argument(self, i: int, at: Ints) -> Ints:
-        return self._events.args[:, i][self.rows[at]].view(np.int64)
+    def _argument(self, i: int, calls: Ints) -> Ints:
+        return self._events.args[:, i][self._of(calls, self.rows)].view(np.int64)
 
     def _having(self, i: int, kind: syscalls.ArgKind) -> Ints:
         """The calls whose argument i is of this kind."""
@@ -137,11 +139,11 @@ class Calls:
         """Add how often a length is that of the file; st_size: by row, -1: not known."""
         for i in range(6):
             calls = self._having(i, _K.SIZE)
-            at = self.places(calls)
-            raw, known = self._argument(i, at), st_size[at]
+            raw, known = self._argument(i, calls), self._of(calls, st_size)
+            number = self._of(calls, self.number)
             for addend in (0, 1):
-                same = (known >= 0) & (raw == known + addend)
-                hits = np.bincount(self.number[at[same]], minlength=len(self.begin))
+                same = np.flatnonzero((known >= 0) & (raw == known + addend))
+                hits = np.bincount(number[same], minlength=len(self.begin))
                 for call in calls.tolist():
                     self.stats[call].size_of[i, addend] += int(hits[call])
 
@@ -164,15 +166,15 @@ class Calls:
         """Add how often an offset is where the same call ended before, in the same iteration."""
         for i in range(6):
             calls = self._having(i, _K.OFFSET)
-            reads = [c for c in calls.tolist() if _K.BUF_OUT in self._kinds[c]]
-            if not reads:
+            reads = calls[[_K.BUF_OUT in self._kinds[c] for c in calls.tolist()]]
+            if not len(reads):
                 continue
-            at = self.places(np.array(reads, dtype=np.int64))
-            offset, began = self._argument(i, at), new[at]
-            follows = np.where(began, offset == 0, False)
-            follows[1:] |= (offset[1:] == offset[:-1] + self.ret[at[:-1]]) & ~began[1:]
-            hits = np.bincount(self.number[at[follows]], minlength=len(self.begin))
-            for call in reads:
+            offset, began = self._argument(i, reads), self._of(reads, new)
+            ret, number = self._of(reads, self.ret), self._of(reads, self.number)
+            follows = began & (offset == 0)
+            follows[1:] |= (offset[1:] == offset[:-1] + ret[:-1]) & ~began[1:]
+            hits = np.bincount(number[follows], minlength=len(self.begin))
+            for call in reads.tolist():
                 self.stats[call].next_of[i] += int(hits[call])
 
     def add_second(
@@ -180,17 +182,17 @@ class Calls:
     ) -> None:
         """Add what second descriptor arguments are; by event: codes (into keys, -1: in no body) and
         the iteration that it belongs to."""
-        calls = [c for c, stats in enumerate(self.stats) if positions(stats.key.nr)[1:]]
-        if not calls:
+        have = [c for c, stats in enumerate(self.stats) if positions(stats.key.nr)[1:]]
+        if not have:
             return
-        at = self.places(np.array(calls, dtype=np.int64))
-        rows = self.rows[at]
+        calls = np.array(have, dtype=np.int64)
+        rows = self._of(calls, self.rows)
         of, root = second.of(rows)
         what = np.where((root >= 0) & (iteration[root] == iteration[rows]), codes[root], -1)
         what[(of >= 0) & ~self._events.objects.opened[of]] = -2
         what[(of >= 0) & (of == self._events.object[rows])] = -3
         names = {-2: INHERITED, -3: AS_FIRST}
-        columns = (column.tolist() for column in pairs(self.number[at], what))
+        columns = (column.tolist() for column in pairs(self._of(calls, self.number), what))
         for call, number, count in zip(*columns, strict=True):
             if number != -1:
                 self.stats[call].second[names.get(number) or keys[number]] += count

@@ -365,8 +365,8 @@ def _example(annotated: Annotated, tokens: BodyTokens, rows: Ints, firsts: Bools
     """The calls of the early iteration that shows most of the body."""
     begin = np.append(np.flatnonzero(firsts), len(rows))
     early = int(begin[min(_EXAMPLE_ITERATIONS, len(begin) - 1)])
-    iteration = np.cumsum(firsts[:early]) - 1
-    pairs = np.unique(iteration * len(tokens.keys) + tokens.codes[rows[:early]])
-    best = int(np.bincount(pairs // len(tokens.keys)).argmax())
+    shown = np.zeros((min(_EXAMPLE_ITERATIONS, len(begin) - 1), len(tokens.keys)), dtype=bool)
+    shown[np.cumsum(firsts[:early]) - 1, tokens.codes[rows[:early]]] = True
+    best = int(shown.sum(axis=1).argmax())
     chosen = rows[begin[best] : begin[best + 1]][:_EXAMPLE_CALLS]
     return [call_line(annotated.events, int(i)) for i in chosen]

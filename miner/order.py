@@ -23,7 +23,8 @@ def starts(*sorted_keys: Ints) -> Bools:
     n = len(sorted_keys[0])
     new = np.zeros(n, dtype=bool)
     new[:1] = True
-    for key in sorted_keys:
+    np.not_equal(sorted_keys[0][1:], sorted_keys[0][:-1], out=new[1:])
+    for key in sorted_keys[1:]:
         new[1:] |= key[1:] != key[:-1]
     return new
 
