@@ -27,7 +27,10 @@
 
 // What a signal handler's event may need on top of the one it interrupts.
 #define SPARE_EVENTS 32
-#define SPARE_HEAP (2 * MAX_PAYLOAD)
+#define SPARE_HEAP 4096
+
+// Between two looks at whether recording has ended, which take 1 us: blocks.
+#define LOOKS 4
 
 struct tracer {
 	struct cosy_trace_header *file; // NULL: not open yet
@@ -92,11 +95,11 @@ enum { ACTION_SEEN = 1, ACTION_APART };
 static const u16 apart[] = { __NR_execve, __NR_execveat,     __NR_exit,	 __NR_exit_group, __NR_mmap,
 			     __NR_ptrace, __NR_rt_sigaction, __NR_prctl, __NR_seccomp };
 
-static bool full(const struct cosy_trace_block *b)
+static bool full(const struct cosy_trace_block *b, u32 size)
 {
-	return b->n_events + SPARE_EVENTS > EVENTS ||
-	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
+	return b->n_events + SPARE_EVENTS > EVENTS || b->heap_bytes + size + SPARE_HEAP > HEAP_SIZE;
 }
+_Static_assert(MAX_PAYLOAD + SPARE_HEAP <= HEAP_SIZE, "an empty block has room for any event");
 
 // A new live block; out of the way of every event that goes into one with room.
 static __attribute__((noinline)) struct cosy_trace_block *make_room(void)
@@ -115,7 +118,8 @@ static __attribute__((noinline)) struct cosy_trace_block *make_room(void)
 	file_flush(self.file);
 	self.writing--;
 	self.live = file_live(self.file);
-	stopped = stopped || adopt_stopped();
+	if (self.file->filled % LOOKS == 0)
+		stopped = stopped || adopt_stopped();
 	if (stopped)
 		*state = STATE_SLOW;
 	return self.live;
@@ -144,7 +148,7 @@ append_here(const struct call *call, const struct payload *p)
 	struct cosy_trace_event *to;
 	u8 *payload;
 
-	if (unlikely(full(b)))
+	if (unlikely(full(b, size)))
 		b = make_room();
 	self.writing++;
 	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
