@@ -48,6 +48,12 @@ def tgid(tid: int) -> int:
     return _field(tid, b"Tgid:") or tid
 
 
+def has_ended(tid: int) -> bool:
+    """Whether a task is gone, be it that its parent has not asked for it yet."""
+    state = _file(tid, "stat").rpartition(b")")[2].split()[:1]
+    return not state or state[0] in (b"Z", b"X")
+
+
 def parent(tid: int) -> int:
     """Return the process whose child a task is, 0: it is gone."""
     return _field(tid, b"PPid:")

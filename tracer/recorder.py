@@ -100,7 +100,7 @@ class Recorder:
         self = cls.__new__(cls)
         who = identity.identify(pid)
         if not who.argv and not who.exe:
-            raise BackendError(f"no such process: {pid}: see `ps`")
+            raise BackendError(_why_nobody(pid))
         self.command = [os.fsdecode(word) for word in who.argv] or [os.fsdecode(who.exe)]
         self.options = options
         self.program = os.fsdecode(who.exe)
@@ -174,8 +174,7 @@ class Recorder:
         self._note()
         session: Any = self._session
         try:
-            session.attach(pid)
-            return watch(pid, session.watcher, self.options.duration_s)
+            return watch(pid, session.watcher, session.attach, self.options.duration_s)
         finally:
             session.close()
 
@@ -232,6 +231,15 @@ class Recorder:
         }
         note = {"meta": self._meta(), "inherited": inherited}
         self._lock = rawfolder.note(self.folder, json.dumps(note))
+
+
+def _why_nobody(pid: int) -> str:
+    """Why a number names no process whose calls could be seen."""
+    if not os.path.exists(f"/proc/{pid}"):
+        return f"no such process: {pid}: see `ps`"
+    if identity.has_ended(pid):
+        return f"it has ended: {pid}: its parent has not asked how, see `ps`"
+    return f"no program: {pid}: threads of the kernel make no calls"
 
 
 def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None = None) -> Dataset:

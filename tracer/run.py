@@ -264,18 +264,22 @@ def _wait(
             os.kill(child, signal.SIGCONT)
 
 
-def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
-    """Let a watcher look at somebody else's process.
+def watch(
+    pid: int, watcher: Watcher, attach: Callable[[int], None], duration_s: float | None = None
+) -> Ended:
+    """Let a watcher look at somebody else's process, from `attach` to its stop().
 
-    Ends with the process, after `duration_s`, or at SIGINT, SIGTERM or SIGHUP.
+    Ends with the process, after `duration_s`, or at SIGINT, SIGTERM or SIGHUP. The wall time holds
+    all that is seen: also calls that it is in when it is found, and those that go on at the end.
     """
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     watched = {int(number) for number in ending | {signal.SIGCHLD}}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     hold_signals()
     begin, user_ns, system_ns = time.monotonic_ns(), *identity.cpu_ns(pid)
-    end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
     try:
+        attach(pid)
+        end_ns = time.monotonic_ns() + round(duration_s * 1e9) if duration_s is not None else None
         with _end_of(pid) as ended:
             while end_ns is None or time.monotonic_ns() < end_ns:
                 look_ns = time.monotonic_ns() + LOOK_NS
@@ -286,6 +290,7 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
                 if ended():
                     break
         user, system = identity.cpu_ns(pid)
+        watcher.stop()
         # It may be gone, and its number somebody else's.
         spent = max(0, user - user_ns), max(0, system - system_ns)
         return Ended(pid, None, time.monotonic_ns() - begin, *spent)

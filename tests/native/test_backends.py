@@ -349,6 +349,20 @@ def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -
     assert longest["dur_ns"] > 1e9
 
 
+def test_no_more_time_is_spent_inside_than_there_is(tracer: Tracer, backend: str) -> None:
+    """Of one thread that is in a call when it is found, and at the end."""
+    output = tracer.folder / "attached"
+    with subprocess.Popen(["sleep", "60"]) as asleep:
+        while not Path(f"/proc/{asleep.pid}/syscall").read_text().startswith("230 "):
+            time.sleep(0.01)
+        words = ["--backend", backend, "-o", str(output), "--duration", "0.5", "--json", "-p"]
+        done = tracer.run(*words, str(asleep.pid))
+        asleep.kill()
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stderr)
+    assert 0 < summary["inside_ns"] <= summary["wall_ns"]
+
+
 def test_cpu_time_of_a_running_process(tracer: Tracer, backend: str) -> None:
     output = tracer.folder / "attached"
     words = ["--backend", backend, "-o", str(output), "--duration", "1", "-p"]
@@ -385,6 +399,8 @@ def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
             while backend == "ptrace" and "TracerPid:\t0\n" in status.read_text():
                 assert watching.poll() is None, said
                 time.sleep(0.01)
+            if backend == "bcc":
+                time.sleep(1)  # nothing outside tells when it has begun to look
             shell.stdin.close()
             said += watching.communicate(timeout=DEADLINE_S)[1]
     assert watching.returncode == 0, said
@@ -417,8 +433,26 @@ def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
     done = tracer.run("--backend", backend, "-p", "4194304")
     assert done.returncode == 1
     assert b"no such process" in done.stderr
+    done = tracer.run("--backend", backend, "-p", "2")  # kthreadd
+    assert done.returncode == 1
+    assert b"threads of the kernel" in done.stderr or b"no such process" in done.stderr
     assert tracer.run("--backend", "shim", "-p", str(os.getpid())).returncode == 1
     assert tracer.run("-p", "1", "ls").returncode == 2
+
+
+@pytest.mark.parametrize("late", ["", "identity.identify = lambda pid: self"])
+def test_attaching_to_one_that_has_ended(tracer: Tracer, backend: str, late: str) -> None:
+    """Nobody has waited for it; with `late` it ends while it is looked at."""
+    code = f"""from tracer import identity
+self = identity.identify("self")
+{late}
+from tracer.cli import main; main()"""
+    with subprocess.Popen(["true"]) as gone:
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+        words = ["--backend", backend, "--summary-only", "-p", gone.pid]
+        done = tracer.native(sys.executable, "-c", code, *map(str, words))
+    assert done.returncode == 1
+    assert b"it ended" in done.stderr or b"it has ended" in done.stderr
 
 
 # --- what auto does -------------------------------------------------------------------

@@ -401,7 +401,9 @@ class Session:
         self.watcher = Bcc(self._writer, ring_bytes)
 
     def attach(self, pid: int) -> None:
-        """Begin to follow a process."""
+        """Begin to follow a process; raises BackendError."""
+        if identity.has_ended(pid):
+            raise BackendError(f"it has ended: {pid}: see `ps`")
         self.watcher.attach(pid)
 
     def close(self) -> None:

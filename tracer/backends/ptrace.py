@@ -383,6 +383,8 @@ class Session:
         try:
             self.watcher.attach(pid)
         except PtraceError as error:
+            if identity.has_ended(pid):
+                raise BackendError(f"it has ended: {pid}: see `ps`") from error
             why = os.strerror(error.errno or errno.EPERM).lower()
             hint = "is it yours? see kernel.yama.ptrace_scope, or be root"
             raise BackendError(f"cannot attach: {pid}: {why}: {hint}") from error
