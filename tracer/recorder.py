@@ -22,7 +22,8 @@ from tracer.run import Ended, Watcher, find_program, run, watch
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
     from tracer.filters import Filter
-    from tracer.timeline import RawTrace
+    from tracer.taskstats import Listener
+    from tracer.timeline import End, RawTrace
 
 RING_BYTES = 64 << 20
 
@@ -88,6 +89,7 @@ class Recorder:
         self.keep_raw = False
         self._attached = False
         self._lock: int | None = None
+        self._listener: Listener | None = None
         self._session: Session | None = None
         self._inherited: dict[int, descriptors.Object] = {}
         self._env = dict(env)
@@ -110,6 +112,7 @@ class Recorder:
         self.keep_raw = False
         self._attached = True
         self._lock = None
+        self._listener = None
         self._session = None
         self._env = {}
         self._inherited = descriptors.of_process(pid)
@@ -157,6 +160,7 @@ class Recorder:
         if self._session is None:
             return run(self.program, self.command, self._env)
         self._note()
+        self._listener = _listener()
         try:
             return run(
                 self.program,
@@ -166,23 +170,31 @@ class Recorder:
                 self.options.duration_s,
             )
         finally:
-            self._session.close()
+            self._close()
+
+    def _close(self) -> None:
+        assert self._session
+        self._session.close()
+        if self._listener:
+            self._listener.close()
 
     def look_at(self, pid: int) -> Ended:
         """Watch a running process until it ends, somebody says stop, or the time is up."""
         assert self._session
         self._note()
         session: Any = self._session
+        self._listener = _listener()
         try:
             return watch(pid, session.watcher, session.attach, self.options.duration_s)
         finally:
-            session.close()
+            self._close()
 
     def write(
         self, ended: Ended, path: Path, force: bool = False, kept: Filter | None = None
     ) -> Dataset:
         """Make the dataset of a run; raises BackendError, DatasetError or OSError."""
         from tracer.insights import crossing_ns
+        from tracer.timeline import End
 
         assert self.folder, "nothing was recorded"
         assert self._session
@@ -196,9 +208,11 @@ class Recorder:
             "system_ns": ended.system_ns,
             "crossing_ns": crossing_ns(),
         }
-        exits = {} if ended.status is None else {ended.pid: ended.status}
+        ends = {ended.pid: End(ended.status, ended.own_ns, ended.at_ns)} if ended.at_ns else {}
+        if self._listener:
+            raw.learn(self._listener.ends, self._listener.threads)
         self.broken = raw.broken
-        return _write(raw, path, force, meta, self._inherited, exits, kept)
+        return _write(raw, path, force, meta, self._inherited, ends, kept)
 
     def _why_nothing(self, status: int | None) -> str:
         if self._attached:
@@ -231,6 +245,12 @@ class Recorder:
         }
         note = {"meta": self._meta(), "inherited": inherited}
         self._lock = rawfolder.note(self.folder, json.dumps(note))
+
+
+def _listener() -> Listener | None:
+    from tracer import taskstats
+
+    return taskstats.listener()
 
 
 def _why_nobody(pid: int) -> str:
@@ -278,7 +298,7 @@ def _write(
     force: bool,
     meta: Mapping[str, Any],
     inherited: Mapping[int, descriptors.Object],
-    exits: Mapping[int, int],
+    ends: Mapping[int, End],
     kept: Filter | None,
 ) -> Dataset:
     from tracer.convert import write_dataset
@@ -286,7 +306,7 @@ def _write(
     from tracer.progress import Progress
 
     with Writer(path, force) as writer, Progress("events written") as progress:
-        write_dataset(raw, writer, meta, inherited, exits, kept, progress)
+        write_dataset(raw, writer, meta, inherited, ends, kept, progress)
     return Dataset(path)
 
 

@@ -307,6 +307,10 @@ def render(summary: Summary, rows: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _seconds(time_ns: int | None) -> str:
+    return f"{'-' if time_ns is None else f'{time_ns / 1e9:.3f}':>8}"
+
+
 def _cut(text: str, width: int) -> str:
     """Shorten in the middle: both ends of a path matter."""
     if len(text) <= width:
@@ -327,13 +331,16 @@ def _processes(s: Summary) -> list[str]:
         while at and at.pid not in shown:
             shown.add(at.pid)
             at = of.get(at.ppid)
-    lines = [f"processes (calls, time inside them); {len(every) - len(shown):,} not shown:"]
-    if len(shown) == len(every):
-        lines = ["processes (calls, time inside them):"]
+    lives = any(p.life_ns is not None or p.cpu_ns is not None for p in every)
+    what = "calls, time inside them" + ", life, CPU time" * lives
+    left_out = f"; {len(every) - len(shown):,} not shown" if len(shown) < len(every) else ""
+    lines = [f"processes ({what}){left_out}:"]
     for process in every:
         if process.pid in shown:
             name = "  " * min(process.depth, 8) + " > ".join(process.programs)
             lead = f"{process.calls:>9,} {process.time_ns / 1e9:>10.6f}  "
+            if lives:
+                lead += f"{_seconds(process.life_ns)} {_seconds(process.cpu_ns)}  "
             lines.append(lead + _cut(name, WIDTH - len(lead)))
     return lines
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from tracer import identity, kept
 from tracer.backends import BackendError
-from tracer.events import DONE, NO_RETURN, NR_PROCESS, RAW_DIRENTS
+from tracer.events import DONE, NO_RETURN, NR_EXIT, NR_PROCESS, RAW_DIRENTS
 from tracer.stream import BUSY, LENGTH, StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
 from tracer.timeline import RawTrace
@@ -143,6 +143,7 @@ def _definitions(ring_bytes: int) -> list[str]:
         "NO_RETURN": NO_RETURN,
         "RAW_DIRENTS": RAW_DIRENTS,
         "NR_PROCESS": NR_PROCESS,
+        "EVENT_EXIT": NR_EXIT,
         "NR_ARGV": NR_ARGV,
         "WAITING": WAITING,
         "FOLLOWED": FOLLOWED,

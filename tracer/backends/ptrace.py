@@ -28,7 +28,7 @@ from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.run import WALL
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
-from tracer.timeline import RawTrace
+from tracer.timeline import End, RawTrace
 
 NAME = "ptrace"
 CLOCK = "CLOCK_MONOTONIC"
@@ -43,6 +43,7 @@ _OPTIONS = (
     | binding.PTRACE_O_TRACEVFORK
     | binding.PTRACE_O_TRACECLONE
     | binding.PTRACE_O_TRACEEXEC
+    | binding.PTRACE_O_TRACEEXIT
 )
 _NEW_TASK = (binding.PTRACE_EVENT_FORK, binding.PTRACE_EVENT_VFORK, binding.PTRACE_EVENT_CLONE)
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -75,6 +76,8 @@ class _Thread:
 class _Process:
     threads: set[int] = field(default_factory=set)
     memory: int = -1
+    cpu_ns: tuple[int, int] | None = None
+    """As its last thread found it that ended."""
 
 
 class Ptrace:
@@ -249,8 +252,9 @@ class Ptrace:
             return
         process = self._processes[thread.pid]
         process.threads.discard(tid)
+        end = End(status, process.cpu_ns) if tid == thread.pid else None
+        self._writer.exit(thread.pid, tid, time.monotonic_ns(), end)
         if tid == thread.pid:
-            self._writer.exit(tid, time.monotonic_ns(), status)
             if process.memory >= 0:
                 os.close(process.memory)
             del self._processes[tid]
@@ -265,7 +269,8 @@ class Ptrace:
             former = binding.ptrace_geteventmsg(tid)
             before = self._threads.pop(former, None) or self._threads.get(tid) or _Thread(tid)
             for other in self._processes.get(tid, _Process()).threads - {tid, former}:
-                self._threads.pop(other, None)  # the exec ended them
+                if self._threads.pop(other, None):  # the exec ended them
+                    self._writer.exit(tid, other, time.monotonic_ns())
             if before.running:
                 self._write(former, before, 0, b"", NO_RETURN)
             else:
@@ -275,6 +280,11 @@ class Ptrace:
             thread = self._adopt(tid, tid)
             # The stop at the end of execve follows; it says nothing new.
             thread.nr = -1
+            return True
+        elif event == binding.PTRACE_EVENT_EXIT and tid in self._threads:
+            pid = self._threads[tid].pid
+            if pid in self._processes:
+                self._processes[pid].cpu_ns = identity.own_cpu_ns(pid)
             return True
         return False
 
