@@ -280,6 +280,8 @@ def write_dataset(
             "lost_events": raw.lost_events,
             "unseen_programs": unseen,
             "adopted_programs": [path_text(exe) for exe in raw.adopted],
+            "adopted_why": list(raw.adopted.values()),
+            "adopted_by": raw.adopted_by,
         },
         sites.table(),
         threads_table(raw, lived),

@@ -109,7 +109,8 @@ META_KEYS = frozenset(
 )
 _META_TYPES: dict[str, type] = {
     **dict.fromkeys(("lost_events", "wall_ns", "user_ns", "system_ns", "unread_lines"), int),
-    **dict.fromkeys(("command", "unseen_programs", "adopted_programs"), list),
+    **dict.fromkeys(("command", "unseen_programs"), list),
+    **dict.fromkeys(("adopted_programs", "adopted_why", "adopted_by"), list),
 }
 # How each column is kept: what takes the least time, as long as an event of the file tools takes
 # less than 20 bytes (bench.tracing --part writing; all by zstd as it comes: 1.5 times the time).

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tracer.taskstats import Listener
     from tracer.timeline import End, RawTrace
 
-RING_BYTES = 64 << 20
-
 
 class Session(Protocol):
     """What a backend does for one recording."""
@@ -52,7 +50,7 @@ class Options:
 
     backend: str = backends.AUTO
     ring_bytes: int | None = None
-    """Size of bcc's ring buffer, a power of two; None: RING_BYTES."""
+    """Size of bcc's ring buffer, a power of two; None: backends.RING_BYTES."""
     block: bool = False
     """Shim: programs wait for room instead of losing events."""
     duration_s: float | None = None
@@ -69,7 +67,7 @@ def _session(name: str, folder: Path, env: Mapping[bytes, bytes], options: Optio
         return ptrace.Session(folder, env)
     from tracer.backends import bcc
 
-    return bcc.Session(folder, env, options.ring_bytes or RING_BYTES)
+    return bcc.Session(folder, env, options.ring_bytes or backends.RING_BYTES)
 
 
 class Recorder:

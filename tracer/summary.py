@@ -79,7 +79,11 @@ class Summary:
     system_ns: int
     backend: str
     adopted_programs: list[str]
-    """Programs that another backend had to record."""
+    """Programs that other backends had to record."""
+    adopted_why: list[str]
+    """Why, of each."""
+    adopted_by: list[str]
+    """Which backends these were."""
     interrupted: int
     """Calls that a signal ended (EINTR)."""
     restarted: int | None
@@ -139,7 +143,9 @@ def summarize(data: Dataset) -> Summary:
         user_ns=meta.get("user_ns", 0),
         system_ns=meta.get("system_ns", 0),
         backend=meta["backend"],
-        adopted_programs=meta.get("adopted_programs", []),
+        adopted_programs=(adopted := meta.get("adopted_programs", [])),
+        adopted_why=meta.get("adopted_why", ["static, ..."] * len(adopted)),
+        adopted_by=meta.get("adopted_by", ["ptrace"]),
         interrupted=found.interrupted,
         # Within one instruction of the program's.
         restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
@@ -291,8 +297,10 @@ def render(summary: Summary, rows: int | None = None) -> str:
         again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
         lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
-        names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
-        lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
+        pairs = zip(s.adopted_programs, s.adopted_why, strict=False)
+        names = ", ".join(f"{name} ({why})" for name, why in pairs)
+        text = f"watched by {', later '.join(s.adopted_by)}: {names}"
+        lines += textwrap.wrap(text, WIDTH, break_on_hyphens=False)
     if s.unseen_programs:
         names = f"ran unrecorded (static, set-id, ...): {' '.join(s.unseen_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)

@@ -144,8 +144,10 @@ class RawTrace:
     """How processes ended, where a backend saw it."""
     thread_ends: dict[tuple[int, int], int] = field(default_factory=dict)
     """When threads ended, by process and thread, in ticks; where a backend saw it."""
-    adopted: list[bytes] = field(default_factory=list)
-    """Programs that another backend had to record."""
+    adopted: dict[bytes, str] = field(default_factory=dict)
+    """Programs that other backends had to record, and why."""
+    adopted_by: list[str] = field(default_factory=list)
+    """Those backends."""
 
     def learn(self, ends: Mapping[int, End], threads: Mapping[tuple[int, int], int]) -> None:
         """Take what somebody else saw of ends; those of threads in ns of CLOCK_MONOTONIC."""

@@ -282,6 +282,14 @@ class Bcc:
                 self._add(tid, FOLLOWED, identity.parent(member))
         self._consume()
 
+    def take_over(self, tid: int, pid: int) -> None:
+        """Follow a task that another watcher has stopped outside any call, and announced."""
+        who = identity.identify(pid)
+        self._cwd[pid], self._exe[pid], self._argv[pid] = who.cwd, who.exe, who.argv
+        self._add(tid, FOLLOWED, who.ppid)
+        if self._consumer is None:
+            self._consume()
+
     def _tasks(self, pid: int) -> Iterator[tuple[int, int]]:
         """Yield the tasks of a tree that are not followed, with their processes.
 

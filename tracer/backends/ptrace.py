@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ptrace import PtraceError
 from ptrace.binding import func as binding
@@ -80,6 +81,13 @@ class _Process:
     """As its last thread found it that ended."""
 
 
+class Heir(Protocol):
+    """Somebody who takes over tasks that are stopped, in no call."""
+
+    def take_over(self, tid: int, pid: int) -> None:
+        """Follow a task of a process from now on."""
+
+
 class Ptrace:
     """Follows processes and their descendants, and writes what they do; a run.Watcher."""
 
@@ -96,6 +104,9 @@ class Ptrace:
         self._ends = {names[name].nr for name in ("exit", "exit_group")}
         self._flushed_ns = 0
         self._stopping = False
+        self.n_calls = 0
+        self.heir: Heir | None = None
+        """Who follows tasks from the end of their next call on, instead."""
 
     # --- whom to follow ----------------------------------------------------------
 
@@ -225,6 +236,9 @@ class Ptrace:
         try:
             if number == SYSCALL_STOP:
                 self._syscall(pid, thread)
+                if self.heir and thread.running and thread.nr < 0:
+                    self._hand_over(pid, thread, self.heir)
+                    return None
             elif event == EVENT_STOP:
                 if number in _STOPS:
                     how, left = LISTEN, number << 8 | 0x7F
@@ -247,17 +261,31 @@ class Ptrace:
         return self._adopt(tid, pid)
 
     def _gone(self, tid: int, status: int) -> None:
-        thread = self._threads.pop(tid, None)
+        thread = self._threads.get(tid)
         if thread is None or thread.pid not in self._processes:
+            self._threads.pop(tid, None)
             return
         process = self._processes[thread.pid]
-        process.threads.discard(tid)
         end = End(status, process.cpu_ns) if tid == thread.pid else None
         self._writer.exit(thread.pid, tid, time.monotonic_ns(), end)
-        if tid == thread.pid:
+        self._forget(tid, thread)
+
+    def _hand_over(self, tid: int, thread: _Thread, heir: Heir) -> None:
+        heir.take_over(tid, thread.pid)
+        self._forget(tid, thread)
+        binding.ptrace(binding.PTRACE_DETACH, tid, 0, 0)
+
+    def _forget(self, tid: int, thread: _Thread) -> None:
+        """Follow a thread no longer, and its process neither if it was the last."""
+        self._threads.pop(tid, None)
+        process = self._processes.get(thread.pid)
+        if process is None:
+            return
+        process.threads.discard(tid)
+        if not process.threads:
             if process.memory >= 0:
                 os.close(process.memory)
-            del self._processes[tid]
+            del self._processes[thread.pid]
 
     def _event(self, tid: int, event: int) -> bool:
         """Take a stop that PTRACE_O_... asked for; returns whether calls are followed now."""
@@ -305,6 +333,7 @@ class Ptrace:
                 which = self._kept[thread.nr].path or 0
                 thread.path = self._string(thread.pid, thread.args[which])
         elif thread.nr >= 0:
+            self.n_calls += 1
             self._exit(tid, thread, _EXIT.unpack_from(info)[3], now)
             if now - self._flushed_ns > FLUSH_NS:
                 self._writer.flush()
