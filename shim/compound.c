@@ -370,6 +370,8 @@ void compound_opened(const struct opening *o)
 	bool directory = o->directory;
 	struct child child;
 
+	if (directory)
+		exec_directory();
 	if (!ground_ours())
 		return;
 	if (!ground_trylock()) {
@@ -381,10 +383,8 @@ void compound_opened(const struct opening *o)
 	if (armed && dir_child(o->dirfd, o->path, &child) && has_results(&child) &&
 	    serve_opened(&child))
 		directory = true;
-	if (directory) {
-		exec_directory();
+	if (directory)
 		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
-	}
 	ground_unlock();
 }
 
@@ -392,6 +392,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 {
 	struct dir_slot *d;
 
+	exec_directory();
 	if (!ground_trylock())
 		return;
 	if (resting) {
@@ -400,7 +401,6 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 		ground_unlock();
 		return;
 	}
-	exec_directory();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())
