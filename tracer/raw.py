@@ -163,6 +163,7 @@ class RawFile(Source):
             at(first), at(n_rare), total,
         )  # fmt: skip
         self.threads[0].lost_events += total.lost
+        self.threads[0].first_tsc = int(first.min(initial=LATEST))
         rare = [
             self._load(block, block + 1, rare_calls()) for block in np.flatnonzero(n_rare).tolist()
         ]

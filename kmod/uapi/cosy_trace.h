@@ -86,7 +86,11 @@ struct cosy_trace_block {
 #define COSY_EVENT_MODULE 0xfff2 /* args[0]: load address; path: file name */
 /* Of other backends' streams (tracer/stream.py). */
 #define COSY_EVENT_LOST 0xfff3 /* args[0]: that many events were lost here */
-#define COSY_EVENT_EXIT 0xfff4 /* args[0]: wait status of the process */
+/*
+ * A task has ended; of a process's first one args[0] may be its wait status (args[3] & 1), and args[1]
+ * and args[2] its user and system time in ns (args[3] & 2).
+ */
+#define COSY_EVENT_EXIT 0xfff4
 
 struct cosy_trace_event {
 	__u64 tsc; /* at entry */
