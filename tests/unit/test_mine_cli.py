@@ -240,7 +240,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from miner.cli import main\n"
         "try: main()\n"
         "finally:\n"
-        "    heavy = {'numpy', 'pandas', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "    heavy = {'numpy', 'pandas', 'pyarrow', 'scipy', 'sklearn'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": "/proc/nowhere"}
