@@ -44,7 +44,13 @@ def _executors(executors: Executor) -> str:
     names = [(executor.name or "").lower() for executor in Executor if executor in executors]
     if names == ["reference"]:
         return "- runs on the reference executor only, without gain (--executor reference)."
-    return f"- runs on: {', '.join(names)}."
+    line = f"- runs on: {', '.join(names)}."
+    if Executor.BPF in executors:
+        line += (
+            " The eBPF program is the one for all compounds: one made for this would gain less "
+            "than 3 % (docs/bpf-executor.md)."
+        )
+    return line
 
 
 def _compound(compound: Compound, executors: Executor) -> Iterator[str]:

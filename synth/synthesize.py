@@ -268,7 +268,8 @@ def _decide(scan: _Scan, costs: Calibration) -> Decision:
         return Decision(names, "the motif file holds no continuation statistics: mine it again")
     good = [t for t in candidates if t.net_ns >= best.net_ns - SAFETY * abs(best.net_ns)]
     best = min(good, key=lambda t: (t.fired, -t.nth))
-    time_ns = sum(motif.time_ns for motif in scan.motifs)
+    # On a busy machine single calls wait, for a processor or a disk: no measure of what is to gain.
+    time_ns = sum(call.usual_ns or call.time_ns for motif in scan.motifs for call in motif.calls)
     if best.net_ns < LEAST_GAIN * time_ns:
         return Decision(
             names,

@@ -250,6 +250,15 @@ def test_limits_leave_room_for_larger_directories() -> None:
     assert limits.bytes >= limits.ops * 80
 
 
+def test_what_single_calls_waited_is_no_reason_against_a_compound() -> None:
+    """Learnt on a busy machine: of a hundred times the usual time most was spent waiting."""
+    waited = dataclasses.replace(STATS, time_ns=100 * STATS.time_ns, usual_ns=STATS.time_ns)
+    usual, _ = synthesize([motif_file(motif([STATS], continuation()))])
+    busy, (decision,) = synthesize([motif_file(motif([waited], continuation()))])
+    assert decision.compound is not None, decision.reason
+    assert busy.compounds[0].nth == usual.compounds[0].nth
+
+
 def test_how_far_runs_reach_stands_in_the_compound() -> None:
     made = motif([STATS], continuation())
     profile, _ = synthesize([motif_file(made)])
