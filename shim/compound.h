@@ -11,6 +11,8 @@ HIDDEN u32 compounds_start(void);
 HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
+/* How many there were, as far as they were looked at. */
+HIDDEN u64 compound_calls(void);
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;
