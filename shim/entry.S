@@ -157,7 +157,8 @@ cosy_entry:
 	/*
 	 * Every signal handler of the program is entered through here, so that
 	 * a delivered signal ends the epoch. Registers and stack stay as the
-	 * kernel made them: to the handler it looks like a direct call.
+	 * kernel made them: to the handler it looks like a direct call. Tracing looks
+	 * first at what was interrupted: rdx points to that with or without SA_SIGINFO.
 	 */
 	.globl	cosy_signal_entry
 	.hidden	cosy_signal_entry
@@ -167,10 +168,29 @@ cosy_signal_entry:
 	.cfi_startproc
 	endbr64
 	lock incq cosy_epoch(%rip)
+	cmpq	$0, cosy_hook_signal(%rip)
+	jne	1f
+0:
 	lea	cosy_handlers(%rip), %rax
 	movslq	%edi, %rcx
 	mov	(%rax,%rcx,8), %rax
 	jmp	*%rax
+1:
+	push	%rdi
+	.cfi_adjust_cfa_offset 8
+	push	%rsi
+	.cfi_adjust_cfa_offset 8
+	push	%rdx
+	.cfi_adjust_cfa_offset 8
+	mov	%rdx, %rdi
+	call	*cosy_hook_signal(%rip)
+	pop	%rdx
+	.cfi_adjust_cfa_offset -8
+	pop	%rsi
+	.cfi_adjust_cfa_offset -8
+	pop	%rdi
+	.cfi_adjust_cfa_offset -8
+	jmp	0b
 	.cfi_endproc
 	.size	cosy_signal_entry, .-cosy_signal_entry
 

@@ -14,6 +14,7 @@ static void pass_before(struct regs *r);
 
 long (*cosy_hook)(struct regs *r) = pass_call;
 void (*cosy_hook_before)(struct regs *r) = pass_before;
+void (*cosy_hook_signal)(void *context);
 
 long pass_call(struct regs *r)
 {

@@ -17,6 +17,7 @@
 #include <linux/sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <ucontext.h>
 
 #include "adopt.h"
 #include "mem.h"
@@ -312,6 +313,65 @@ static bool wanted(void)
 	return false;
 }
 
+#define ERESTARTSYS 512 // include/linux/errno.h
+#define SYSCALL_SIZE 2
+// Times of entry that a handler left: the kernel began the call again after that, or it came back before.
+#define RESUMED (1ul << 63)
+#define RECORDED (~0ul)
+
+/*
+ * The intercepted call. A signal handler that interrupts it finds its struct regs in rbx and the time of its entry
+ * in r12, and changes that. Where the instructions are is in a table, however many there are.
+ */
+static inline __attribute__((always_inline)) long sys_traced(const struct regs *r, u64 *tsc)
+{
+	register u64 r10 __asm__("r10") = r->a[3];
+	register u64 r8 __asm__("r8") = r->a[4];
+	register u64 r9 __asm__("r9") = r->a[5];
+	register const struct regs *rbx __asm__("rbx") = r;
+	register u64 r12 __asm__("r12") = *tsc;
+	long ret;
+
+	__asm__ volatile("xor %%ecx, %%ecx\n"
+			 "1:\tsyscall\n"
+			 "\t.pushsection traced_calls, \"a\"\n"
+			 "\t.long 1b - .\n"
+			 "\t.popsection"
+			 : "=a"(ret), "+r"(r12)
+			 : "0"(r->nr), "D"(r->a[0]), "S"(r->a[1]), "d"(r->a[2]), "r"(r10), "r"(r8),
+			   "r"(r9), "r"(rbx)
+			 : "rcx", "r11", "memory");
+	*tsc = r12;
+	return ret;
+}
+
+extern HIDDEN const s32 __start_traced_calls[], __stop_traced_calls[];
+
+static bool is_traced_call(u64 rip)
+{
+	for (const s32 *at = __start_traced_calls; at < __stop_traced_calls; at++)
+		if ((u64)at + (u64)(s64)*at == rip)
+			return true;
+	return false;
+}
+
+// When it began the last time: when the handler's last call ended, or its first had not begun.
+static u64 began(u64 tsc)
+{
+	const struct cosy_trace_block *b = self.live;
+	const struct cosy_trace_event *last;
+
+	if (likely(!(tsc & RESUMED)))
+		return tsc;
+	tsc &= ~RESUMED;
+	if (!b || !b->n_events || b->n_events > EVENTS)
+		return tsc;
+	last = (const struct cosy_trace_event *)(b + 1) + b->n_events - 1;
+	return last->flags & COSY_EVENT_DONE && last->tsc + last->dur > tsc ?
+		       last->tsc + last->dur :
+		       tsc;
+}
+
 // A call that does not come back is recorded first.
 static struct cosy_trace_event *record_before(const struct regs *r)
 {
@@ -333,12 +393,13 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 }
 
 // Also where something has to be found out first, or under a filter, whose answers may be made up.
-static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 dur, long ret)
+static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 end, long ret)
 {
-	struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	u64 begin = began(tsc);
+	struct call call = { begin, end - begin, ret, r->a, regs_site(r), (u16)r->nr, 0 };
 	struct payload p = { 0 };
 
-	if (!wanted())
+	if (tsc == RECORDED || !wanted())
 		return;
 	if (r->nr < COSY_ACTIONS && !sandboxed())
 		keep(&kept[r->nr], r, ret, &p);
@@ -358,6 +419,35 @@ static long trace_exec(struct regs *r)
 		ev->flags &= (u16)~COSY_EVENT_NO_RETURN;
 	}
 	return ret;
+}
+
+/*
+ * Before a handler, which runs before the interrupted call comes back. After one with SA_RESTART the kernel begins the
+ * call again, at our instruction: then it has been there before, which leaves the address behind it in rcx.
+ * Each beginning is an event, as for strace and ptrace.
+ */
+static void trace_signal(void *context)
+{
+	greg_t *was = ((ucontext_t *)context)->uc_mcontext.gregs;
+	u64 rip = (u64)was[REG_RIP], begin = (u64)was[REG_R12], now = rdtsc();
+	const struct regs *r = (const struct regs *)was[REG_RBX];
+
+	if ((u64)was[REG_RCX] == rip + SYSCALL_SIZE && is_traced_call(rip)) {
+		record_apart(r, begin, now, -ERESTARTSYS);
+		was[REG_R12] = (greg_t)(now | RESUMED);
+	} else if (is_traced_call(rip - SYSCALL_SIZE)) {
+		record_apart(r, begin, now, was[REG_RAX]);
+		was[REG_R12] = (greg_t)RECORDED;
+	}
+}
+
+static long trace_sigaction(struct regs *r)
+{
+	if (sandboxed())
+		return signal_action_passed(r);
+	mem_forget_all();
+	// A child of vfork sets its own, but has our memory.
+	return signal_action(r, wanted() && !self.vforking);
 }
 
 // Calls that mean something to the shim itself.
@@ -382,8 +472,8 @@ static __attribute__((noinline)) long trace_apart(struct regs *r)
 	if (is_sandboxing(r))
 		*state = STATE_SLOW;
 	tsc = rdtsc();
-	ret = pass_call(r);
-	record_apart(r, tsc, rdtsc() - tsc, ret);
+	ret = r->nr == __NR_rt_sigaction ? trace_sigaction(r) : pass_call(r);
+	record_apart(r, tsc, rdtsc(), ret);
 	return ret;
 }
 
@@ -393,22 +483,23 @@ static __attribute__((noinline)) long trace_apart(struct regs *r)
  */
 static long trace_hook(struct regs *r)
 {
-	u64 tsc, dur;
+	u64 tsc, end;
 	long ret;
 
 	if (unlikely(r->nr >= COSY_ACTIONS || cosy_actions[r->nr] == ACTION_APART))
 		return trace_apart(r);
 	tsc = rdtsc();
-	ret = sys_regs(r);
-	dur = rdtsc() - tsc;
-	if (likely(*state == STATE_QUICK && ready() && keeps_little(&kept[r->nr]))) {
-		struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	ret = sys_traced(r, &tsc);
+	end = rdtsc();
+	if (likely(!(tsc & RESUMED) && *state == STATE_QUICK && ready() &&
+		   keeps_little(&kept[r->nr]))) {
+		struct call call = { tsc, end - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
 		struct payload p;
 
 		keep_little(&kept[r->nr], r, ret, &p);
 		append_here(&call, &p);
 	} else {
-		record_apart(r, tsc, dur, ret);
+		record_apart(r, tsc, end, ret);
 	}
 	return ret;
 }
@@ -446,6 +537,7 @@ void trace_start(void)
 		announce_modules();
 	cosy_hook = trace_hook;
 	cosy_hook_before = trace_before;
+	cosy_hook_signal = trace_signal;
 	memset(cosy_actions, ACTION_SEEN, sizeof(cosy_actions));
 	for (u32 i = 0; i < ARRAY_SIZE(apart); i++)
 		cosy_actions[apart[i]] = ACTION_APART;
