@@ -37,10 +37,11 @@ cosy_entry:
 	.cfi_register rip, rcx
 	endbr64
 	cmp	$COSY_ACTIONS, %rax
-	jae	1f
+	jae	3f
 	lea	cosy_actions(%rip), %r11
 	cmpb	$0, (%r11,%rax)
-	jne	1f
+	jg	3f
+	jl	1f
 	/* Nobody wants to see this call. */
 0:
 	lea	-128(%rsp), %rsp
@@ -56,14 +57,7 @@ cosy_entry:
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
 
-1:	cmp	$__NR_fcntl, %rax
-	je	4f
-3:	cmp	$__NR_clone, %rax
-	je	2f
-	cmp	$__NR_vfork, %rax
-	je	2f
-	cmp	$__NR_clone3, %rax
-	je	2f
+3:
 	lea	-128(%rsp), %rsp
 	.cfi_def_cfa_offset 128
 	push	%rcx
@@ -101,9 +95,9 @@ cosy_entry:
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
 
-	/* Reading or setting flags, where only other commands matter? */
-4:	cmpb	$COSY_ACTION_FCNTL, (%r11,%rax)
-	jne	3b
+1:	cmpb	$COSY_ACTION_CLONE, (%r11,%rax)
+	je	2f
+	/* fcntl: reading or setting flags, where only other commands matter? */
 	lea	-1(%rsi), %r11d
 	cmp	$3, %r11d
 	jbe	0b

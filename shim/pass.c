@@ -62,9 +62,9 @@ void pass_start(void)
 	cosy_actions[__NR_ptrace] = 1;
 	cosy_actions[__NR_prctl] = 1;
 	cosy_actions[__NR_seccomp] = 1;
-	cosy_actions[__NR_clone] = 1;
-	cosy_actions[__NR_clone3] = 1;
-	cosy_actions[__NR_vfork] = 1;
+	cosy_actions[__NR_clone] = COSY_ACTION_CLONE;
+	cosy_actions[__NR_clone3] = COSY_ACTION_CLONE;
+	cosy_actions[__NR_vfork] = COSY_ACTION_CLONE;
 }
 
 __attribute__((constructor)) static void start(int argc, char **argv, char **envp)

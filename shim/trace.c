@@ -135,6 +135,11 @@ static inline void fetch(const void *at)
 	__asm__ volatile("prefetchw %0" : : "m"(*(const u8 *)at));
 }
 
+#define WHERE(field) offsetof(struct cosy_trace_event, field)
+_Static_assert(WHERE(flags) == WHERE(nr) + 2 && WHERE(heap) == WHERE(nr) + 4, "one word");
+_Static_assert(WHERE(path2_len) == WHERE(path_len) + 2 && WHERE(out_len) == WHERE(path_len) + 4,
+	       "one word");
+
 /*
  * Room for the event and its payload is taken in the live block, both in one. Unlocked, since only this thread
  * and its signal handlers take; events of a handler lie behind the one that it interrupted. NULL: there
@@ -148,6 +153,7 @@ append_here(const struct call *call, const struct payload *p)
 	u64 taken = (u64)size << 32 | 1;
 	struct cosy_trace_event *to;
 	u8 *payload;
+	u64 flags;
 
 	if (unlikely(full(b, size)))
 		b = make_room();
@@ -171,18 +177,14 @@ append_here(const struct call *call, const struct payload *p)
 	for (u32 k = 0; k < 6; k++)
 		to->args[k] = call->args[k];
 	to->site = call->site;
-	to->nr = call->nr;
-	to->heap = heap;
-	to->path_len = (u16)p->path_len;
-	to->path2_len = (u16)p->path2_len;
-	to->out_len = (u32)p->out_len;
+	*(u64_alias *)&to->path_len = p->path_len | p->path2_len << 16 | p->out_len << 32;
 	if (likely(size)) {
-		fetch(payload + size + 64);
 		fetch(payload + size + 128);
 		keep_put(p, payload);
 	}
-	// With its flags it is whole.
-	__atomic_store_n(&to->flags, call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0),
+	// With its flags, which lie between the number and the place in the heap, it is whole.
+	flags = call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0);
+	__atomic_store_n((u64_alias *)&to->nr, call->nr | flags << 16 | (u64)heap << 32,
 			 __ATOMIC_RELEASE);
 	self.writing--;
 	return to;
@@ -541,5 +543,7 @@ void trace_start(void)
 	memset(cosy_actions, ACTION_SEEN, sizeof(cosy_actions));
 	for (u32 i = 0; i < ARRAY_SIZE(apart); i++)
 		cosy_actions[apart[i]] = ACTION_APART;
+	cosy_actions[__NR_clone] = cosy_actions[__NR_clone3] = cosy_actions[__NR_vfork] =
+		COSY_ACTION_CLONE;
 	cosy_actions[__NR_rt_sigreturn] = 0;
 }
