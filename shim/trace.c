@@ -7,8 +7,8 @@
  * thread waits for nobody, and nothing is lost but for want of space, which is
  * counted.
  *
- * Cost (bench/tracing.py --part event): 161 instructions more for a call of which only registers are
- * kept, 323 with a path and a stat. Time goes into memory first: into new pages of
+ * Cost (bench/tracing.py --part event): 191 instructions more for a call of which only registers are
+ * kept, 266 with a path and a stat. Time goes into memory first: into new pages of
  * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
