@@ -31,6 +31,7 @@ class Session(Protocol):
 
     name: str
     clock: str
+    restarts: str
     env: dict[bytes, bytes]
 
     @property
@@ -229,6 +230,7 @@ class Recorder:
             "backend_why": self.choice.why,
             "kernel": os.uname().release,
             "clock": self._session.clock,
+            "restarts": self._session.restarts,
             "command": [word.encode("utf-8", "replace").decode() for word in self.command],
             "recorded": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "tool_version": version(),
