@@ -34,6 +34,8 @@ struct image profile AT_START;
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
+static u32 last_fired; // compound
+u32 watched_transfers;
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -323,6 +325,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	if (*ci < 0 || !due((u32)*ci, child))
 		return false;
 	runs = child->dir->runs;
+	last_fired = (u32)*ci;
 	fire((u32)*ci, &works[*ci].account, child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
@@ -396,6 +399,12 @@ void compound_opened(const struct opening *o)
 	if (directory) {
 		exec_directory();
 		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
+	}
+	// Last: who rests knows no descriptor any more.
+	if (armed && !directory) {
+		account_watch(&works[last_fired].account, watched_transfers);
+		watched_transfers = 0;
+		losing(&works[last_fired].account);
 	}
 	ground_unlock();
 }

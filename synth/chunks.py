@@ -31,7 +31,7 @@ LEAST_CHUNK: Final = 64
 # Entries run over for each call that went unanswered: a wrong guess costs no more than some ten
 # times what the program has spent on these calls already.
 MOST_MISS: Final = 16
-MOST_ENTRIES: Final = 65536  # no limit reaches further
+MOST_ENTRIES: Final = 65536  # of larger directories no run would come to an end in its time
 GROWTHS: Final = (4, 16, 64, 256, 1024)
 # Those traced stand for larger ones as well, asked about in the same way.
 LARGER: Final = (1, 2, 4, 8)

@@ -77,6 +77,17 @@ def test_what_wastes_is_left_alone(
     assert results - served <= MOST_WASTED
 
 
+def test_who_reads_much_and_asks_little_is_left_alone(
+    run: Adversary, trees: dict[str, list[Path]]
+) -> None:
+    """A third of the entries is asked about, which pays; but all are opened, read and closed."""
+    report = run.report("reader", trees["large"])
+    seen = re.search(r"^  calls +([\d,]+) seen", report, re.M)
+    assert seen is not None
+    count, files = SHAPES["large"]
+    assert int(seen[1].replace(",", "")) < count * files * TURNS / 3
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_more_is_wasted_than_was_gained(
     run: Adversary, trees: dict[str, list[Path]], shape: str
