@@ -180,6 +180,12 @@ static bool goes_further(u32 ci, const struct dir_slot *d)
 	       account_worth(&works[ci].account, reach, left(d) * (reach - r->records) / entries);
 }
 
+// Of more than the limit a run would tell a part, which need not be what is asked for first.
+static bool of_its_size(const struct cosy_compound *c, const struct dir_slot *d)
+{
+	return d->entries >= c->min_entries + DOTS && d->entries <= c->limit_ops + DOTS;
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -189,9 +195,8 @@ static bool due(u32 ci, const struct child *child)
 	d->partial = d->partial && has_results(child);
 	if (d->partial)
 		return goes_further(ci, d);
-	// Of more than the limit a run would tell a part, which need not be what is asked for first.
-	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
-	       d->entries <= c->limit_ops + DOTS && d->matched + 1 >= c->nth << doublings &&
+	return d->scanned && !d->refused && of_its_size(c, d) &&
+	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
 	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }
@@ -227,7 +232,8 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		answer_learn(call);
 	works[ci].account.leaf_seen = works[ci].account.leaf_seen || leaf;
 	if (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF))
-		primed = primed || child->dir->matched + 1 >= c->nth;
+		primed = primed ||
+			 (child->dir->matched + 1 >= c->nth && of_its_size(c, child->dir));
 }
 
 // Nothing answers call after call: time to rest. After a rest that is seen sooner.
