@@ -23,6 +23,8 @@
 #define LATE_RECORDS 16384
 #define LATE_CALLS 256
 
+struct cosy_sums sums;
+
 static u32 native_ticks = USUAL_TICKS; // running mean
 // Of a call: three quarters of the kernel's time; the answer is not free either.
 static s64 saved_ticks = USUAL_TICKS * 3 / 4;
@@ -37,6 +39,11 @@ static void learn(s64 *mean, s64 value)
 static s64 saving(s64 calls)
 {
 	return calls * saved_ticks;
+}
+
+void account_forget(void)
+{
+	sums = (struct cosy_sums){ 0 };
 }
 
 void account_open(struct account *a)
@@ -64,12 +71,32 @@ void account_reopen(struct account *a)
 		a->balance = LOSS_LIMIT / 2;
 }
 
-void account_native(u64 ticks)
+void account_native(u64 ticks, bool control)
 {
 	if (ticks >= MOST_TICKS)
 		return;
+	sums.native++;
+	sums.native_ticks += ticks;
+	if (control)
+		return;
 	native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
 	saved_ticks = (s64)native_ticks * 3 / 4;
+}
+
+void account_native_xattr(u64 ticks)
+{
+	if (ticks >= MOST_TICKS)
+		return;
+	sums.native_xattrs++;
+	sums.native_xattr_ticks += ticks;
+}
+
+void account_timed(u64 ticks)
+{
+	if (ticks >= MOST_TICKS)
+		return;
+	sums.timed++;
+	sums.timed_ticks += ticks;
 }
 
 void account_call(struct account *a, bool repeat)
@@ -106,6 +133,7 @@ void account_answer(struct account *a)
 
 void account_take_back(struct account *a)
 {
+	sums.again++;
 	a->balance -= saving(1);
 	if (a->answers)
 		a->answers--;
@@ -131,6 +159,9 @@ void account_run(struct account *a, u64 start, u32 records)
 
 	if (ticks > MOST_TIMES_USUAL * usual)
 		ticks = MOST_TIMES_USUAL * usual;
+	sums.runs++;
+	sums.run_ticks += (u64)ticks;
+	sums.records += records;
 	a->unpaid += ticks;
 	// What the usual cost does not explain, on the larger part of it.
 	more = ticks - usual < usual ? ticks - usual : usual;

@@ -32,6 +32,7 @@ struct dir_slot {
 	bool partial; /* the last run stopped before the end, see firing.c */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */
+	bool control; /* nor shall it: what does the kernel take for all of it? */
 	char path[DIR_PATH_MAX]; /* as it was opened by; may be empty */
 };
 

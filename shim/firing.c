@@ -214,6 +214,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 	d->runs++;
 	d->by_fd = child->dirfd != AT_FDCWD || now;
 	d->by_path = child->dirfd == AT_FDCWD || now;
+	sums.fired++;
 	stats_add(compound[ci % COSY_STATS_COMPOUNDS].fired, 1);
 	run_all(&f);
 	if (ours)
