@@ -13,6 +13,8 @@ HIDDEN bool compounds_want(u32 nr);
 HIDDEN long compound_call(struct regs *r);
 /* How many there were, as far as they were looked at. */
 HIDDEN u64 compound_calls(void);
+/* Reads and writes that were watched since a file was opened; about so many, with threads. */
+extern HIDDEN u32 watched_transfers;
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;
