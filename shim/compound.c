@@ -374,44 +374,25 @@ static long ask_about_descriptor(struct regs *r)
 	return ret;
 }
 
-// Every so many calls one is timed, to know what answers take.
-static u32 untimed = TIMED_EVERY;
-
-u64 compound_calls(void)
-{
-	return sums.calls + (TIMED_EVERY - untimed);
-}
-
-static COLD long compound_call_timed(struct regs *r)
-{
-	u64 fired = sums.fired, answers = sums.attributes + sums.xattrs, start;
-	long ret;
-
-	sums.calls += TIMED_EVERY;
-	untimed = TIMED_EVERY;
-	start = rdtsc();
-	ret = compound_call(r);
-	if (sums.attributes + sums.xattrs != answers && sums.fired == fired)
-		account_timed(rdtsc() - start);
-	return ret;
-}
-
 long compound_call(struct regs *r)
 {
 	struct attr_call call;
 	struct child child;
+	u64 start = 0, fired = sums.fired;
 	u32 generation = 0;
 	long ret;
 	int ci = -1;
 	bool done;
 
-	if (unlikely(!--untimed))
-		return compound_call_timed(r);
 	stats_add(calls, 1);
 	if (about_descriptor(r))
 		return ask_about_descriptor(r);
-	if (!primed)
+	if (!primed) {
+		sums.calls++;
 		return watch(r);
+	}
+	if (++sums.calls % TIMED_EVERY == 0)
+		start = rdtsc();
 	child.dir = NULL;
 	attr_call_take(r, &call);
 	if (!ground_trylock()) {
@@ -419,6 +400,8 @@ long compound_call(struct regs *r)
 		return sys_regs(r);
 	}
 	done = answered(&call, &child, &ci, &ret);
+	if (unlikely(start) && done && sums.fired == fired)
+		account_timed(rdtsc() - start);
 	if (ci >= 0)
 		generation = child.dir->generation;
 	ground_unlock();

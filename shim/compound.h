@@ -11,8 +11,6 @@ HIDDEN u32 compounds_start(void);
 HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
-/* How many there were, as far as they were looked at. */
-HIDDEN u64 compound_calls(void);
 /* Reads and writes that were watched since a file was opened; about so many, with threads. */
 extern HIDDEN u32 watched_transfers;
 /* Something was opened, a directory for certain or perhaps. */

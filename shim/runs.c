@@ -8,7 +8,6 @@
 
 #include "account.h"
 #include "build_id.h"
-#include "compound.h"
 #include "crc32.h"
 #include "executor.h"
 #include "fence.h"
@@ -22,7 +21,7 @@
 
 static bool worth_a_record(void)
 {
-	return (sums.fired || compound_calls() >= WORTH_A_RECORD) && cosy_config.cache &&
+	return (sums.fired || sums.calls >= WORTH_A_RECORD) && cosy_config.cache &&
 	       !cosy_config.no_record;
 }
 
@@ -141,7 +140,6 @@ void runs_exit(void)
 	run.command = command();
 	run.pid = (u32)sys(__NR_getpid);
 	run.sums = sums;
-	run.sums.calls = compound_calls();
 	run.crc = crc32(&run.executor, sizeof(run) - offsetof(struct cosy_run, executor));
 	append(&run);
 }
