@@ -13,6 +13,7 @@
 #include "fence.h"
 #include "leaf.h"
 #include "mem.h"
+#include "runs.h"
 #include "opened.h"
 #include "watch.h"
 
@@ -388,6 +389,7 @@ long call_by_action(struct regs *r)
 		return follow_exec(r);
 	case ACTION_EXIT:
 		leaf_exit();
+		runs_exit();
 		break;
 	case ACTION_PASS:
 	case ACTION_LOOK:

@@ -146,6 +146,7 @@ static struct dir_slot *slot_new(void)
 	oldest->partial = false;
 	oldest->scanned = false;
 	oldest->refused = false;
+	oldest->control = false;
 	return oldest;
 }
 

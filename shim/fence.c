@@ -4,6 +4,7 @@
 #include <asm/unistd_64.h>
 #include <sys/mman.h>
 
+#include "account.h"
 #include "stats.h"
 
 #define WRITTEN 16
@@ -192,6 +193,7 @@ static void child_reset(void)
 	owner = (int)sys(__NR_getpid);
 	lent = false;
 	ground->alive = 1;
+	account_forget();
 }
 
 bool ground_trylock(void)

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "build_id.h"
 #include "shim.h"
 
 #define MAX_SITES 1024
@@ -36,7 +37,7 @@ struct target {
 	u8 *base; // load address
 	u8 *text; // of the executable segment, page aligned
 	size_t len; // in whole pages
-	u8 id[20]; // build-id, zero-padded
+	u8 id[BUILD_ID_SIZE];
 	bool has_id;
 };
 
@@ -539,34 +540,14 @@ static bool patch(const struct target *t)
 
 // --- targets -------------------------------------------------------------
 
-static void take_build_id(struct target *t, const u8 *note, size_t len)
-{
-	while (len >= sizeof(Elf64_Nhdr)) {
-		const Elf64_Nhdr *n = (const void *)note;
-		size_t name = (n->n_namesz + 3) & ~3ul, desc = (n->n_descsz + 3) & ~3ul;
-
-		if (name > len || desc > len || sizeof(*n) + name + desc > len)
-			return;
-		if (n->n_type == NT_GNU_BUILD_ID && n->n_namesz == 4 &&
-		    n->n_descsz <= sizeof(t->id)) {
-			memcpy(t->id, note + sizeof(*n) + name, n->n_descsz);
-			t->has_id = true;
-			return;
-		}
-		note += sizeof(*n) + name + desc;
-		len -= sizeof(*n) + name + desc;
-	}
-}
-
 static bool target_of(struct target *t, u8 *base)
 {
 	const Elf64_Ehdr *eh = (const void *)base;
 	const Elf64_Phdr *ph = (const void *)(base + eh->e_phoff);
 
 	*t = (struct target){ .base = base };
+	t->has_id = build_id_take(t->id, ph, eh->e_phnum, (u64)base);
 	for (u32 i = 0; i < eh->e_phnum; i++) {
-		if (ph[i].p_type == PT_NOTE)
-			take_build_id(t, base + ph[i].p_vaddr, ph[i].p_memsz);
 		if (ph[i].p_type != PT_LOAD || !(ph[i].p_flags & PF_X))
 			continue;
 		if (t->text)

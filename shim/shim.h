@@ -22,6 +22,9 @@ struct cosy_config {
 	const char *image; /* profile image (exec mode) */
 	const char *stats; /* file of struct cosy_stats, or NULL */
 	const char *program; /* what was executed, or NULL; valid until the program runs */
+	const void *headers; /* of the program, as it is mapped (Elf64_Phdr) */
+	u64 n_headers;
+	bool no_record; /* of the run */
 	u64 max_age_ms;
 	bool block; /* trace mode: wait for room rather than lose events */
 	bool strict; /* every read of a file ends the epoch */
