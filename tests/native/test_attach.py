@@ -158,6 +158,19 @@ def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
     assert tracer.run("-p", "1", "ls").returncode == 2
 
 
+def test_attaching_to_one_whose_first_thread_has_ended(tracer: Tracer, backend: str) -> None:
+    code = """import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)"""
+    with subprocess.Popen([sys.executable, "-c", code]) as half:
+        while ") Z " not in Path(f"/proc/{half.pid}/stat").read_text():
+            time.sleep(0.01)
+        done = tracer.run("--backend", backend, "--summary-only", "-p", str(half.pid))
+        half.kill()
+    assert done.returncode == 1
+    assert b"its first thread has ended" in done.stderr
+
+
 @pytest.mark.parametrize("late", ["", "identity.identify = lambda pid: self"])
 def test_attaching_to_one_that_has_ended(tracer: Tracer, backend: str, late: str) -> None:
     """Nobody has waited for it; with `late` it ends while it is looked at."""
