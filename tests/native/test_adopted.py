@@ -72,18 +72,23 @@ def calls_of(data: Dataset, program: Path) -> Counter[str]:
     return +found
 
 
-def test_bcc_takes_over_from_ptrace_when_it_pays(tracer: Tracer, compiled: Compiler) -> None:
+@pytest.mark.parametrize(
+    ("script", "code"), [("{0} threads; {0} fork; exit 3", 3), ("exec {0} threads", 0)]
+)
+def test_bcc_takes_over_from_ptrace_when_it_pays(
+    tracer: Tracer, compiled: Compiler, script: str, code: int
+) -> None:
     """While the program runs: not a call is missing or there twice."""
     usable("bcc")
     static = compiled("calls.c", "-static", "-pthread", name="calls-static")
-    code = """from tracer.backends import adopt
+    early = """from tracer.backends import adopt
 adopt.PTRACE_CALLS = 1000
 from tracer.cli import main; main()"""
     path = tracer.folder / "over"
-    script = f"{static} threads; {static} fork; exit 3"
-    words = [sys.executable, "-c", code, "-o", path, "sh", "-c", script]
+    script = script.format(static)
+    words = [sys.executable, "-c", early, "-o", path, "sh", "-c", script]
     done = tracer.native(*words)
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == code, done.stderr
     data = Dataset(path)
     assert data.meta["lost_events"] == 0
     assert data.meta["adopted_by"] == ["ptrace", "bcc"]
