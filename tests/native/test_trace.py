@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from tests.conftest import DEADLINE_S, Compiler
+from tests.conftest import Compiler
 from tests.native.tracing import COSY_TRACE, Tracer, counts, strace
 from tracer.syscalls import name_of
 
@@ -261,50 +261,6 @@ from tracer.cli import main; main()"""
     assert b"Traceback" not in seen
     assert b"before its first call" in seen
     assert not (tracer.folder / "ran").exists()
-
-
-def test_interrupt_at_any_time_while_all_is_loaded(tracer: Tracer, native_dir: Path) -> None:
-    """Python answers with a traceback in the first 0.02 s, wherever its own start has got to."""
-    command = [str(native_dir / "tracer" / "launcher" / "cosy-trace"), "--summary-only"]
-    said = []
-    for turn in range(60):
-        with subprocess.Popen(
-            [*command, "sleep", "60"], env=tracer.env, cwd=tracer.folder, stderr=subprocess.PIPE
-        ) as started:
-            time.sleep(turn * 0.001)
-            started.send_signal(signal.SIGINT)
-            said.append(started.communicate(timeout=DEADLINE_S)[1].decode())
-        assert started.returncode == -signal.SIGINT, said[-1]
-    assert not [text for text in said if "Traceback" in text or "Aborted" in text]
-    assert not list(tracer.folder.iterdir())
-
-
-def test_the_launcher_is_python(tracer: Tracer, native_dir: Path) -> None:
-    """Words, exit code and a blocked signal come through; nothing is loaded from the folder."""
-    launcher = native_dir / "tracer" / "launcher" / "cosy-trace"
-    (tracer.folder / "tracer").mkdir()
-    (tracer.folder / "tracer" / "__init__.py").write_text("raise SystemExit('not ours')")
-    words = [
-        launcher,
-        "--summary-only",
-        "grep",
-        "-c",
-        "-v",
-        "-e",
-        " x",
-        "/proc/self/status",
-        "none",
-    ]
-    done = tracer.native(*words)
-    assert done.returncode == 2, done.stderr
-    words = [launcher, "--summary-only", "grep", "SigBlk", "/proc/self/status"]
-    done = tracer.native(*words)
-    assert (done.returncode, done.stdout.split()[1]) == (0, b"0" * 16), done.stderr
-    blocked = "import os, signal, sys; signal.pthread_sigmask(0, [2]);"
-    blocked += "os.execv(sys.argv[1], sys.argv[1:])"
-    done = tracer.native(sys.executable, "-c", blocked, *words)
-    assert (done.returncode, done.stdout.split()[1]) == (0, b"0" * 15 + b"2"), done.stderr
-    assert tracer.native(launcher, "--no-such-option").returncode == 2
 
 
 def test_what_ran_unrecorded_is_a_failure(tracer: Tracer, compiled: Compiler) -> None:
