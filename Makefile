@@ -18,6 +18,10 @@ $(STAMPS)/packages: tools/debian-packages
 	@tools/debian-packages
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/test-packages: tools/debian-packages $(STAMPS)/packages
+	@tools/debian-packages test
+	@touch $@
+
 $(STAMPS)/dependencies: pyproject.toml tools/dependencies.py $(STAMPS)/packages
 	@test -n "$(PYTHON)" || { echo "setup: no Python 3.11 or later with venv: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -46,14 +50,14 @@ demo: setup
 profile: setup
 	$(BIN)/python -m synth.shipped
 
-test: setup $(STAMPS)/fence
+test: setup $(STAMPS)/fence $(STAMPS)/test-packages
 	$(BIN)/python -m pytest
 
 # Kernels of Debian, booted under software emulation: docs/development.md.
 test-vm: setup
 	$(BIN)/python -m pytest tests/vm
 
-soak: setup $(STAMPS)/fence
+soak: setup $(STAMPS)/fence $(STAMPS)/test-packages
 	$(BIN)/python -m pytest -m 'soak or not soak'
 
 bench: setup
@@ -63,6 +67,7 @@ bench: setup
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.never_slower
 	$(BIN)/python -m bench.leave_one_out
+	$(BIN)/python -m bench.wrong_profile
 	$(BIN)/python -m bench.tracing
 
 C_FILES = $(shell git ls-files '*.c' '*.h')

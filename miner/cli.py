@@ -67,6 +67,7 @@ class _Saving(click.ParamType):  # type: ignore[type-arg]
 
 
 TOP = 8  # motifs in a table
+_RUNS = 7  # of --validate --rerun
 
 
 def choice(most: int) -> Callable[[_F], _F]:
@@ -99,15 +100,24 @@ def print_json(found: MotifFile) -> None:
     click.echo(json.dumps(motifs.to_json(found), indent=1))
 
 
-def _validate(found: MotifFile, runs: int) -> None:
+def _rerun(found: MotifFile, runs: int) -> None:
     from miner import validate
 
-    click.echo("")
     try:
         for line in validate.lines(validate.validate(found, runs)):
             click.echo(line)
     except validate.ValidationError as error:
         _fail(str(error))
+
+
+def _validate(found: MotifFile) -> None:
+    from miner import measured
+
+    rows = measured.compare(found)
+    for line in measured.lines(rows):
+        click.echo(line)
+    if not rows:
+        click.echo("nothing measured: run the traced programs under cosy-auto, then ask again")
 
 
 @click.command(
@@ -138,11 +148,16 @@ def _validate(found: MotifFile, runs: int) -> None:
 @click.option(
     "--validate",
     is_flag=True,
-    help="Run the traced commands again, without and with cosy-auto, and compare what was saved "
-    "with what was predicted. Only for commands that may run again.",
+    help="Compare what is predicted with what runs under cosy-auto measured.",
 )
 @click.option(
-    "--runs", type=click.IntRange(min=3), default=7, show_default=True, help="Of --validate."
+    "--rerun",
+    is_flag=True,
+    help="With --validate: run the traced command again, without and with cosy-auto. Only for "
+    "one that may run again.",
+)
+@click.option(
+    "--runs", type=click.IntRange(min=3), help=f"Of --rerun, of each kind.  [default: {_RUNS}]"
 )
 def main(
     traces: tuple[str, ...],
@@ -155,7 +170,8 @@ def main(
     workers: int | None,
     dask: str | None,
     validate: bool,
-    runs: int,
+    rerun: bool,
+    runs: int | None,
 ) -> None:
     """Find what programs repeat across the user/kernel boundary.
 
@@ -170,8 +186,12 @@ def main(
     """
     if validate and as_json:
         raise click.UsageError("--validate prints lines: leave --json out")
-    if validate and len(traces) > 1:
-        raise click.UsageError("--validate takes one trace: predictions are for all together")
+    if rerun and not validate:
+        raise click.UsageError("--rerun belongs to --validate")
+    if runs and not rerun:
+        raise click.UsageError("--runs belongs to --validate --rerun")
+    if rerun and len(traces) > 1:
+        raise click.UsageError("--rerun takes one trace: predictions are for all together")
     target = output or (None if as_json else _target(traces))
     if target:
         _check_target(target, force)
@@ -197,7 +217,8 @@ def main(
     for line in report.lines(found, top or TOP, min_saving):
         click.echo(line)
     if validate:
-        _validate(found, runs)
+        click.echo("")
+        _rerun(found, runs or _RUNS) if rerun else _validate(found)
     if target:
         click.echo(f"\nnext: cosy-synth {shlex.quote(str(target))}")
 

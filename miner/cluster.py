@@ -62,12 +62,14 @@ def clusters(signatures: Sequence[Signature], weights: Sequence[float]) -> list[
     distance = distances(kinds)
     labels = np.zeros(1, dtype=np.int64)
     if len(kinds) > 1:
-        # What scikit-learn's AgglomerativeClustering calls; importing that takes a second more.
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import squareform
+        from sklearn.cluster import AgglomerativeClustering
 
-        tree = linkage(squareform(distance, checks=False), method="average")
-        labels = fcluster(tree, MAX_DISTANCE, criterion="distance")
+        labels = AgglomerativeClustering(
+            n_clusters=None,
+            metric="precomputed",
+            linkage="average",
+            distance_threshold=MAX_DISTANCE,
+        ).fit_predict(distance)
     found = []
     for label in np.unique(labels):
         group = np.flatnonzero(labels == label)

@@ -153,8 +153,8 @@ def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
                 # Processes start when there is work for them; none may be there unknown to us.
                 with _uninterrupted(), _without_script():
                     waiting.append(pool.submit(_mine_tasks, share))
-            # What clusters need takes time to import: better now than at the end.
-            import_module("scipy.cluster.hierarchy")
+            # What clusters need takes a second to import: better now than at the end.
+            import_module("sklearn.cluster")
             while waiting:
                 yield from waiting.pop(0).result()
     except BrokenProcessPool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from miner import cluster, compiled, cost, execution, pieces
+from miner import cluster, compiled, cost, execution, measured, pieces
 from miner.annotate import Via
 from miner.bodies import BodyLoop
 from miner.loopstats import EntryLoop
@@ -185,4 +185,6 @@ def mine(
         _info(str(path), trace, time_ns)
         for path, (trace, _), time_ns in zip(paths, opened, work_ns, strict=True)
     ]
-    return rank(traces, [found], calibration)
+    whole = rank(traces, [found], calibration)
+    whole.programs = measured.traced(paths)
+    return whole

@@ -263,12 +263,23 @@ class TraceInfo:
 
 
 @dataclass
+class Program:
+    """A program of the traces, by which runs of it under cosy-auto are found again."""
+
+    exe: str
+    build_id: str  # in hex
+    processes: int
+    commands: dict[str, int]  # processes by `tracer.runs.command_key`, in hex; the most frequent
+
+
+@dataclass
 class MotifFile:
     """Everything that `cosy-mine -o` writes."""
 
     traces: list[TraceInfo]
     calibration: dict[str, Any]  # `miner.cost.Calibration` as JSON
     motifs: list[Motif]  # best predicted saving first
+    programs: list[Program] = field(default_factory=list)  # that have a build-id
     schema: int = SCHEMA
 
     @property

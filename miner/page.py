@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import PurePosixPath
 
-from miner import validate
+from miner import measured, validate
 from miner.flow import drawing
 from miner.motifs import Motif, MotifFile
 from miner.report import covered, loop_line, nanoseconds, octets, savers, warnings
 
 _PATHS = 12  # of a learned list
 _BARS = 10
+_MEASURED = 20  # rows of predicted and measured
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #d9dee6; --back: #fff; --card: #f7f8fa;
@@ -171,25 +172,46 @@ def _motif(number: int, motif: Motif, time_ns: int) -> Iterator[str]:
     yield "</pre></details></section>"
 
 
-def _validations() -> Iterator[str]:
-    rows = validate.history()[-20:]
+def _measurements(found: MotifFile) -> Iterator[str]:
+    """What runs under cosy-auto measured, of the programs of these traces."""
+    rows = measured.compare(found)[:_MEASURED]
     if not rows:
         return
-    yield "<h2>Predicted and measured</h2>"
     yield (
-        '<p class="caption">Savings of CPU time on this machine, by cosy-mine --validate: median '
-        "and quartiles of runs in turns.</p><table>"
+        '<p class="caption">Of one run under cosy-auto, as it measured itself: medians and '
+        "quartiles. Runs of other commands than the traced ones count by their calls.</p><table>"
+    )
+    yield _row(["program", "runs", "predicted", "measured", "quartiles", "answered"], "th", 5)
+    for row in rows:
+        low, high = map(measured.signed, row.quartiles_ns)
+        other = "" if row.same_command else ", other commands"
+        cells = [
+            escape(f"{PurePosixPath(row.program).name} ({row.executor}{other})"),
+            f"{row.runs:,}",
+            measured.signed(row.predicted_ns),
+            measured.signed(row.measured_ns),
+            f"{low} to {high}",
+            f"{row.answers:,} of {row.calls:,}",
+        ]
+        yield _row(cells, numbers=5)
+    yield "</table>"
+
+
+def _validations() -> Iterator[str]:
+    rows = validate.history()[-_MEASURED:]
+    if not rows:
+        return
+    yield (
+        '<p class="caption">Savings of CPU time on this machine, by cosy-mine --validate --rerun: '
+        "median and quartiles of runs in turns.</p><table>"
     )
     yield _row(["command", "predicted", "measured", "quartiles", "without"], "th", 4)
     for row in rows:
-        low, high = (
-            nanoseconds(abs(v)) if v >= 0 else f"-{nanoseconds(-v)}" for v in row.quartiles_ns
-        )
-        measured = nanoseconds(abs(row.measured_ns))
+        low, high = map(measured.signed, row.quartiles_ns)
         cells = [
             escape(" ".join(row.command)[:80]),
-            nanoseconds(row.predicted_ns),
-            measured if row.measured_ns >= 0 else f"-{measured}",
+            measured.signed(row.predicted_ns),
+            measured.signed(row.measured_ns),
             f"{low} to {high}",
             nanoseconds(row.native_ns),
         ]
@@ -225,7 +247,9 @@ def page(found: MotifFile, top: int, min_saving_ns: int = 0) -> str:
     elif not chosen and found.motifs:
         parts.append(f"<p>No motif would save {nanoseconds(min_saving_ns)}.</p>")
     machine = found.calibration.get("machine") or "defaults, not measured on this machine"
-    parts += _validations()
+    compared = [*_measurements(found), *_validations()]
+    if compared:
+        parts += ["<h2>Predicted and measured</h2>", *compared]
     parts.append(
         f'<p class="soft">Predictions rest on the costs of: {escape(str(machine))}.</p>'
         "</body></html>\n"

@@ -71,7 +71,7 @@ def main(
         except output.OutputError as error:
             _fail(str(error))
     import miner
-    from miner import cost, execution, motifs, report
+    from miner import cost, execution, measured, motifs, report
     from tracer.target import DatasetError
 
     try:
@@ -94,6 +94,11 @@ def main(
         print_json(report.selection(found, top, min_saving))
         return
     for line in report.lines(found, top or TOP, min_saving):
+        click.echo(line)
+    rows = measured.compare(found)
+    if rows:
+        click.echo("")
+    for line in measured.lines(rows):
         click.echo(line)
 
 

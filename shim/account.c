@@ -11,6 +11,9 @@
 #define USUAL_RUN_COST 2000
 #define USUAL_RECORD_COST 500
 #define USUAL_LOOK 250 // at a call that the kernel answers after all
+// To watch a file being opened, asked about and closed, and each time that it is read or written.
+#define USUAL_FILE 800
+#define USUAL_TRANSFER 250
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 // Much more than usual: something else had the processor.
@@ -19,6 +22,8 @@
 // When so many have come, the older count half.
 #define LATE_RECORDS 16384
 #define LATE_CALLS 256
+
+struct cosy_sums sums;
 
 static u32 native_ticks = USUAL_TICKS; // running mean
 // Of a call: three quarters of the kernel's time; the answer is not free either.
@@ -34,6 +39,11 @@ static void learn(s64 *mean, s64 value)
 static s64 saving(s64 calls)
 {
 	return calls * saved_ticks;
+}
+
+void account_forget(void)
+{
+	sums = (struct cosy_sums){ 0 };
 }
 
 void account_open(struct account *a)
@@ -61,12 +71,32 @@ void account_reopen(struct account *a)
 		a->balance = LOSS_LIMIT / 2;
 }
 
-void account_native(u64 ticks)
+void account_native(u64 ticks, bool control)
 {
 	if (ticks >= MOST_TICKS)
 		return;
+	sums.native++;
+	sums.native_ticks += ticks;
+	if (control)
+		return;
 	native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
 	saved_ticks = (s64)native_ticks * 3 / 4;
+}
+
+void account_native_xattr(u64 ticks)
+{
+	if (ticks >= MOST_TICKS)
+		return;
+	sums.native_xattrs++;
+	sums.native_xattr_ticks += ticks;
+}
+
+void account_timed(u64 ticks)
+{
+	if (ticks >= MOST_TICKS)
+		return;
+	sums.timed++;
+	sums.timed_ticks += ticks;
 }
 
 void account_call(struct account *a, bool repeat)
@@ -84,6 +114,11 @@ void account_look(struct account *a)
 	a->balance -= USUAL_LOOK;
 }
 
+void account_watch(struct account *a, u32 transfers)
+{
+	a->balance -= USUAL_FILE + (s64)transfers * USUAL_TRANSFER;
+}
+
 void account_answer(struct account *a)
 {
 	a->answers++;
@@ -98,6 +133,7 @@ void account_answer(struct account *a)
 
 void account_take_back(struct account *a)
 {
+	sums.again++;
 	a->balance -= saving(1);
 	if (a->answers)
 		a->answers--;
@@ -123,6 +159,9 @@ void account_run(struct account *a, u64 start, u32 records)
 
 	if (ticks > MOST_TIMES_USUAL * usual)
 		ticks = MOST_TIMES_USUAL * usual;
+	sums.runs++;
+	sums.run_ticks += (u64)ticks;
+	sums.records += records;
 	a->unpaid += ticks;
 	// What the usual cost does not explain, on the larger part of it.
 	more = ticks - usual < usual ? ticks - usual : usual;
@@ -141,6 +180,16 @@ void account_told(struct account *a, u32 records)
 	}
 }
 
+static s64 cost(const struct account *a, s64 entries)
+{
+	return a->run_cost + entries * a->record_cost;
+}
+
+bool account_worth(const struct account *a, s64 entries, s64 calls)
+{
+	return saving(calls) > cost(a, entries);
+}
+
 /*
  * Where a child is asked for twice and answered once, the kernel does the
  * second time what it was spared the first: such a pair saves nothing.
@@ -148,11 +197,11 @@ void account_told(struct account *a, u32 records)
 enum expectation account_expects(const struct account *a, s64 entries, s64 left)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
-	s64 cost = a->run_cost + entries * a->record_cost;
 
-	if (single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost)
+	if (single > 0 &&
+	    saving(left * a->answers / a->records) * single / a->calls > cost(a, entries))
 		return EXPECT_GAIN;
-	return saving(left) > cost ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
+	return account_worth(a, entries, left) ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
 }
 
 bool account_confident(const struct account *a)

@@ -7,6 +7,7 @@
 #ifndef COSY_ACCOUNT_H
 #define COSY_ACCOUNT_H
 
+#include "cosy_runs.h"
 #include "sys.h"
 
 struct account {
@@ -19,16 +20,33 @@ struct account {
 	bool usable;
 };
 
+/* Of all compounds, for the record of the run (runs.h). */
+extern HIDDEN struct cosy_sums sums;
+/* A child of fork: its own begin with nothing. */
+HIDDEN void account_forget(void);
+
 /* Before anything was timed or counted. */
 HIDDEN void account_open(struct account *a);
 /* After a rest: what went wrong before counts half at most. */
 HIDDEN void account_reopen(struct account *a);
-/* The kernel took so long for a call about a child not looked at before. */
-HIDDEN void account_native(u64 ticks);
+/*
+ * The kernel took so long for a call about a child not looked at before. `control`: only for the
+ * record, in a directory that was left to it.
+ */
+HIDDEN void account_native(u64 ticks, bool control);
+/* The same for an xattr, which the child does not have. */
+HIDDEN void account_native_xattr(u64 ticks);
 /* The kernel answered a triggering call; `repeat`: about the same child as the one before. */
 HIDDEN void account_call(struct account *a, bool repeat);
 /* A call that the compound could answer went to the kernel: it was looked at for nothing. */
 HIDDEN void account_look(struct account *a);
+/*
+ * A file was opened while there are results, and so many reads and writes came before it: each has
+ * to be watched, which costs most where few calls are answered for many that are not.
+ */
+HIDDEN void account_watch(struct account *a, u32 transfers);
+/* An answer took so long. */
+HIDDEN void account_timed(u64 ticks);
 /* A call was answered. */
 HIDDEN void account_answer(struct account *a);
 /* It was asked again, and the kernel does now what it was spared before: nothing was saved. */
@@ -52,6 +70,8 @@ enum expectation {
  * can still be asked for?
  */
 HIDDEN enum expectation account_expects(const struct account *a, s64 entries, s64 left);
+/* Would runs over so many entries save more than they cost if so many calls were answered? */
+HIDDEN bool account_worth(const struct account *a, s64 entries, s64 calls);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);

@@ -13,6 +13,7 @@
 #include "fence.h"
 #include "leaf.h"
 #include "mem.h"
+#include "runs.h"
 #include "opened.h"
 #include "watch.h"
 
@@ -180,6 +181,7 @@ static long read_call(struct regs *r)
 
 	if (!armed || !results_alive())
 		return ret;
+	watched_transfers++;
 	kind = fd_kind((u32)r->a[0], &dev, &ino);
 	if (kind == FD_FILE)
 		read_add(dev, ino);
@@ -201,6 +203,7 @@ static long write_call(struct regs *r)
 {
 	long ret;
 
+	watched_transfers += armed;
 	note_written((u32)r->a[0]);
 	ret = sys_regs(r);
 	note_written((u32)r->a[0]);
@@ -383,11 +386,12 @@ long call_by_action(struct regs *r)
 	case ACTION_PRCTL:
 		return prctl_call(r);
 	case ACTION_SIGACTION:
-		return signal_action(r);
+		return signal_action(r, fence_on(FENCE_SIGNAL) && ground_ours());
 	case ACTION_EXEC:
 		return follow_exec(r);
 	case ACTION_EXIT:
 		leaf_exit();
+		runs_exit();
 		break;
 	case ACTION_PASS:
 	case ACTION_LOOK:

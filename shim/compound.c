@@ -8,6 +8,7 @@
 #include "compound.h"
 
 #include <asm/unistd_64.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -21,22 +22,24 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-// A run stopped early; all of it, once so many calls, and one for so many entries, found nothing.
-#define PARTIAL_MISSES 256
-#define PARTIAL_SHARE 16
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
+#define TIMED_EVERY 61 // answers: no multiple of what is asked about each child
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SAMPLE_EVERY 16 // firings
+#define CONTROL_EVERY 64
+#define CONTROL_MOST 256 // entries
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
 struct image profile AT_START;
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
+static u32 last_fired; // compound
+u32 watched_transfers;
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -134,14 +137,19 @@ static bool losing(const struct account *a)
 }
 
 /*
- * What the kernel takes is known only from calls that it answered: where the
- * first would fire already, leave it one now and then.
+ * What the kernel takes is known only from calls that it answered: where the first would fire
+ * already, leave it one now and then. And now and then all of a directory: calls of every kind, by
+ * code that is warm.
  */
-static bool sampled(const struct cosy_compound *c, const struct dir_slot *d)
+static bool sampled(const struct cosy_compound *c, struct dir_slot *d)
 {
 	static u32 n;
 
-	return c->nth == 1 && !d->matched && !d->runs && ++n % SAMPLE_EVERY == 0;
+	if (d->runs || d->control)
+		return d->control;
+	if (++n % CONTROL_EVERY == 0 && d->entries <= CONTROL_MOST)
+		d->control = true;
+	return d->control || (c->nth == 1 && !d->matched && n % SAMPLE_EVERY == 0);
 }
 
 static s64 left(const struct dir_slot *d)
@@ -153,7 +161,7 @@ static s64 left(const struct dir_slot *d)
  * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
  * no use for answers to the next ones.
  */
-static bool pays(u32 ci, const struct dir_slot *d)
+static bool pays(u32 ci, struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
 	enum expectation expected = account_expects(a, d->entries - DOTS, left(d));
@@ -165,6 +173,28 @@ static bool pays(u32 ci, const struct dir_slot *d)
 	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
 }
 
+/*
+ * The last run stopped before the end. The next tells all of that again, and is worth what it tells
+ * more; by then enough calls must have gone unanswered.
+ */
+static bool goes_further(u32 ci, const struct dir_slot *d)
+{
+	const struct cosy_compound *c = &profile.compounds[ci];
+	const struct results *r = results_of(d->results);
+	s64 entries = (s64)d->entries - DOTS, reach = next_reach(c, d);
+
+	if (reach > entries)
+		reach = entries;
+	return r && r->records < reach && (s64)d->matched * c->miss >= reach &&
+	       account_worth(&works[ci].account, reach, left(d) * (reach - r->records) / entries);
+}
+
+// Of more than the limit a run would tell a part, which need not be what is asked for first.
+static bool of_its_size(const struct cosy_compound *c, const struct dir_slot *d)
+{
+	return d->entries >= c->min_entries + DOTS && d->entries <= c->limit_ops + DOTS;
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -173,11 +203,9 @@ static bool due(u32 ci, const struct child *child)
 
 	d->partial = d->partial && has_results(child);
 	if (d->partial)
-		return d->matched >= PARTIAL_MISSES && left(d) > PARTIAL_MISSES &&
-		       d->matched >= d->entries / PARTIAL_SHARE;
-	// Of more than the limit a run would tell a part, which need not be what is asked for first.
-	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
-	       d->entries <= c->limit_ops + DOTS && d->matched + 1 >= c->nth << doublings &&
+		return goes_further(ci, d);
+	return d->scanned && !d->refused && of_its_size(c, d) &&
+	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
 	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }
@@ -213,7 +241,8 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		answer_learn(call);
 	works[ci].account.leaf_seen = works[ci].account.leaf_seen || leaf;
 	if (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF))
-		primed = primed || child->dir->matched + 1 >= c->nth;
+		primed = primed ||
+			 (child->dir->matched + 1 >= c->nth && of_its_size(c, child->dir));
 }
 
 // Nothing answers call after call: time to rest. After a rest that is seen sooner.
@@ -231,21 +260,26 @@ static void unanswered(void)
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
 		       int ci, u32 generation)
 {
+	bool control = child->dir && child->dir->control;
 	u64 tsc = rdtsc(), ticks;
 	long ret = sys_regs(r);
 	bool told;
 
 	ticks = rdtsc() - tsc;
 	attr_call_note(call->nr);
-	unanswered();
+	if (!control)
+		unanswered();
+	if (call->xattr && ret == -ENODATA)
+		account_native_xattr(ticks);
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	told = has_results(child);
 	if (child->dir->generation == generation)
 		count(r, call, child, (u32)ci);
 	// A child that was looked at already is warm: its price says nothing of the others'.
-	if (!told) {
-		account_native(ticks);
+	if (!told)
+		account_native(ticks, control);
+	if (!told && !control) {
 		account_look(&works[ci].account);
 		losing(&works[ci].account);
 	}
@@ -311,6 +345,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	if (*ci < 0 || !due((u32)*ci, child))
 		return false;
 	runs = child->dir->runs;
+	last_fired = (u32)*ci;
 	fire((u32)*ci, &works[*ci].account, child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
@@ -343,6 +378,7 @@ long compound_call(struct regs *r)
 {
 	struct attr_call call;
 	struct child child;
+	u64 start = 0, fired = sums.fired;
 	u32 generation = 0;
 	long ret;
 	int ci = -1;
@@ -351,14 +387,21 @@ long compound_call(struct regs *r)
 	stats_add(calls, 1);
 	if (about_descriptor(r))
 		return ask_about_descriptor(r);
-	if (!primed)
+	if (!primed) {
+		sums.calls++;
 		return watch(r);
+	}
+	if (++sums.calls % TIMED_EVERY == 0)
+		start = rdtsc();
+	child.dir = NULL;
 	attr_call_take(r, &call);
 	if (!ground_trylock()) {
 		stats_decline(COSY_DECLINE_BUSY);
 		return sys_regs(r);
 	}
 	done = answered(&call, &child, &ci, &ret);
+	if (unlikely(start) && done && sums.fired == fired)
+		account_timed(rdtsc() - start);
 	if (ci >= 0)
 		generation = child.dir->generation;
 	ground_unlock();
@@ -370,6 +413,8 @@ void compound_opened(const struct opening *o)
 	bool directory = o->directory;
 	struct child child;
 
+	if (directory)
+		exec_directory();
 	if (!ground_ours())
 		return;
 	if (!ground_trylock()) {
@@ -381,9 +426,13 @@ void compound_opened(const struct opening *o)
 	if (armed && dir_child(o->dirfd, o->path, &child) && has_results(&child) &&
 	    serve_opened(&child))
 		directory = true;
-	if (directory) {
-		exec_directory();
+	if (directory)
 		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
+	// Last: who rests knows no descriptor any more.
+	if (armed && !directory) {
+		account_watch(&works[last_fired].account, watched_transfers);
+		watched_transfers = 0;
+		losing(&works[last_fired].account);
 	}
 	ground_unlock();
 }
@@ -392,6 +441,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 {
 	struct dir_slot *d;
 
+	exec_directory();
 	if (!ground_trylock())
 		return;
 	if (resting) {
@@ -400,7 +450,6 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 		ground_unlock();
 		return;
 	}
-	exec_directory();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

@@ -132,6 +132,10 @@ static bool take_pair(const char *key, char *value)
 		cosy_config.strict = str_equal(value, "1");
 		return cosy_config.strict;
 	}
+	if (str_equal(key, "record")) {
+		cosy_config.no_record = str_equal(value, "0");
+		return cosy_config.no_record;
+	}
 	if (str_equal(key, "executors"))
 		return take_executors(value);
 #ifdef COSY_FENCE_TESTS
@@ -197,14 +201,20 @@ static char *keep(const char *from, size_t len)
 	return to;
 }
 
-// As it was named at exec: a script, not its interpreter. The kernel's vector lies behind the environment.
-static const char *executed(char *const *end_of_environment)
+// What the kernel says of the program: its vector lies behind the environment.
+static void take_program(char *const *end_of_environment)
 {
 	const Elf64_auxv_t *v = (const void *)(end_of_environment + 1);
 
-	while (v->a_type != AT_NULL && v->a_type != AT_EXECFN)
-		v++;
-	return v->a_type == AT_EXECFN ? (const char *)v->a_un.a_val : NULL;
+	for (; v->a_type != AT_NULL; v++) {
+		if (v->a_type == AT_PHDR)
+			cosy_config.headers = (const void *)v->a_un.a_val;
+		else if (v->a_type == AT_PHNUM)
+			cosy_config.n_headers = v->a_un.a_val;
+		// As it was named at exec: a script, not its interpreter.
+		else if (v->a_type == AT_EXECFN)
+			cosy_config.program = (const char *)v->a_un.a_val;
+	}
 }
 
 /* Take our own file, the first entry, out of LD_PRELOAD. False: there was nothing else, not even a separator. */
@@ -247,7 +257,7 @@ bool config_take(char **envp)
 	// Loaded without orders (by hand): hide nothing, do nothing.
 	if (!env.orders)
 		return false;
-	cosy_config.program = executed(e);
+	take_program(e);
 	for (size_t i = 0; i < env.n; i++) {
 		const char *ours = environment_value(envp[i], ENVIRONMENT_ORDERS);
 

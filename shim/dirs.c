@@ -39,7 +39,7 @@ static struct {
 } kinds[FDS];
 
 // All that is noted of descriptors is of lower ones: those of most programs fit into one page.
-static u64 noted;
+static u64 noted AT_START;
 
 static void note(u64 fd)
 {
@@ -146,6 +146,7 @@ static struct dir_slot *slot_new(void)
 	oldest->partial = false;
 	oldest->scanned = false;
 	oldest->refused = false;
+	oldest->control = false;
 	return oldest;
 }
 

@@ -23,6 +23,7 @@ struct dir_slot {
 	u32 matched; /* triggering calls on children, not answered */
 	u32 asked; /* children that were asked for */
 	u32 runs; /* compounds fired */
+	u32 reach; /* entries that the last of them could go over, see firing.c */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;
@@ -31,6 +32,7 @@ struct dir_slot {
 	bool partial; /* the last run stopped before the end, see firing.c */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */
+	bool control; /* nor shall it: what does the kernel take for all of it? */
 	char path[DIR_PATH_MAX]; /* as it was opened by; may be empty */
 };
 

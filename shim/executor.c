@@ -6,9 +6,17 @@
 
 #include "shim.h"
 
+static bool no_module;
+
+u32 executor_used(void)
+{
+	bool module = cosy_config.executors & COSY_EXECUTOR_MODULE && !no_module;
+
+	return module ? COSY_EXECUTOR_MODULE : COSY_EXECUTOR_BPF;
+}
+
 long executor_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns)
 {
-	static bool no_module;
 	long ret = -ENOENT;
 
 	if (cosy_config.executors & COSY_EXECUTOR_MODULE && !no_module) {

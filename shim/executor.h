@@ -26,6 +26,8 @@ struct run_buffers {
  * to->run.status says how it went.
  */
 HIDDEN long executor_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns);
+/* The one that does so now: COSY_EXECUTOR_MODULE or _BPF. */
+HIDDEN u32 executor_used(void);
 /* The same by one executor. */
 HIDDEN long bpf_run(struct run_buffers *to, int dirfd, u32 skip);
 HIDDEN long module_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns);

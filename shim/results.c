@@ -24,6 +24,7 @@ static u64 last_epoch, last_tsc; // of the last run
 static u64 waiting_epoch;
 static u32 waiting; // records of that epoch that answered nothing yet
 static u64 tsc_start, ns_start;
+static bool calibrated;
 static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
 
 bool results_start(void)
@@ -48,13 +49,19 @@ static void calibrate(u64 tsc)
 {
 	u64 ns;
 
-	if (likely(!tsc_start) || tsc - tsc_start < 50 * 1000000ul)
+	if (likely(calibrated) || tsc - tsc_start < 50 * 1000000ul)
 		return;
 	ns = now_ns(1 /* CLOCK_MONOTONIC */) - ns_start;
 	// 1/64 off, so that an error in the measurement cannot make results older.
 	if (ns)
 		ticks_per_ms = (tsc - tsc_start) * 1000 / (ns / 1000 + 1) * 63 / 64;
-	tsc_start = 0;
+	calibrated = true;
+}
+
+void results_clock(u64 *ticks, u64 *ns)
+{
+	*ns = now_ns(1 /* CLOCK_MONOTONIC */) - ns_start;
+	*ticks = rdtsc() - tsc_start;
 }
 
 u64 max_age_ticks(void)

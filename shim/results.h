@@ -85,5 +85,7 @@ HIDDEN enum cosy_decline results_find(struct results_ref ref, const struct name 
 HIDDEN enum cosy_decline results_fresh(const struct results *r);
 /* Ticks of the time stamp counter in max_age; an underestimate at first. */
 HIDDEN u64 max_age_ticks(void);
+/* Since the process began, or the one that it is a child of. */
+HIDDEN void results_clock(u64 *ticks, u64 *ns);
 
 #endif

@@ -188,6 +188,7 @@ static enum cosy_decline serve_from(const struct attr_call *call, struct dir_slo
 		results_asked(r);
 	}
 	account_answer(&w->account);
+	*(p->kind ? &sums.xattrs : &sums.attributes) += 1;
 	if (unlikely(cosy_stats))
 		count_served(call, r, first);
 	return COSY_DECLINES;
@@ -211,6 +212,7 @@ bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const ch
 		return true;
 	}
 	stats_decline(why);
+	sums.declined[why]++;
 	// The end of a large directory, read slowly: no sign that nothing helps here.
 	if (why == COSY_DECLINE_AGE && fruitless)
 		fruitless--;

@@ -52,11 +52,7 @@ void sites_start(void)
 // FNV-1a of the path, and the offset; never 0.
 static u64 key_of(const char *path, u64 offset)
 {
-	u64 key = 0xcbf29ce484222325ul ^ offset;
-
-	for (; *path; path++)
-		key = (key ^ (u8)*path) * 0x100000001b3ul;
-	return key ?: 1;
+	return fnv1a(FNV1A_START ^ offset, path, strlen(path)) ?: 1;
 }
 
 static void describe(struct cosy_site *to, const char *path, u64 offset)

@@ -82,6 +82,13 @@ const char *base_name(const char *path)
 	return base;
 }
 
+u64 fnv1a(u64 key, const void *data, size_t n)
+{
+	for (const u8 *at = data; n; n--, at++)
+		key = (key ^ *at) * 0x100000001b3ul;
+	return key;
+}
+
 void text_add(struct text *t, const char *s)
 {
 	for (; *s; s++) {

@@ -137,6 +137,9 @@ HIDDEN size_t strlen(const char *s);
 HIDDEN bool str_equal(const char *a, const char *b);
 HIDDEN bool str_starts(const char *s, const char *prefix);
 HIDDEN const char *base_name(const char *path);
+/* FNV-1a (G. Fowler, L. C. Noll, P. Vo); begin with FNV1A_START. */
+#define FNV1A_START 0xcbf29ce484222325ul
+HIDDEN u64 fnv1a(u64 key, const void *data, size_t n);
 /* A buffer of text that never overflows: once full it stays cut and says so. */
 struct text {
 	char *at;

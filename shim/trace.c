@@ -7,8 +7,8 @@
  * thread waits for nobody, and nothing is lost but for want of space, which is
  * counted.
  *
- * Cost (bench/tracing.py --part event): 161 instructions more for a call of which only registers are
- * kept, 323 with a path and a stat. Time goes into memory first: into new pages of
+ * Cost (bench/tracing.py --part event): 191 instructions more for a call of which only registers are
+ * kept, 266 with a path and a stat. Time goes into memory first: into new pages of
  * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
@@ -17,6 +17,7 @@
 #include <linux/sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <ucontext.h>
 
 #include "adopt.h"
 #include "mem.h"
@@ -27,7 +28,10 @@
 
 // What a signal handler's event may need on top of the one it interrupts.
 #define SPARE_EVENTS 32
-#define SPARE_HEAP (2 * MAX_PAYLOAD)
+#define SPARE_HEAP 4096
+
+// Between two looks at whether recording has ended, which take 1 us: blocks.
+#define LOOKS 4
 
 struct tracer {
 	struct cosy_trace_header *file; // NULL: not open yet
@@ -42,10 +46,20 @@ static __thread struct tracer self;
 // The parent's tracer while its vfork child borrows the thread's memory.
 static __thread struct tracer parked;
 
-// Zero in a child of fork, which must not write to its parent's files.
-static u32 *alive;
+/*
+ * One word, so that an event needs a look at it only. A child of fork, which must not write to its parent's
+ * files, finds it wiped.
+ */
+enum { STATE_CHILD, STATE_QUICK, STATE_SLOW };
+static u32 *state;
 static bool announced; // this process has told who it is
 static bool stopped; // nobody wants to know more
+
+// Slow: nobody wants to know more, or a filter may make up answers.
+static void state_set(void)
+{
+	*state = stopped || sandboxed() ? STATE_SLOW : STATE_QUICK;
+}
 
 static void use_file(struct cosy_trace_header *file)
 {
@@ -76,54 +90,40 @@ struct call {
 
 static const u64 no_args[6];
 
-static bool full(const struct cosy_trace_block *b)
+enum { ACTION_SEEN = 1, ACTION_APART };
+
+// What trace_apart and pass_call look at.
+static const u16 apart[] = { __NR_execve, __NR_execveat,     __NR_exit,	 __NR_exit_group, __NR_mmap,
+			     __NR_ptrace, __NR_rt_sigaction, __NR_prctl, __NR_seccomp };
+
+static bool full(const struct cosy_trace_block *b, u32 size)
 {
-	return b->n_events + SPARE_EVENTS > EVENTS ||
-	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
+	return b->n_events + SPARE_EVENTS > EVENTS || b->heap_bytes + size + SPARE_HEAP > HEAP_SIZE;
 }
+_Static_assert(MAX_PAYLOAD + SPARE_HEAP <= HEAP_SIZE, "an empty block has room for any event");
 
 // A new live block; out of the way of every event that goes into one with room.
-static __attribute__((noinline)) void make_room(void)
+static __attribute__((noinline)) struct cosy_trace_block *make_room(void)
 {
 	if (sandboxed())
-		return;
+		return self.live;
 	// In a handler, over a half-written event or block: leave that file as it is.
 	if (self.writing) {
 		struct cosy_trace_header *next = file_create();
 
 		if (next)
 			use_file(next);
-		return;
+		return self.live;
 	}
 	self.writing++;
 	file_flush(self.file);
 	self.writing--;
 	self.live = file_live(self.file);
-	stopped = stopped || adopt_stopped();
-}
-
-/*
- * Room for an event and its payload in the live block, both taken in one: *heap is where the
- * payload goes. NULL: there is none, and that is counted. Unlocked, since only this thread and its
- * signal handlers take; events of a handler lie behind the one that it interrupted.
- */
-static inline struct cosy_trace_event *reserve(u32 size, u32 *heap)
-{
-	struct cosy_trace_block *b;
-	u64 taken = (u64)size << 32 | 1;
-
-	if (unlikely(full(self.live)))
-		make_room();
-	b = self.live;
-	self.writing++;
-	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
-	*heap = (u32)(taken >> 32);
-	if (unlikely((u32)taken >= EVENTS || *heap + size > HEAP_SIZE)) {
-		file_lose(self.file, 1);
-		self.writing--;
-		return NULL;
-	}
-	return (struct cosy_trace_event *)(b + 1) + (u32)taken;
+	if (self.file->filled % LOOKS == 0)
+		stopped = stopped || adopt_stopped();
+	if (stopped)
+		*state = STATE_SLOW;
+	return self.live;
 }
 
 /*
@@ -135,15 +135,41 @@ static inline void fetch(const void *at)
 	__asm__ volatile("prefetchw %0" : : "m"(*(const u8 *)at));
 }
 
-// To the event after the next: other calls have less time than it takes.
-static inline void fetch_ahead(const struct cosy_trace_event *event)
-{
-	fetch(event + 2);
-	fetch((const u8 *)(event + 3) - 1);
-}
+#define WHERE(field) offsetof(struct cosy_trace_event, field)
+_Static_assert(WHERE(flags) == WHERE(nr) + 2 && WHERE(heap) == WHERE(nr) + 4, "one word");
+_Static_assert(WHERE(path2_len) == WHERE(path_len) + 2 && WHERE(out_len) == WHERE(path_len) + 4,
+	       "one word");
 
-static inline void fill(struct cosy_trace_event *to, const struct call *call)
+/*
+ * Room for the event and its payload is taken in the live block, both in one. Unlocked, since only this thread
+ * and its signal handlers take; events of a handler lie behind the one that it interrupted. NULL: there
+ * is none, and that is counted.
+ */
+static inline __attribute__((always_inline)) struct cosy_trace_event *
+append_here(const struct call *call, const struct payload *p)
 {
+	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
+	struct cosy_trace_block *b = self.live;
+	u64 taken = (u64)size << 32 | 1;
+	struct cosy_trace_event *to;
+	u8 *payload;
+	u64 flags;
+
+	if (unlikely(full(b, size)))
+		b = make_room();
+	self.writing++;
+	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
+	heap = (u32)(taken >> 32);
+	if (unlikely((u32)taken >= EVENTS || heap + size > HEAP_SIZE)) {
+		file_lose(self.file, 1);
+		self.writing--;
+		return NULL;
+	}
+	to = (struct cosy_trace_event *)(b + 1) + (u32)taken;
+	payload = (u8 *)b + LIVE_HEAP + heap;
+	// To the event after the next: other calls have less time than it takes.
+	fetch(to + 2);
+	fetch((const u8 *)(to + 3) - 1);
 	to->tsc = call->tsc;
 	to->dur = call->dur;
 	to->ret = call->ret;
@@ -151,39 +177,16 @@ static inline void fill(struct cosy_trace_event *to, const struct call *call)
 	for (u32 k = 0; k < 6; k++)
 		to->args[k] = call->args[k];
 	to->site = call->site;
-}
-
-// The last words of an event; with them it is whole.
-static inline void finish(struct cosy_trace_event *to, const struct call *call, u32 heap,
-			  const struct payload *p)
-{
-	to->nr = call->nr;
-	to->heap = heap;
-	to->path_len = p ? (u16)p->path_len : 0;
-	to->path2_len = p ? (u16)p->path2_len : 0;
-	to->out_len = p ? (u32)p->out_len : 0;
-	__atomic_store_n(&to->flags,
-			 call->flags | COSY_EVENT_DONE | (p && p->cut ? COSY_EVENT_CUT : 0),
+	*(u64_alias *)&to->path_len = p->path_len | p->path2_len << 16 | p->out_len << 32;
+	if (likely(size)) {
+		fetch(payload + size + 128);
+		keep_put(p, payload);
+	}
+	// With its flags, which lie between the number and the place in the heap, it is whole.
+	flags = call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0);
+	__atomic_store_n((u64_alias *)&to->nr, call->nr | flags << 16 | (u64)heap << 32,
 			 __ATOMIC_RELEASE);
 	self.writing--;
-}
-
-static inline __attribute__((always_inline)) struct cosy_trace_event *
-append_here(const struct call *call, const struct payload *p)
-{
-	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
-	struct cosy_trace_event *to = reserve(size, &heap);
-	u8 *payload;
-
-	if (unlikely(!to))
-		return NULL;
-	payload = (u8 *)self.live + LIVE_HEAP + heap;
-	keep_put(p, payload);
-	fill(to, call);
-	finish(to, call, heap, p);
-	fetch_ahead(to);
-	fetch(payload + size + 64);
-	fetch(payload + size + 128);
 	return to;
 }
 
@@ -191,19 +194,6 @@ static __attribute__((noinline)) struct cosy_trace_event *append(const struct ca
 								 const struct payload *p)
 {
 	return append_here(call, p);
-}
-
-// A call of which nothing is kept but its registers.
-static inline void append_plain(const struct call *call)
-{
-	u32 heap;
-	struct cosy_trace_event *to = reserve(0, &heap);
-
-	if (unlikely(!to))
-		return;
-	fill(to, call);
-	finish(to, call, 0, NULL);
-	fetch_ahead(to);
 }
 
 // --- who is writing ------------------------------------------------------
@@ -225,7 +215,7 @@ static void announce_process(void)
 	struct call call = { .tsc = rdtsc(), .args = no_args, .nr = COSY_EVENT_PROCESS };
 	// One thread at a time gets here: the first of a process.
 	static char exe[MAX_PATH_LEN], cwd[MAX_PATH_LEN], argv[MAX_OUT];
-	struct payload p = { .path = exe, .path2 = cwd, .out = argv };
+	struct payload p = { .path = exe, .path2 = cwd, .out = argv, .how = OUT_BYTES };
 	long n = sys(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", exe, sizeof(exe));
 
 	p.path_len = n > 0 ? (size_t)n : 0;
@@ -256,7 +246,7 @@ static void child_reset(void)
 	parked = (struct tracer){ 0 };
 	first_file = NULL;
 	announced = false;
-	*alive = 1;
+	state_set();
 }
 
 /*
@@ -284,7 +274,7 @@ static __attribute__((noinline)) bool make_ready(void)
 {
 	if (sandboxed())
 		return false;
-	if (!*alive)
+	if (*state == STATE_CHILD)
 		child_reset();
 	if (self.vforking)
 		judge_vfork();
@@ -307,26 +297,92 @@ static __attribute__((noinline)) bool make_ready(void)
 	return true;
 }
 
+// There is a block of this thread's own.
 static inline bool ready(void)
 {
-	return likely(*alive && !self.vforking && self.file) || make_ready();
+	return !self.vforking && self.live;
 }
 
 // --- hooks ---------------------------------------------------------------
+
+static bool wanted(void)
+{
+	if (stopped)
+		return false;
+	if ((*state != STATE_CHILD && ready()) || make_ready())
+		return true;
+	file_lose(NULL, 1);
+	return false;
+}
+
+#define ERESTARTSYS 512 // include/linux/errno.h
+#define SYSCALL_SIZE 2
+// Times of entry that a handler left: the kernel began the call again after that, or it came back before.
+#define RESUMED (1ul << 63)
+#define RECORDED (~0ul)
+
+/*
+ * The intercepted call. A signal handler that interrupts it finds its struct regs in rbx and the time of its entry
+ * in r12, and changes that. Where the instructions are is in a table, however many there are.
+ */
+static inline __attribute__((always_inline)) long sys_traced(const struct regs *r, u64 *tsc)
+{
+	register u64 r10 __asm__("r10") = r->a[3];
+	register u64 r8 __asm__("r8") = r->a[4];
+	register u64 r9 __asm__("r9") = r->a[5];
+	register const struct regs *rbx __asm__("rbx") = r;
+	register u64 r12 __asm__("r12") = *tsc;
+	long ret;
+
+	__asm__ volatile("xor %%ecx, %%ecx\n"
+			 "1:\tsyscall\n"
+			 "\t.pushsection traced_calls, \"a\"\n"
+			 "\t.long 1b - .\n"
+			 "\t.popsection"
+			 : "=a"(ret), "+r"(r12)
+			 : "0"(r->nr), "D"(r->a[0]), "S"(r->a[1]), "d"(r->a[2]), "r"(r10), "r"(r8),
+			   "r"(r9), "r"(rbx)
+			 : "rcx", "r11", "memory");
+	*tsc = r12;
+	return ret;
+}
+
+extern HIDDEN const s32 __start_traced_calls[], __stop_traced_calls[];
+
+static bool is_traced_call(u64 rip)
+{
+	for (const s32 *at = __start_traced_calls; at < __stop_traced_calls; at++)
+		if ((u64)at + (u64)(s64)*at == rip)
+			return true;
+	return false;
+}
+
+// When it began the last time: when the handler's last call ended, or its first had not begun.
+static u64 began(u64 tsc)
+{
+	const struct cosy_trace_block *b = self.live;
+	const struct cosy_trace_event *last;
+
+	if (likely(!(tsc & RESUMED)))
+		return tsc;
+	tsc &= ~RESUMED;
+	if (!b || !b->n_events || b->n_events > EVENTS)
+		return tsc;
+	last = (const struct cosy_trace_event *)(b + 1) + b->n_events - 1;
+	return last->flags & COSY_EVENT_DONE && last->tsc + last->dur > tsc ?
+		       last->tsc + last->dur :
+		       tsc;
+}
 
 // A call that does not come back is recorded first.
 static struct cosy_trace_event *record_before(const struct regs *r)
 {
 	struct call call = { rdtsc(), 0, 0, r->a, regs_site(r), (u16)r->nr, COSY_EVENT_NO_RETURN };
 	struct payload p = { 0 };
-	u8 path = keep_path_at(r->nr);
+	u8 path = r->nr < COSY_ACTIONS ? kept[r->nr].path : 0;
 
-	if (stopped)
+	if (!wanted())
 		return NULL;
-	if (!ready()) {
-		file_lose(NULL, 1);
-		return NULL;
-	}
 	if (path && !sandboxed()) {
 		long n = mem_strlen((const char *)r->a[path - 1], MAX_PATH_LEN);
 
@@ -338,24 +394,18 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 	return append(&call, &p);
 }
 
-static void record(const struct regs *r, u64 tsc, long ret)
+// Also where something has to be found out first, or under a filter, whose answers may be made up.
+static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 end, long ret)
 {
-	struct call call = { tsc, rdtsc() - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
-	struct payload p;
+	u64 begin = began(tsc);
+	struct call call = { begin, end - begin, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	struct payload p = { 0 };
 
-	if (unlikely(stopped))
+	if (tsc == RECORDED || !wanted())
 		return;
-	if (unlikely(!ready())) {
-		file_lose(NULL, 1);
-		return;
-	}
-	if (r->nr >= COSY_ACTIONS || !keep_any[r->nr] || sandboxed()) {
-		append_plain(&call);
-		return;
-	}
-	payload_init(&p);
-	keep(r, ret, &p);
-	append_here(&call, &p);
+	if (r->nr < COSY_ACTIONS && !sandboxed())
+		keep(&kept[r->nr], r, ret, &p);
+	append(&call, &p);
 }
 
 static long trace_exec(struct regs *r)
@@ -373,7 +423,37 @@ static long trace_exec(struct regs *r)
 	return ret;
 }
 
-static long trace_hook(struct regs *r)
+/*
+ * Before a handler, which runs before the interrupted call comes back. After one with SA_RESTART the kernel begins the
+ * call again, at our instruction: then it has been there before, which leaves the address behind it in rcx.
+ * Each beginning is an event, as for strace and ptrace.
+ */
+static void trace_signal(void *context)
+{
+	greg_t *was = ((ucontext_t *)context)->uc_mcontext.gregs;
+	u64 rip = (u64)was[REG_RIP], begin = (u64)was[REG_R12], now = rdtsc();
+	const struct regs *r = (const struct regs *)was[REG_RBX];
+
+	if ((u64)was[REG_RCX] == rip + SYSCALL_SIZE && is_traced_call(rip)) {
+		record_apart(r, begin, now, -ERESTARTSYS);
+		was[REG_R12] = (greg_t)(now | RESUMED);
+	} else if (is_traced_call(rip - SYSCALL_SIZE)) {
+		record_apart(r, begin, now, was[REG_RAX]);
+		was[REG_R12] = (greg_t)RECORDED;
+	}
+}
+
+static long trace_sigaction(struct regs *r)
+{
+	if (sandboxed())
+		return signal_action_passed(r);
+	mem_forget_all();
+	// A child of vfork sets its own, but has our memory.
+	return signal_action(r, wanted() && !self.vforking);
+}
+
+// Calls that mean something to the shim itself.
+static __attribute__((noinline)) long trace_apart(struct regs *r)
 {
 	u64 tsc;
 	long ret;
@@ -391,9 +471,38 @@ static long trace_hook(struct regs *r)
 		record_before(r);
 		return sys_regs(r);
 	}
+	if (is_sandboxing(r))
+		*state = STATE_SLOW;
 	tsc = rdtsc();
-	ret = pass_call(r);
-	record(r, tsc, ret);
+	ret = r->nr == __NR_rt_sigaction ? trace_sigaction(r) : pass_call(r);
+	record_apart(r, tsc, rdtsc(), ret);
+	return ret;
+}
+
+/*
+ * What lies between two calls has been pushed out of the processor's first caches by the kernel, so it is short
+ * and straight, and nothing of it is called.
+ */
+static long trace_hook(struct regs *r)
+{
+	u64 tsc, end;
+	long ret;
+
+	if (unlikely(r->nr >= COSY_ACTIONS || cosy_actions[r->nr] == ACTION_APART))
+		return trace_apart(r);
+	tsc = rdtsc();
+	ret = sys_traced(r, &tsc);
+	end = rdtsc();
+	if (likely(!(tsc & RESUMED) && *state == STATE_QUICK && ready() &&
+		   keeps_little(&kept[r->nr]))) {
+		struct call call = { tsc, end - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+		struct payload p;
+
+		keep_little(&kept[r->nr], r, ret, &p);
+		append_here(&call, &p);
+	} else {
+		record_apart(r, tsc, end, ret);
+	}
 	return ret;
 }
 
@@ -413,23 +522,28 @@ static void trace_before(struct regs *r)
 
 void trace_start(void)
 {
-	alive = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+	state = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (sys_failed((long)alive))
+	if (sys_failed((long)state))
 		return;
-	if (sys(__NR_madvise, alive, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
-		sys(__NR_munmap, alive, PAGE_SIZE);
+	if (sys(__NR_madvise, state, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
+		sys(__NR_munmap, state, PAGE_SIZE);
 		return;
 	}
-	*alive = 1;
 	keep_init();
 	stopped = adopt_stopped();
-	if (!stopped && !ready())
+	state_set();
+	if (!stopped && !make_ready())
 		return;
 	if (!stopped)
 		announce_modules();
 	cosy_hook = trace_hook;
 	cosy_hook_before = trace_before;
-	memset(cosy_actions, 1, sizeof(cosy_actions));
+	cosy_hook_signal = trace_signal;
+	memset(cosy_actions, ACTION_SEEN, sizeof(cosy_actions));
+	for (u32 i = 0; i < ARRAY_SIZE(apart); i++)
+		cosy_actions[apart[i]] = ACTION_APART;
+	cosy_actions[__NR_clone] = cosy_actions[__NR_clone3] = cosy_actions[__NR_vfork] =
+		COSY_ACTION_CLONE;
 	cosy_actions[__NR_rt_sigreturn] = 0;
 }

@@ -6,40 +6,44 @@
 #include "cosy_trace.h"
 #include "sys.h"
 
-#define LIVE_SIZE (256 * 1024)
-#define EVENTS 1536
+// Small, so that the two or three which a busy thread goes round in stay in a processor's own cache.
+#define LIVE_SIZE (64 * 1024)
+#define EVENTS 384
 #define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
 #define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
 
 // A thread that has filled this many blocks wants them taken away by whoever records, so that it
 // writes into the same pages again: new ones are half of what an event costs.
-#define BLOCKS_ALONE 2
-// As many as leave the recorder time (tracer/drain.py) and stay in a processor's own cache.
-#define SLOTS 6
+#define BLOCKS_ALONE 8
+// As many as leave the recorder time (tracer/drain.py).
+#define SLOTS 24
 
 extern HIDDEN struct cosy_trace_header *first_file; /* takes the losses of threads without one */
 
-static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
+static inline struct cosy_trace_block *file_block(const struct cosy_trace_header *file, u32 slot)
 {
-	u64 slot = (file->filled - file->ring_first) % file->ring;
-
-	return (void *)((u8 *)file + COSY_TRACE_PAGE + slot * LIVE_SIZE);
+	return (void *)((u8 *)file + COSY_TRACE_PAGE + (u64)slot * LIVE_SIZE);
 }
 
-typedef u64 __attribute__((may_alias)) counters;
+static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
+{
+	return file_block(file, file->live);
+}
+
+typedef u64 __attribute__((may_alias)) u64_alias;
 
 /* n_events and, in the upper half, heap_bytes: both change in one, so that signal handlers may write. */
-static inline counters *block_used(struct cosy_trace_block *b)
+static inline u64_alias *block_used(struct cosy_trace_block *b)
 {
 	_Static_assert(offsetof(struct cosy_trace_block, heap_bytes) ==
 			       offsetof(struct cosy_trace_block, n_events) + sizeof(u32),
 		       "one word");
-	return (counters *)&b->n_events;
+	return (u64_alias *)&b->n_events;
 }
 
 /* NULL: there can be none. */
 HIDDEN struct cosy_trace_header *file_create(void);
-/* A new live block, in the place of the oldest; if that can be kept nowhere its events are lost. */
+/* A new live block, if need be in the place of the oldest; if that can be kept nowhere its events are lost. */
 HIDDEN void file_flush(struct cosy_trace_header *h);
 /* In good order; the mapping goes, too. */
 HIDDEN void file_close(struct cosy_trace_header *h);

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer import insights
+from tracer.backends import AFTER_HANDLERS
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_nr, name_of
 from tracer.totals import BATCH, COLUMNS, MAX_TOKENS, Totals
@@ -79,11 +80,17 @@ class Summary:
     system_ns: int
     backend: str
     adopted_programs: list[str]
-    """Programs that another backend had to record."""
+    """Programs that other backends had to record."""
+    adopted_why: list[str]
+    """Why, of each."""
+    adopted_by: list[str]
+    """Which backends these were."""
     interrupted: int
     """Calls that a signal ended (EINTR)."""
     restarted: int | None
-    """Calls that the kernel began again after a signal; null: the shim cannot see that."""
+    """Calls that the kernel began again after a signal; null: nobody looked."""
+    restarts: str | None
+    """Which of these are seen: "all", "after handlers" of the program; null: not known."""
     rows: list[Row]
     sequences: list[Sequence]
     """None of a filtered trace, whose calls did not follow one another."""
@@ -120,7 +127,9 @@ def summarize(data: Dataset) -> Summary:
         "wait4",
         "waitid",
     }
-    filtered = meta.get("filter")
+    filtered, restarts = meta.get("filter"), meta.get("restarts")
+    # Older recordings of the shim do not tell, and hold none.
+    known = restarts or meta["backend"] != "shim"
     sequences = [] if filtered else _sequences(*found.first())
     return Summary(
         command=meta["command"],
@@ -139,10 +148,12 @@ def summarize(data: Dataset) -> Summary:
         user_ns=meta.get("user_ns", 0),
         system_ns=meta.get("system_ns", 0),
         backend=meta["backend"],
-        adopted_programs=meta.get("adopted_programs", []),
+        adopted_programs=(adopted := meta.get("adopted_programs", [])),
+        adopted_why=meta.get("adopted_why", ["static, ..."] * len(adopted)),
+        adopted_by=meta.get("adopted_by", ["ptrace"]),
         interrupted=found.interrupted,
-        # Within one instruction of the program's.
-        restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
+        restarted=found.restarted if known else found.restarted or None,
+        restarts=restarts,
         rows=rows,
         sequences=sequences,
         sequences_of=min(calls, MAX_TOKENS),
@@ -289,10 +300,13 @@ def render(summary: Summary, rows: int | None = None) -> str:
     ]
     if s.interrupted or s.restarted:
         again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
+        again += f" ({s.restarts} only)" if s.restarts == AFTER_HANDLERS else ""
         lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
-        names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
-        lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
+        pairs = zip(s.adopted_programs, s.adopted_why, strict=False)
+        names = ", ".join(f"{name} ({why})" for name, why in pairs)
+        text = f"watched by {', later '.join(s.adopted_by)}: {names}"
+        lines += textwrap.wrap(text, WIDTH, break_on_hyphens=False)
     if s.unseen_programs:
         names = f"ran unrecorded (static, set-id, ...): {' '.join(s.unseen_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
@@ -305,6 +319,10 @@ def render(summary: Summary, rows: int | None = None) -> str:
         lines += textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
     lines += [*_processes(s), *_files(s), *_sites(s)]
     return "\n".join(lines)
+
+
+def _seconds(time_ns: int | None) -> str:
+    return f"{'-' if time_ns is None else f'{time_ns / 1e9:.3f}':>8}"
 
 
 def _cut(text: str, width: int) -> str:
@@ -327,13 +345,16 @@ def _processes(s: Summary) -> list[str]:
         while at and at.pid not in shown:
             shown.add(at.pid)
             at = of.get(at.ppid)
-    lines = [f"processes (calls, time inside them); {len(every) - len(shown):,} not shown:"]
-    if len(shown) == len(every):
-        lines = ["processes (calls, time inside them):"]
+    lives = any(p.life_ns is not None or p.cpu_ns is not None for p in every)
+    what = "calls, time inside them" + ", life, CPU time" * lives
+    left_out = f"; {len(every) - len(shown):,} not shown" if len(shown) < len(every) else ""
+    lines = [f"processes ({what}){left_out}:"]
     for process in every:
         if process.pid in shown:
             name = "  " * min(process.depth, 8) + " > ".join(process.programs)
             lead = f"{process.calls:>9,} {process.time_ns / 1e9:>10.6f}  "
+            if lives:
+                lead += f"{_seconds(process.life_ns)} {_seconds(process.cpu_ns)}  "
             lines.append(lead + _cut(name, WIDTH - len(lead)))
     return lines
 

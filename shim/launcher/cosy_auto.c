@@ -105,6 +105,8 @@ static void plan_orders(struct plan *p)
 		ADD(";max_age_ms=%u", p->opt.max_age_ms);
 	if (p->opt.strict)
 		ADD(";strict=1");
+	if (p->opt.no_record)
+		ADD(";record=0");
 	if (p->executors && p->executors != EXECUTORS_UNSAID)
 		ADD(";executors=%s", executor_names(p->executors, "+"));
 	if (p->stats[0])

@@ -36,6 +36,7 @@ struct options {
 	bool learn;
 	bool explain;
 	bool strict;
+	bool no_record;
 	uint32_t executors; /* COSY_EXECUTOR_*, those that may be used */
 	const char *profile; /* NULL: by the program's build-id */
 	unsigned int max_age_ms; /* 0: the shim's default */

@@ -21,6 +21,7 @@ static const char help[] =
 	"  --max-age MS     answers older than this are never used [100]\n"
 	"  --strict         let every read of a file end what is known: slower, and safe\n"
 	"                   even for processes that signal each other through file contents\n"
+	"  --no-record      leave no record of what this run saved (see cosy-mine --validate)\n"
 	"  --help, --version\n"
 	"\n"
 	"Exit code: COMMAND's own; 126 it cannot be executed, 127 it was not found,\n"
@@ -146,6 +147,8 @@ void options_parse(struct options *to, int argc, char **argv)
 			to->strict = true;
 		else if (!strcmp(*at, "--learn"))
 			to->learn = true;
+		else if (!strcmp(*at, "--no-record"))
+			to->no_record = true;
 		else if (!strcmp(*at, "--explain"))
 			to->explain = true;
 		else if ((value = value_of("--executor", &at)))

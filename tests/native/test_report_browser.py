@@ -18,14 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 1100, 1600
 
 
-def chromium(*options: str) -> bytes:
+def chromium(*options: str) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if not program:
         pytest.skip("no browser: apt-get install chromium")
+    # It has no sandbox for root.
     base = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    base.append("--enable-logging=stderr")
     done = subprocess.run([*base, *options], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+    return done
+
+
+def complaints(log: bytes) -> list[bytes]:
+    """What the console of the browser said."""
+    return [line for line in log.splitlines() if b":CONSOLE:" in line]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +44,20 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_browser_sees_the_sequences(html: Path) -> None:
-    text = chromium("--dump-dom", html.as_uri()).decode()
+    done = chromium("--dump-dom", html.as_uri())
+    text = done.stdout.decode()
+    assert complaints(done.stderr) == []
     assert text.count('<section class="motif"') == 6
     assert text.count("<svg class=") == 6
     assert "newfstatat(D, e.name, AT_SYMLINK_NOFOLLOW)" in text
+
+
+def test_a_broken_page_is_complained_about(tmp_path: Path) -> None:
+    """That nothing is said of ours means something."""
+    broken = tmp_path / "broken.html"
+    broken.write_text("<body><script>nowhere();</script></body>")
+    (line,) = complaints(chromium("--dump-dom", broken.as_uri()).stderr)
+    assert b"nowhere is not defined" in line
 
 
 def colours(png: bytes) -> set[bytes]:

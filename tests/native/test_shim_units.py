@@ -31,6 +31,7 @@ def test_what_is_lost(compiled: Compiler) -> None:
         "one look in vain: 0",
         "nothing but looks: 1",
         "each fourth answered: 0",
+        "none of a file's calls answered: 1, one: 0, one of many: 1",
         "everything asked: of 100 gain, of 1 too little",
         "next to nothing asked: of 100 waste, of 1 too little",
     ]
@@ -85,4 +86,8 @@ def test_a_firing_ends_when_its_compounds_time_is_over(compiled: Compiler) -> No
         "1000000000 ns: 20 runs, of 20000000 to 1000000 ns",
         # No more than the compound's chunk, of a directory of which nothing is known yet.
         "1000000000 ns: 8 runs, of 20000000 to 13000000 ns",
+        # Later ones in the same directory reach further, up to the limit.
+        "chunk 1, grow 2, at most 60000: 1 2 4 8",
+        "chunk 2, grow 3, at most 60000: 2 6 18 20 the end",
+        "chunk 1, grow 1048576, at most 12: 1 12 the end 1 12 the end",
     ]

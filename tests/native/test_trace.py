@@ -17,13 +17,8 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.conftest import Compiler
-from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
+from tests.native.tracing import COSY_TRACE, Tracer, counts, strace
 from tracer.syscalls import name_of
-
-
-@pytest.fixture
-def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
-    return Tracer(environment(native_dir), tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -366,7 +361,7 @@ def test_a_file_size_limit_is_reported_not_hidden(tracer: Tracer) -> None:
     command = " ".join(
         f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "sh", "-c", "exit 5"]
     )
-    done = tracer.native("bash", "-c", f"ulimit -f 100; {command}")
+    done = tracer.native("bash", "-c", f"ulimit -f 50; {command}")
     assert done.returncode == 5
     assert "ulimit -f" in line(done.stderr)
 

@@ -56,7 +56,7 @@ def test_a_cache_that_others_may_write_to_is_no_cache(
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, synth.cli, synth.doctor;"
-        "print(sorted({'numpy', 'pandas', 'pyarrow', 'scipy'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'pandas', 'pyarrow', 'scipy', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

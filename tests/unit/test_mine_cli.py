@@ -139,10 +139,24 @@ def test_json_shows_what_is_asked_for(trace: Path, tmp_path: Path) -> None:
 
 
 def test_several_traces_are_not_mined_to_be_refused(trace: Path, tmp_path: Path) -> None:
-    done = cosy_mine(trace, tmp_path / "absent", "--validate", cwd=tmp_path)
+    done = cosy_mine(trace, tmp_path / "absent", "--validate", "--rerun", cwd=tmp_path)
     assert done.returncode == 2
     assert "one trace" in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["ls.cosytrace"]
+
+
+def test_options_that_belong_together(trace: Path, tmp_path: Path) -> None:
+    for alone in (["--rerun"], ["--runs", "5"], ["--validate", "--runs", "5"]):
+        done = cosy_mine(trace, *alone, cwd=tmp_path)
+        assert (done.returncode, "belongs to --validate" in done.stderr) == (2, True)
+
+
+def test_without_runs_on_record_it_says_what_to_do(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = cosy_mine(trace, "--validate", cwd=tmp_path)
+    assert "nothing measured: run the traced programs under cosy-auto" in done.stdout
 
 
 @pytest.mark.parametrize("delay_s", [0.5, 1.0, 1.5, 2.0, 3.0])
@@ -240,7 +254,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from miner.cli import main\n"
         "try: main()\n"
         "finally:\n"
-        "    heavy = {'numpy', 'pandas', 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        "    heavy = {'numpy', 'pandas', 'pyarrow', 'scipy', 'sklearn'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": "/proc/nowhere"}
