@@ -49,7 +49,7 @@ class Run:
     native_ns: float  # mean of these
     native_xattrs: int  # the same for xattrs
     native_xattr_ns: float
-    answer_ns: float  # mean of an answer; one of 61 is timed
+    answer_ns: float  # mean of an answer; one of 64 is timed
 
     @property
     def answers(self) -> int:
