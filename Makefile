@@ -67,6 +67,7 @@ bench: setup
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.never_slower
 	$(BIN)/python -m bench.leave_one_out
+	$(BIN)/python -m bench.wrong_profile
 	$(BIN)/python -m bench.tracing
 
 C_FILES = $(shell git ls-files '*.c' '*.h')

@@ -118,7 +118,8 @@ def base() -> Base:
         found = dataset.objects()
         offset = {"t_ns": t_ns - start, "pid": pids - low, "tid": pids - low, "object_id": ids}
         events.append(_shift(table, **offset))
-        processes.append(_shift(images, pid=pids - low, start_ns=t_ns - start))
+        later = t_ns - start
+        processes.append(_shift(images, pid=pids - low, start_ns=later, end_ns=later))
         objects.append(_shift(found, object_id=ids, event=rows))
         t_ns = pc.max(events[-1].column("t_ns")).as_py() + GAP_NS
         rows += table.num_rows
@@ -146,7 +147,12 @@ def _copies(what: Base, rows: int) -> Iterator[tuple[pa.Table, pa.Table, pa.Tabl
                 tid=number * what.pids,
                 object_id=number * ids,
             ),
-            _shift(what.processes, pid=number * what.pids, start_ns=number * what.span_ns),
+            _shift(
+                what.processes,
+                pid=number * what.pids,
+                start_ns=number * what.span_ns,
+                end_ns=number * what.span_ns,
+            ),
             _shift(what.objects, object_id=number * ids, event=done),
         )
         done += events.num_rows

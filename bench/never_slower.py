@@ -23,7 +23,7 @@ import click
 
 from bench.harness import ROOT, Job, Variant, cosy, digest, native, present, run_once, save
 from synth.compile import compile_profile, load_profile
-from synth.language import Profile
+from synth.language import Profile, Reach
 
 GOAL = 0.98
 LEAST_S = 0.05  # shorter programs run several times in a row
@@ -118,10 +118,10 @@ def prepare(work: Path) -> None:
     (work / "Makefile").write_text(f"all: {' '.join(f't{k}' for k in range(40))}\n{rules}\n")
 
 
-def adversary(work: Path, most: int | None = None) -> Path:
+def adversary(work: Path, most: int | None = None, reach: Reach | None = None) -> Path:
     """The shipped compounds, but at the first call in any directory, whatever it asks about.
 
-    `most`: in none of more entries than that.
+    `most`: in none of more entries than that; `reach`: so far, if it is given.
     """
     shipped = load_profile(ROOT / "synth" / "profiles" / "default.cosy")
     eager = tuple(
@@ -130,7 +130,7 @@ def adversary(work: Path, most: int | None = None) -> Path:
             nth=1,
             min_entries=0,
             leaf=False,
-            limits=replace(c.limits, ops=most or c.limits.ops),
+            limits=replace(c.limits, ops=most or c.limits.ops, reach=reach or c.limits.reach),
         )
         for c in shipped.compounds
     )

@@ -25,12 +25,12 @@ from bench.harness import (
     native,
     present,
     print_row,
-    run_once,
     save,
     script,
     spread,
 )
-from tracer.native import cache_folder, library
+from synth.store import SHIPPED
+from tracer.native import cache_folder, find, library
 
 CALL_NS_MAX = 20.0
 EXEC_US_MAX = 120.0
@@ -46,10 +46,10 @@ def shim(mode: str, **orders: str) -> Variant:
     return Variant(mode, (), {"LD_PRELOAD": str(library()), "COSY_SHIM": text})
 
 
-def compile_program(folder: Path) -> str:
-    """Build bench/call_cost.c; returns the program."""
-    program = folder / "call_cost"
-    source = ROOT / "bench" / "call_cost.c"
+def compile_program(folder: Path, name: str) -> str:
+    """Build bench/NAME.c; returns the program."""
+    program = folder / name
+    source = ROOT / "bench" / f"{name}.c"
     subprocess.run(["cc", "-O2", "-o", program, source], check=True)
     return str(program)
 
@@ -75,24 +75,28 @@ def call_cost(program: str, variants: list[Variant], runs: int, calls: int) -> d
     }
 
 
-def exec_cost(variants: list[Variant], runs: int) -> dict[str, object]:
-    """CPU and wall µs of `true` from fork to exit, by variant."""
-    job = Job(("true",))
-    found: dict[str, list[tuple[float, float]]] = {variant.name: [] for variant in variants}
+def exec_cost(program: str, variants: list[Variant], runs: int) -> dict[str, object]:
+    """CPU and wall µs of `true` from vfork to exit, by variant; by bench/exec_cost.c."""
+    command = str(Path(shutil.which("true") or "/bin/true").resolve())
+    words: list[str] = []
     for variant in variants:
-        run_once(job, variant)
-    for _ in range(runs):
-        for variant in variants:
-            sample = run_once(job, variant)
-            found[variant.name].append((sample.cpu_s * 1e6, sample.wall_s * 1e6))
+        words += ["--", *variant.prefix, *(f"{key}={value}" for key, value in variant.env.items())]
+    # The first run of each fills the caches.
+    for n in (1, runs):
+        output = subprocess.check_output([program, str(n), command, *words], text=True)
+    found: list[list[tuple[float, float]]] = [[] for _ in variants]
+    for line in output.splitlines():
+        number, cpu, wall = line.split()
+        found[int(number)].append((float(cpu), float(wall)))
     return {
-        name: {
+        variant.name: {
             "cpu_us": statistics.median(pair[0] for pair in pairs),
             "cpu_iqr_us": spread([pair[0] for pair in pairs]),
+            "cpu_low_us": statistics.quantiles([pair[0] for pair in pairs], n=4)[0],
             "wall_us": statistics.median(pair[1] for pair in pairs),
             "n": len(pairs),
         }
-        for name, pairs in found.items()
+        for variant, pairs in zip(variants, found, strict=True)
     }
 
 
@@ -122,17 +126,19 @@ def judge(what: str, value: float, limit: float, unit: str) -> None:
 
 @click.command(help=__doc__)
 @click.option("--runs", default=9, show_default=True, help="Rounds of the call loop.")
-@click.option("--execs", default=200, show_default=True, help="Rounds of `true`.")
+@click.option("--execs", default=1000, show_default=True, help="Rounds of `true`.")
 @click.option("--quick", is_flag=True, help="Few and short rounds.")
 def main(runs: int, execs: int, quick: bool) -> None:
     """Measure, print, save."""
     calls = 1_000_000
     if quick:
-        runs, execs, calls = 3, 40, 200_000
+        runs, execs, calls = 3, 200, 200_000
     variants = [native(), shim("pass"), cosy()]
+    starts = [native(), shim("pass"), shim("exec", image=str(find(SHIPPED))), cosy()]
     with tempfile.TemporaryDirectory() as scratch:
-        per_call = call_cost(compile_program(Path(scratch)), variants, runs, calls)
-    per_exec = exec_cost(variants, execs)
+        folder = Path(scratch)
+        per_call = call_cost(compile_program(folder, "call_cost"), variants, runs, calls)
+        per_exec = exec_cost(compile_program(folder, "exec_cost"), starts, execs)
     for name, row in per_call.items():
         print(f"{name:8} per call {row}")
     for name, row in per_exec.items():
@@ -143,10 +149,14 @@ def main(runs: int, execs: int, quick: bool) -> None:
             judge(
                 f"{title}: {key[:-3]}, added", _of(other, key) - _of(plain, key), CALL_NS_MAX, "ns"
             )
-    plain, passed, auto = (per_exec[variant.name] for variant in variants)
-    judge(
-        "shim: per exec, added CPU", _of(passed, "cpu_us") - _of(plain, "cpu_us"), EXEC_US_MAX, "us"
-    )
+    plain, passed, fused, auto = (per_exec[variant.name] for variant in starts)
+    for title, other in (("pass-through", passed), ("execution", fused)):
+        judge(
+            f"{title}: per exec, added CPU",
+            _of(other, "cpu_us") - _of(plain, "cpu_us"),
+            EXEC_US_MAX,
+            "us",
+        )
     added_ms = (_of(auto, "wall_us") - _of(plain, "wall_us")) / 1e3
     judge("cosy-auto true: added wall time", added_ms, START_MS_MAX, "ms")
     with tempfile.TemporaryDirectory() as scratch:

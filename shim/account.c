@@ -172,6 +172,16 @@ void account_told(struct account *a, u32 records)
 	}
 }
 
+static s64 cost(const struct account *a, s64 entries)
+{
+	return a->run_cost + entries * a->record_cost;
+}
+
+bool account_worth(const struct account *a, s64 entries, s64 calls)
+{
+	return saving(calls) > cost(a, entries);
+}
+
 /*
  * Where a child is asked for twice and answered once, the kernel does the
  * second time what it was spared the first: such a pair saves nothing.
@@ -179,11 +189,11 @@ void account_told(struct account *a, u32 records)
 enum expectation account_expects(const struct account *a, s64 entries, s64 left)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
-	s64 cost = a->run_cost + entries * a->record_cost;
 
-	if (single > 0 && saving(left * a->answers / a->records) * single / a->calls > cost)
+	if (single > 0 &&
+	    saving(left * a->answers / a->records) * single / a->calls > cost(a, entries))
 		return EXPECT_GAIN;
-	return saving(left) > cost ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
+	return account_worth(a, entries, left) ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
 }
 
 bool account_confident(const struct account *a)

@@ -65,6 +65,8 @@ enum expectation {
  * can still be asked for?
  */
 HIDDEN enum expectation account_expects(const struct account *a, s64 entries, s64 left);
+/* Would runs over so many entries save more than they cost if so many calls were answered? */
+HIDDEN bool account_worth(const struct account *a, s64 entries, s64 calls);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);

@@ -22,9 +22,6 @@
 #include "syscall_table.h"
 
 #define MOST_DOUBLINGS 10
-// A run stopped early; all of it, once so many calls, and one for so many entries, found nothing.
-#define PARTIAL_MISSES 256
-#define PARTIAL_SHARE 16
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
@@ -174,6 +171,22 @@ static bool pays(u32 ci, struct dir_slot *d)
 	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
 }
 
+/*
+ * The last run stopped before the end. The next tells all of that again, and is worth what it tells
+ * more; by then enough calls must have gone unanswered.
+ */
+static bool goes_further(u32 ci, const struct dir_slot *d)
+{
+	const struct cosy_compound *c = &profile.compounds[ci];
+	const struct results *r = results_of(d->results);
+	s64 entries = (s64)d->entries - DOTS, reach = next_reach(c, d);
+
+	if (reach > entries)
+		reach = entries;
+	return r && r->records < reach && (s64)d->matched * c->miss >= reach &&
+	       account_worth(&works[ci].account, reach, left(d) * (reach - r->records) / entries);
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -182,8 +195,7 @@ static bool due(u32 ci, const struct child *child)
 
 	d->partial = d->partial && has_results(child);
 	if (d->partial)
-		return d->matched >= PARTIAL_MISSES && left(d) > PARTIAL_MISSES &&
-		       d->matched >= d->entries / PARTIAL_SHARE;
+		return goes_further(ci, d);
 	// Of more than the limit a run would tell a part, which need not be what is asked for first.
 	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
 	       d->entries <= c->limit_ops + DOTS && d->matched + 1 >= c->nth << doublings &&
@@ -392,6 +404,8 @@ void compound_opened(const struct opening *o)
 	bool directory = o->directory;
 	struct child child;
 
+	if (directory)
+		exec_directory();
 	if (!ground_ours())
 		return;
 	if (!ground_trylock()) {
@@ -403,10 +417,8 @@ void compound_opened(const struct opening *o)
 	if (armed && dir_child(o->dirfd, o->path, &child) && has_results(&child) &&
 	    serve_opened(&child))
 		directory = true;
-	if (directory) {
-		exec_directory();
+	if (directory)
 		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
-	}
 	ground_unlock();
 }
 
@@ -414,6 +426,7 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 {
 	struct dir_slot *d;
 
+	exec_directory();
 	if (!ground_trylock())
 		return;
 	if (resting) {
@@ -422,7 +435,6 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 		ground_unlock();
 		return;
 	}
-	exec_directory();
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
 	if (!d && ground_ours())

@@ -39,7 +39,7 @@ static struct {
 } kinds[FDS];
 
 // All that is noted of descriptors is of lower ones: those of most programs fit into one page.
-static u64 noted;
+static u64 noted AT_START;
 
 static void note(u64 fd)
 {

@@ -23,6 +23,7 @@ struct dir_slot {
 	u32 matched; /* triggering calls on children, not answered */
 	u32 asked; /* children that were asked for */
 	u32 runs; /* compounds fired */
+	u32 reach; /* entries that the last of them could go over, see firing.c */
 	int fd; /* one that was bound to it; may be stale: check */
 	u64 open_epoch;
 	u64 open_tsc;

@@ -87,8 +87,8 @@ static const struct {
 	{ __NR_pwritev, ACTION_WRITE }, { __NR_pwritev2, ACTION_WRITE },
 };
 
-static bool threads; // there were some, or a child of vfork
-static bool shared_descriptors;
+static bool threads AT_START; // there were some, or a child of vfork
+static bool shared_descriptors AT_START;
 
 // Single-threaded, no such call is under way now; with threads this came first.
 static void watch_reads(void)
@@ -159,28 +159,45 @@ static void watch_descriptors(bool watch)
 }
 
 /*
- * A program that opens no directory asks nothing that a compound could answer: until it
- * does, only opens are looked at. What the reference executor runs may be about files.
+ * A program that opens no directory asks nothing that a compound could answer: until it does, only
+ * opens are looked at, and neither the image nor memory for results is there (60 us for each exec).
+ * What the reference executor runs may be about files.
  */
-static bool asleep;
+static bool asleep AT_START;
 
 static void fall_asleep(void)
 {
-	if (reference_wants(__NR_openat))
-		return;
 	asleep = true;
-	watch_attributes(false);
 	watch_descriptors(false);
 	cosy_actions[__NR_open] = ACTION_OPEN;
 	cosy_actions[__NR_openat] = ACTION_OPEN;
 }
 
+static void leave(void)
+{
+	pass_start();
+	cosy_actions[__NR_rt_sigaction] = 1;
+}
+
+// The image, and room for results. False: there is nothing to do in this process.
+static bool load(void)
+{
+	static bool loaded;
+
+	loaded = loaded || (fence_start() && compounds_start() && results_start());
+	if (!loaded)
+		leave();
+	return loaded;
+}
+
 void exec_directory(void)
 {
-	if (likely(!asleep))
+	// With threads it was loaded before; a child of vfork leaves it to its parent.
+	if (likely(!asleep) || !ground_ours())
 		return;
 	asleep = false;
-	exec_wake();
+	if (load())
+		exec_wake();
 }
 
 void exec_rest(void)
@@ -205,8 +222,7 @@ void exec_wake(void)
 void exec_disarm(int native_reason)
 {
 	stats_native((enum cosy_native_reason)native_reason);
-	pass_start();
-	cosy_actions[__NR_rt_sigaction] = 1;
+	leave();
 }
 
 static long exec_hook(struct regs *r)
@@ -232,11 +248,18 @@ static void exec_before(struct regs *r)
 	if (r->nr == __NR_vfork)
 		flags = CLONE_VM | CLONE_VFORK;
 	epoch_end(FENCE_PROCESS);
-	if (flags & CLONE_VFORK)
-		ground_lend();
-	else if (!(flags & CLONE_VM) != !(flags & CLONE_FILES) ||
-		 !(flags & CLONE_VM) != !(flags & CLONE_FS))
+	// What takes a descriptor for a moment comes before there are threads that could meet it.
+	if (!threads)
+		leaf_before_fork();
+	if (flags & CLONE_VM && !(flags & CLONE_VFORK) && ground_ours() && !load())
+		return;
+	if (flags & CLONE_VFORK) {
+		if (!ground_lend())
+			leave();
+	} else if (!(flags & CLONE_VM) != !(flags & CLONE_FILES) ||
+		   !(flags & CLONE_VM) != !(flags & CLONE_FS)) {
 		exec_disarm(COSY_NATIVE_SHARING);
+	}
 	if (flags & CLONE_FILES)
 		shared_descriptors = true;
 	if (flags & CLONE_VM && cosy_hook == exec_hook) {
@@ -262,7 +285,7 @@ static u8 action_of_class(u8 class)
 
 void exec_start(void)
 {
-	if (!compounds_start() || !results_start() || !fence_start())
+	if (cosy_config.executors & COSY_EXECUTOR_REFERENCE && !load())
 		return;
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		cosy_actions[nr] = special[nr] ? special[nr] :
@@ -271,13 +294,13 @@ void exec_start(void)
 		cosy_actions[passed[i]] = ACTION_PASS;
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
 		cosy_actions[when_armed[i].nr] = ACTION_PASS;
-	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
-		if (compounds_want(nr))
-			cosy_actions[nr] = ACTION_ATTR;
-		else if (cosy_actions[nr] == ACTION_PASS)
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		if (cosy_actions[nr] == ACTION_PASS)
 			cosy_actions[nr] = pass_action(nr);
-	}
-	fall_asleep();
+	if (reference_wants(__NR_openat))
+		watch_attributes(true);
+	else
+		fall_asleep();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;

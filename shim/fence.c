@@ -11,9 +11,11 @@
 #define READ_BITS 16384
 
 u64 cosy_epoch = 1;
-struct ground *ground;
-u64 touches[TOUCHES];
-bool armed;
+// Until something can be protected; a page of its own is a system call or two.
+static struct ground early AT_START = { .alive = 1 };
+struct ground *ground AT_START = &early;
+u64 touches[TOUCHES] AT_START;
+bool armed AT_START;
 
 static int owner; // process id
 static bool lent; // a vfork happened: another process may run on our memory
@@ -63,17 +65,22 @@ int fence_by_name(const char *name)
 
 bool fence_start(void)
 {
-	void *page = (void *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct ground *page;
 
+	if (ground != &early)
+		return true;
+	page = (void *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (sys_failed((long)page))
 		return false;
 	if (sys(__NR_madvise, page, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
 		sys(__NR_munmap, page, PAGE_SIZE);
 		return false;
 	}
+	// We may be a signal handler's call within a mutation.
+	page->mutating = early.mutating;
+	page->alive = 1;
 	ground = page;
-	ground->alive = 1;
 	owner = (int)sys(__NR_getpid);
 	return true;
 }
@@ -212,7 +219,13 @@ bool ground_ours(void)
 	return likely(!lent) || sys(__NR_getpid) == owner;
 }
 
-void ground_lend(void)
+bool ground_lend(void)
 {
+	if (!fence_start())
+		return false;
+	// Before the child could take itself for the owner.
+	if (!ground->alive)
+		child_reset();
 	lent = true;
+	return true;
 }

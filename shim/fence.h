@@ -73,6 +73,7 @@ extern HIDDEN u64 touches[TOUCHES];
 /* Nothing has run yet in this process: there is nothing to protect. */
 extern HIDDEN bool armed;
 
+/* Before anything is known that a child of fork must not believe. False: no memory. */
 HIDDEN bool fence_start(void);
 
 static inline u64 epoch_now(void)
@@ -131,7 +132,7 @@ HIDDEN bool ground_trylock(void);
 HIDDEN void ground_unlock(void);
 /* May this process bind descriptors and handlers? Not a vfork child: it shares our memory. */
 HIDDEN bool ground_ours(void);
-/* A vfork is about to happen: from now on ground_ours() asks the kernel. */
-HIDDEN void ground_lend(void);
+/* A vfork is about to happen: from now on ground_ours() asks the kernel. False: no memory for that. */
+HIDDEN bool ground_lend(void);
 
 #endif

@@ -67,6 +67,7 @@ struct firing {
 	u32 ci;
 	struct dir_slot *dir;
 	bool confident; // before it began: all of it, however large
+	u32 reach; // else so many entries
 	int fd;
 	struct run_start start;
 	u64 limit_ns, deadline_ns; // deadline_ns 0: no clock was asked yet
@@ -124,10 +125,17 @@ static bool run_once(const struct firing *f, u32 skip, u64 ns, struct results **
 	return more;
 }
 
+u32 next_reach(const struct cosy_compound *c, const struct dir_slot *d)
+{
+	u64 reach = d->partial ? (u64)d->reach * c->grow : c->chunk;
+
+	return reach < c->limit_ops ? (u32)reach : (u32)c->limit_ops;
+}
+
 /*
  * Of a very large directory perhaps one entry is asked for. A program may ask while it is still
  * reading the names, too: as many again may follow, or thousands. All of them only if nearly all
- * was asked for elsewhere, or enough of what the first run left out.
+ * was asked for elsewhere; else as far as the compound says.
  */
 static bool goes_on(const struct firing *f, u32 records)
 {
@@ -136,7 +144,7 @@ static bool goes_on(const struct firing *f, u32 records)
 	// All its names are read, and all of them are told; what is behind is older, or gone.
 	if (!d->cut && records + DOTS >= d->entries)
 		return false;
-	d->partial = !f->confident && (records >= 2 * d->entries || records >= f->compound->chunk);
+	d->partial = !f->confident && (records >= 2 * d->entries || records >= f->reach);
 	return !d->partial;
 }
 
@@ -178,7 +186,8 @@ void fire(u32 ci, struct account *account, const struct child *child)
 		.account = account,
 		.ci = ci,
 		.dir = d,
-		.confident = d->partial || account_confident(account),
+		.confident = account_confident(account),
+		.reach = next_reach(&profile.compounds[ci], d),
 	};
 	bool ours, now;
 
@@ -201,6 +210,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 	d->results = (struct results_ref){ 0 };
 	d->matched = 0;
 	d->partial = false;
+	d->reach = f.reach;
 	d->runs++;
 	d->by_fd = child->dirfd != AT_FDCWD || now;
 	d->by_path = child->dirfd == AT_FDCWD || now;

@@ -20,6 +20,11 @@ HIDDEN bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc);
  * epoch, else one opened for the moment (*ours), unless other threads could meet it.
  */
 HIDDEN int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours);
+/*
+ * Entries that the next firing in the directory may go over: the compound's chunk, or further than
+ * the last, if that stopped before the end.
+ */
+HIDDEN u32 next_reach(const struct cosy_compound *c, const struct dir_slot *d);
 /* Compound number `ci` runs over the directory of this child, on this account. */
 HIDDEN void fire(u32 ci, struct account *account, const struct child *child);
 

@@ -98,6 +98,8 @@ static u32 load32(const u8 *p)
 	return v;
 }
 
+#define BYTES(byte) ((byte) * 0x0101010101010101ul)
+
 static void store32(u8 *p, u32 v)
 {
 	__builtin_memcpy(p, &v, sizeof(v));
@@ -120,7 +122,7 @@ static void consider(const u8 *text, size_t off, size_t len)
 {
 	const u8 *p = text + off;
 
-	if (n_sites == MAX_SITES || off < 8 || off + 16 > len)
+	if (p[0] != 0x0f || p[1] != 0x05 || n_sites == MAX_SITES || off < 8 || off + 16 > len)
 		return;
 	// mov $nr,%eax right before; a REX byte would make it another instruction.
 	if (p[-5] == 0xb8 && load32(p - 4) < COSY_ACTIONS && (p[-6] & 0xf0) != 0x40 &&
@@ -134,16 +136,78 @@ static void consider(const u8 *text, size_t off, size_t len)
 		sites[n_sites++] = (struct site){ (u32)off, 5 };
 }
 
-// The target of what may be a relative branch at p, or NULL.
-static const u8 *branch_target(const u8 *p)
+// Where a relative branch of this length leads to that may be at p, with its offset in the last bytes.
+static const u8 *near_target(const u8 *p)
 {
-	if (p[0] == 0xeb || (p[0] & 0xf0) == 0x70 || (p[0] >= 0xe0 && p[0] <= 0xe3))
-		return p + 2 + (signed char)p[1];
-	if (p[0] == 0xe8 || p[0] == 0xe9)
-		return p + 5 + (s32)load32(p + 1);
-	if (p[0] == 0x0f && (p[1] & 0xf0) == 0x80)
-		return p + 6 + (s32)load32(p + 2);
-	return NULL;
+	return p + 2 + (signed char)p[1];
+}
+
+static const u8 *far_target(const u8 *p)
+{
+	size_t opcode = p[0] == 0x0f ? 2 : 1;
+
+	return p + opcode + 4 + (s32)load32(p + opcode);
+}
+
+static bool is_near_branch(const u8 *p)
+{
+	return p[0] == 0xeb || (p[0] & 0xf0) == 0x70 || (p[0] >= 0xe0 && p[0] <= 0xe3);
+}
+
+static bool is_far_branch(const u8 *p)
+{
+	return (p[0] & 0xfe) == 0xe8 || (p[0] == 0x0f && (p[1] & 0xf0) == 0x80);
+}
+
+// Whether some of the 256 bytes around the site branch into it with an offset of one byte.
+static bool branched_into_nearby(const u8 *text, size_t len, const struct site *site)
+{
+	u64 into = site->off + 2ul, end = into + 128;
+
+	for (u64 at = into < 130 ? 0 : into - 130; at < end && at + 6 <= len; at++)
+		if (is_near_branch(text + at) && near_target(text + at) == text + into)
+			return true;
+	return false;
+}
+
+// The site of form B with its second instruction at `off`, or NULL. Sites are sorted.
+static struct site *branched_into(u64 off)
+{
+	u32 lo = 0, hi = n_sites;
+
+	while (lo < hi) {
+		u32 mid = (lo + hi) / 2;
+
+		if (sites[mid].off < off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && sites[lo - 1].moved && off == (u64)sites[lo - 1].off + 2 ? &sites[lo - 1] :
+										NULL;
+}
+
+// The highest bit of each of 8 bytes at p where a branch may start that is_far_branch().
+static u64 far_branches(const u8 *p)
+{
+	u64 here = load_word(p), next = load_word(p + 1);
+
+	return zero_bytes((here & BYTES(0xfe)) ^ BYTES(0xe8)) |
+	       (zero_bytes(here ^ BYTES(0x0f)) & zero_bytes((next & BYTES(0xf0)) ^ BYTES(0x80)));
+}
+
+#define FILTER_BITS 65536u
+
+static void drop_target(const u64 *filter, const u8 *text, size_t len, u64 at)
+{
+	u64 into = (u64)(far_target(text + at) - text);
+	struct site *site;
+
+	if (likely(into >= len || !(filter[into % FILTER_BITS / 64] >> into % 64 & 1)))
+		return;
+	site = is_far_branch(text + at) ? branched_into(into) : NULL;
+	if (site)
+		site->moved = 0xff;
 }
 
 /*
@@ -151,30 +215,27 @@ static const u8 *branch_target(const u8 *p)
  * Every byte is taken for a possible start of the branch, so this errs on the
  * safe side; only a real instruction start is taken for its target, or noise
  * would cost sites that matter (glibc 2.36: read(2) of a program with threads).
+ * Where nothing can be cached, every exec does this: eight bytes at a time, and most branches of a
+ * megabyte of text lead nowhere that the filter knows.
  */
 static void drop_branched_into(const u8 *text, size_t len)
 {
+	static u64 filter[FILTER_BITS / 64]; // of offsets that a branch must not lead to
 	u32 n = 0;
 
-	for (size_t i = 0; i + 6 <= len; i++) {
-		const u8 *to = branch_target(text + i);
-		u32 lo = 0, hi = n_sites;
-		u64 off = (u64)(to - text);
+	memset(filter, 0, sizeof(filter));
+	for (u32 i = 0; i < n_sites; i++) {
+		u64 into = sites[i].off + 2ul;
 
-		if (!to || off >= len)
+		if (!sites[i].moved)
 			continue;
-		// Sites are sorted: the last one that starts before the target.
-		while (lo < hi) {
-			u32 mid = (lo + hi) / 2;
-
-			if (sites[mid].off < off)
-				lo = mid + 1;
-			else
-				hi = mid;
-		}
-		if (lo && sites[lo - 1].moved && off == (u64)sites[lo - 1].off + 2)
-			sites[lo - 1].moved = 0xff;
+		filter[into % FILTER_BITS / 64] |= 1ul << into % 64;
+		if (branched_into_nearby(text, len, &sites[i]))
+			sites[i].moved = 0xff;
 	}
+	for (size_t at = 0; at + 16 <= len; at += 8)
+		for (u64 found = far_branches(text + at); found; found &= found - 1)
+			drop_target(filter, text, len, at + (u64)__builtin_ctzl(found) / 8);
 	for (u32 i = 0; i < n_sites; i++)
 		if (sites[i].moved != 0xff)
 			sites[n++] = sites[i];
@@ -184,9 +245,13 @@ static void drop_branched_into(const u8 *text, size_t len)
 static void find_sites(const u8 *text, size_t len)
 {
 	n_sites = 0;
-	for (size_t i = 0; i + 1 < len; i++)
-		if (text[i] == 0x0f && text[i + 1] == 0x05)
-			consider(text, i, len);
+	for (size_t at = 0; at + 16 <= len; at += 8) {
+		u64 found = zero_bytes(load_word(text + at) ^ BYTES(0x0f)) &
+			    zero_bytes(load_word(text + at + 1) ^ BYTES(0x05));
+
+		for (; found; found &= found - 1)
+			consider(text, at + (u64)__builtin_ctzl(found) / 8, len);
+	}
 	drop_branched_into(text, len);
 }
 

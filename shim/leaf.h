@@ -13,15 +13,17 @@
 #include "leaf_table.h"
 #include "shim.h"
 
-/* This process is a run of its program. */
+/* This process is a run of its program; the exec was counted where it came from. */
 HIDDEN void leaf_start(void);
+/* A child is about to be made, which may exec, and then finds the table there. */
+HIDDEN void leaf_before_fork(void);
 /* A call was answered; hundreds of them are a gain. */
 HIDDEN void leaf_answered(void);
 /* The process ends. */
 HIDDEN void leaf_exit(void);
 /* This program starts others. */
 HIDDEN void leaf_execs(void);
-/* Would the shim be for nothing there, as far as is known? */
+/* An exec of a program: would the shim be for nothing there, as far as is known? */
 HIDDEN bool leaf_pointless(u64 key);
 
 #endif

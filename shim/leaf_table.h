@@ -18,6 +18,7 @@
 #define LEAF_RUNS_KNOWN 8 /* without a gain, before a program is left alone */
 #define LEAF_TRY_AGAIN 32 /* one exec in so many */
 #define LEAF_RUNS_PER_GAIN 64 /* a gain is remembered for so many runs */
+#define LEAF_RUNS_LATE 200 /* from then on the past counts half */
 
 struct leaf_slot {
 	uint64_t key;
@@ -64,38 +65,43 @@ static inline bool leaf_file_valid(const struct stat *st, uint32_t uid)
 	       st->st_blocks * 512 >= st->st_size;
 }
 
-/* The slot of a program. NULL: there is none; *idle, unless NULL, is where it may go. */
-static inline struct leaf_slot *leaf_find(struct leaf_table *t, uint64_t key,
-					  struct leaf_slot **idle)
+/* The slot of a program, a new one if need be. */
+static inline struct leaf_slot *leaf_slot(struct leaf_table *t, uint64_t key)
 {
-	struct leaf_slot *unused = NULL;
+	struct leaf_slot *at = &t->slots[(key >> 1) & (LEAF_SLOTS - 1)];
 
-	for (uint32_t i = 0; i < LEAF_TRIES; i++) {
+	for (uint32_t i = LEAF_TRIES; i-- > 0;) {
 		struct leaf_slot *s = &t->slots[((key >> 1) + i) & (LEAF_SLOTS - 1)];
 		uint64_t is = __atomic_load_n(&s->key, __ATOMIC_RELAXED);
 
 		if (is == key)
 			return s;
-		if (!unused && !is)
-			unused = s;
+		if (!is)
+			at = s;
 	}
-	if (idle)
-		*idle = unused ? unused : &t->slots[(key >> 1) & (LEAF_SLOTS - 1)];
-	return NULL;
+	*at = (struct leaf_slot){ .key = key };
+	return at;
 }
 
 /*
- * Would the shim be for nothing there, as far as is known? Counts the execs that say yes.
+ * An exec of this program. Would the shim be for nothing there, as far as is known? Counts both.
  * `asked`: the user named this program, which is worth a try where it costs next to nothing.
  */
-static inline bool leaf_table_pointless(struct leaf_table *t, uint64_t key, bool asked)
+static inline bool leaf_exec_pointless(struct leaf_table *t, uint64_t key, bool asked)
 {
-	struct leaf_slot *s = leaf_find(t, key, NULL);
+	struct leaf_slot *s = leaf_slot(t, key);
 
-	if (!s || s->execs || s->runs < LEAF_RUNS_KNOWN ||
-	    (s->gains + (asked ? s->longs : 0)) * LEAF_RUNS_PER_GAIN > s->runs)
-		return false;
-	return ++s->skipped % LEAF_TRY_AGAIN != 0;
+	if (!s->execs && s->runs >= LEAF_RUNS_KNOWN &&
+	    (s->gains + (asked ? s->longs : 0)) * LEAF_RUNS_PER_GAIN <= s->runs &&
+	    ++s->skipped % LEAF_TRY_AGAIN)
+		return true;
+	s->skipped = 0;
+	if (++s->runs > LEAF_RUNS_LATE) {
+		s->runs /= 2;
+		s->gains /= 2;
+		s->longs /= 2;
+	}
+	return false;
 }
 
 #endif

@@ -24,7 +24,8 @@ static struct store {
 static u32 used, n_answers, n_runs; // of the store
 static u64 epoch; // that all of it is of
 static u32 files; // numbers given; never used again
-static u32 *bound; // by descriptor; a child shares offsets with its parent, so it starts with none
+static u32 *bound
+	AT_START; // by descriptor; a child shares offsets with its parent, so it starts with none
 
 bool recorded_open(void)
 {

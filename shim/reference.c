@@ -31,7 +31,7 @@ static struct fare {
 } fares[COSY_MAX_COMPOUNDS];
 
 static bool wanted[COSY_NR_MAX];
-static bool on, looked; // looked: whether somebody watches us
+static bool on AT_START, looked; // looked: whether somebody watches us
 
 bool reference_adopt(u32 ci)
 {

@@ -9,7 +9,7 @@
 #include "shim.h"
 #include "sites.h"
 
-struct cosy_stats *cosy_stats;
+struct cosy_stats *cosy_stats AT_START;
 
 void stats_open(void)
 {

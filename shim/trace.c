@@ -27,7 +27,10 @@
 
 // What a signal handler's event may need on top of the one it interrupts.
 #define SPARE_EVENTS 32
-#define SPARE_HEAP (2 * MAX_PAYLOAD)
+#define SPARE_HEAP 4096
+
+// Between two looks at whether recording has ended, which take 1 us: blocks.
+#define LOOKS 4
 
 struct tracer {
 	struct cosy_trace_header *file; // NULL: not open yet
@@ -42,10 +45,20 @@ static __thread struct tracer self;
 // The parent's tracer while its vfork child borrows the thread's memory.
 static __thread struct tracer parked;
 
-// Zero in a child of fork, which must not write to its parent's files.
-static u32 *alive;
+/*
+ * One word, so that an event needs a look at it only. A child of fork, which must not write to its parent's
+ * files, finds it wiped.
+ */
+enum { STATE_CHILD, STATE_QUICK, STATE_SLOW };
+static u32 *state;
 static bool announced; // this process has told who it is
 static bool stopped; // nobody wants to know more
+
+// Slow: nobody wants to know more, or a filter may make up answers.
+static void state_set(void)
+{
+	*state = stopped || sandboxed() ? STATE_SLOW : STATE_QUICK;
+}
 
 static void use_file(struct cosy_trace_header *file)
 {
@@ -76,54 +89,40 @@ struct call {
 
 static const u64 no_args[6];
 
-static bool full(const struct cosy_trace_block *b)
+enum { ACTION_SEEN = 1, ACTION_APART };
+
+// What trace_apart and pass_call look at.
+static const u16 apart[] = { __NR_execve, __NR_execveat,     __NR_exit,	 __NR_exit_group, __NR_mmap,
+			     __NR_ptrace, __NR_rt_sigaction, __NR_prctl, __NR_seccomp };
+
+static bool full(const struct cosy_trace_block *b, u32 size)
 {
-	return b->n_events + SPARE_EVENTS > EVENTS ||
-	       b->heap_bytes + MAX_PAYLOAD + SPARE_HEAP > HEAP_SIZE;
+	return b->n_events + SPARE_EVENTS > EVENTS || b->heap_bytes + size + SPARE_HEAP > HEAP_SIZE;
 }
+_Static_assert(MAX_PAYLOAD + SPARE_HEAP <= HEAP_SIZE, "an empty block has room for any event");
 
 // A new live block; out of the way of every event that goes into one with room.
-static __attribute__((noinline)) void make_room(void)
+static __attribute__((noinline)) struct cosy_trace_block *make_room(void)
 {
 	if (sandboxed())
-		return;
+		return self.live;
 	// In a handler, over a half-written event or block: leave that file as it is.
 	if (self.writing) {
 		struct cosy_trace_header *next = file_create();
 
 		if (next)
 			use_file(next);
-		return;
+		return self.live;
 	}
 	self.writing++;
 	file_flush(self.file);
 	self.writing--;
 	self.live = file_live(self.file);
-	stopped = stopped || adopt_stopped();
-}
-
-/*
- * Room for an event and its payload in the live block, both taken in one: *heap is where the
- * payload goes. NULL: there is none, and that is counted. Unlocked, since only this thread and its
- * signal handlers take; events of a handler lie behind the one that it interrupted.
- */
-static inline struct cosy_trace_event *reserve(u32 size, u32 *heap)
-{
-	struct cosy_trace_block *b;
-	u64 taken = (u64)size << 32 | 1;
-
-	if (unlikely(full(self.live)))
-		make_room();
-	b = self.live;
-	self.writing++;
-	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
-	*heap = (u32)(taken >> 32);
-	if (unlikely((u32)taken >= EVENTS || *heap + size > HEAP_SIZE)) {
-		file_lose(self.file, 1);
-		self.writing--;
-		return NULL;
-	}
-	return (struct cosy_trace_event *)(b + 1) + (u32)taken;
+	if (self.file->filled % LOOKS == 0)
+		stopped = stopped || adopt_stopped();
+	if (stopped)
+		*state = STATE_SLOW;
+	return self.live;
 }
 
 /*
@@ -135,15 +134,35 @@ static inline void fetch(const void *at)
 	__asm__ volatile("prefetchw %0" : : "m"(*(const u8 *)at));
 }
 
-// To the event after the next: other calls have less time than it takes.
-static inline void fetch_ahead(const struct cosy_trace_event *event)
+/*
+ * Room for the event and its payload is taken in the live block, both in one. Unlocked, since only this thread
+ * and its signal handlers take; events of a handler lie behind the one that it interrupted. NULL: there
+ * is none, and that is counted.
+ */
+static inline __attribute__((always_inline)) struct cosy_trace_event *
+append_here(const struct call *call, const struct payload *p)
 {
-	fetch(event + 2);
-	fetch((const u8 *)(event + 3) - 1);
-}
+	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
+	struct cosy_trace_block *b = self.live;
+	u64 taken = (u64)size << 32 | 1;
+	struct cosy_trace_event *to;
+	u8 *payload;
 
-static inline void fill(struct cosy_trace_event *to, const struct call *call)
-{
+	if (unlikely(full(b, size)))
+		b = make_room();
+	self.writing++;
+	__asm__ volatile("xaddq %0, %1" : "+r"(taken), "+m"(*block_used(b)) : : "memory");
+	heap = (u32)(taken >> 32);
+	if (unlikely((u32)taken >= EVENTS || heap + size > HEAP_SIZE)) {
+		file_lose(self.file, 1);
+		self.writing--;
+		return NULL;
+	}
+	to = (struct cosy_trace_event *)(b + 1) + (u32)taken;
+	payload = (u8 *)b + LIVE_HEAP + heap;
+	// To the event after the next: other calls have less time than it takes.
+	fetch(to + 2);
+	fetch((const u8 *)(to + 3) - 1);
 	to->tsc = call->tsc;
 	to->dur = call->dur;
 	to->ret = call->ret;
@@ -151,39 +170,20 @@ static inline void fill(struct cosy_trace_event *to, const struct call *call)
 	for (u32 k = 0; k < 6; k++)
 		to->args[k] = call->args[k];
 	to->site = call->site;
-}
-
-// The last words of an event; with them it is whole.
-static inline void finish(struct cosy_trace_event *to, const struct call *call, u32 heap,
-			  const struct payload *p)
-{
 	to->nr = call->nr;
 	to->heap = heap;
-	to->path_len = p ? (u16)p->path_len : 0;
-	to->path2_len = p ? (u16)p->path2_len : 0;
-	to->out_len = p ? (u32)p->out_len : 0;
-	__atomic_store_n(&to->flags,
-			 call->flags | COSY_EVENT_DONE | (p && p->cut ? COSY_EVENT_CUT : 0),
+	to->path_len = (u16)p->path_len;
+	to->path2_len = (u16)p->path2_len;
+	to->out_len = (u32)p->out_len;
+	if (likely(size)) {
+		fetch(payload + size + 64);
+		fetch(payload + size + 128);
+		keep_put(p, payload);
+	}
+	// With its flags it is whole.
+	__atomic_store_n(&to->flags, call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0),
 			 __ATOMIC_RELEASE);
 	self.writing--;
-}
-
-static inline __attribute__((always_inline)) struct cosy_trace_event *
-append_here(const struct call *call, const struct payload *p)
-{
-	u32 size = (u32)(p->path_len + p->path2_len + p->out_len), heap;
-	struct cosy_trace_event *to = reserve(size, &heap);
-	u8 *payload;
-
-	if (unlikely(!to))
-		return NULL;
-	payload = (u8 *)self.live + LIVE_HEAP + heap;
-	keep_put(p, payload);
-	fill(to, call);
-	finish(to, call, heap, p);
-	fetch_ahead(to);
-	fetch(payload + size + 64);
-	fetch(payload + size + 128);
 	return to;
 }
 
@@ -191,19 +191,6 @@ static __attribute__((noinline)) struct cosy_trace_event *append(const struct ca
 								 const struct payload *p)
 {
 	return append_here(call, p);
-}
-
-// A call of which nothing is kept but its registers.
-static inline void append_plain(const struct call *call)
-{
-	u32 heap;
-	struct cosy_trace_event *to = reserve(0, &heap);
-
-	if (unlikely(!to))
-		return;
-	fill(to, call);
-	finish(to, call, 0, NULL);
-	fetch_ahead(to);
 }
 
 // --- who is writing ------------------------------------------------------
@@ -256,7 +243,7 @@ static void child_reset(void)
 	parked = (struct tracer){ 0 };
 	first_file = NULL;
 	announced = false;
-	*alive = 1;
+	state_set();
 }
 
 /*
@@ -284,7 +271,7 @@ static __attribute__((noinline)) bool make_ready(void)
 {
 	if (sandboxed())
 		return false;
-	if (!*alive)
+	if (*state == STATE_CHILD)
 		child_reset();
 	if (self.vforking)
 		judge_vfork();
@@ -307,26 +294,33 @@ static __attribute__((noinline)) bool make_ready(void)
 	return true;
 }
 
+// There is a block of this thread's own.
 static inline bool ready(void)
 {
-	return likely(*alive && !self.vforking && self.file) || make_ready();
+	return !self.vforking && self.live;
 }
 
 // --- hooks ---------------------------------------------------------------
+
+static bool wanted(void)
+{
+	if (stopped)
+		return false;
+	if ((*state != STATE_CHILD && ready()) || make_ready())
+		return true;
+	file_lose(NULL, 1);
+	return false;
+}
 
 // A call that does not come back is recorded first.
 static struct cosy_trace_event *record_before(const struct regs *r)
 {
 	struct call call = { rdtsc(), 0, 0, r->a, regs_site(r), (u16)r->nr, COSY_EVENT_NO_RETURN };
 	struct payload p = { 0 };
-	u8 path = keep_path_at(r->nr);
+	u8 path = r->nr < COSY_ACTIONS ? kept[r->nr].path : 0;
 
-	if (stopped)
+	if (!wanted())
 		return NULL;
-	if (!ready()) {
-		file_lose(NULL, 1);
-		return NULL;
-	}
 	if (path && !sandboxed()) {
 		long n = mem_strlen((const char *)r->a[path - 1], MAX_PATH_LEN);
 
@@ -338,24 +332,17 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 	return append(&call, &p);
 }
 
-static void record(const struct regs *r, u64 tsc, long ret)
+// Also where something has to be found out first, or under a filter, whose answers may be made up.
+static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 dur, long ret)
 {
-	struct call call = { tsc, rdtsc() - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
-	struct payload p;
+	struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	struct payload p = { 0 };
 
-	if (unlikely(stopped))
+	if (!wanted())
 		return;
-	if (unlikely(!ready())) {
-		file_lose(NULL, 1);
-		return;
-	}
-	if (r->nr >= COSY_ACTIONS || !keep_any[r->nr] || sandboxed()) {
-		append_plain(&call);
-		return;
-	}
-	payload_init(&p);
-	keep(r, ret, &p);
-	append_here(&call, &p);
+	if (r->nr < COSY_ACTIONS && !sandboxed())
+		keep(&kept[r->nr], r, ret, &p);
+	append(&call, &p);
 }
 
 static long trace_exec(struct regs *r)
@@ -373,7 +360,8 @@ static long trace_exec(struct regs *r)
 	return ret;
 }
 
-static long trace_hook(struct regs *r)
+// Calls that mean something to the shim itself.
+static __attribute__((noinline)) long trace_apart(struct regs *r)
 {
 	u64 tsc;
 	long ret;
@@ -391,9 +379,37 @@ static long trace_hook(struct regs *r)
 		record_before(r);
 		return sys_regs(r);
 	}
+	if (is_sandboxing(r))
+		*state = STATE_SLOW;
 	tsc = rdtsc();
 	ret = pass_call(r);
-	record(r, tsc, ret);
+	record_apart(r, tsc, rdtsc() - tsc, ret);
+	return ret;
+}
+
+/*
+ * What lies between two calls has been pushed out of the processor's first caches by the kernel, so it is short
+ * and straight, and nothing of it is called.
+ */
+static long trace_hook(struct regs *r)
+{
+	u64 tsc, dur;
+	long ret;
+
+	if (unlikely(r->nr >= COSY_ACTIONS || cosy_actions[r->nr] == ACTION_APART))
+		return trace_apart(r);
+	tsc = rdtsc();
+	ret = sys_regs(r);
+	dur = rdtsc() - tsc;
+	if (likely(*state == STATE_QUICK && ready() && keeps_little(&kept[r->nr]))) {
+		struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+		struct payload p;
+
+		keep_little(&kept[r->nr], r, ret, &p);
+		append_here(&call, &p);
+	} else {
+		record_apart(r, tsc, dur, ret);
+	}
 	return ret;
 }
 
@@ -413,23 +429,25 @@ static void trace_before(struct regs *r)
 
 void trace_start(void)
 {
-	alive = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+	state = (u32 *)sys(__NR_mmap, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (sys_failed((long)alive))
+	if (sys_failed((long)state))
 		return;
-	if (sys(__NR_madvise, alive, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
-		sys(__NR_munmap, alive, PAGE_SIZE);
+	if (sys(__NR_madvise, state, PAGE_SIZE, 18 /* MADV_WIPEONFORK */)) {
+		sys(__NR_munmap, state, PAGE_SIZE);
 		return;
 	}
-	*alive = 1;
 	keep_init();
 	stopped = adopt_stopped();
-	if (!stopped && !ready())
+	state_set();
+	if (!stopped && !make_ready())
 		return;
 	if (!stopped)
 		announce_modules();
 	cosy_hook = trace_hook;
 	cosy_hook_before = trace_before;
-	memset(cosy_actions, 1, sizeof(cosy_actions));
+	memset(cosy_actions, ACTION_SEEN, sizeof(cosy_actions));
+	for (u32 i = 0; i < ARRAY_SIZE(apart); i++)
+		cosy_actions[apart[i]] = ACTION_APART;
 	cosy_actions[__NR_rt_sigreturn] = 0;
 }

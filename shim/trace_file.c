@@ -161,28 +161,50 @@ static bool ask_drain(const struct cosy_trace_header *h)
 	return n == sizeof(request);
 }
 
-// From now on the slots are used in turn.
-static void begin_ring(struct cosy_trace_header *h)
+// One more live block, which lies where the file has had a hole.
+static bool add_block(struct cosy_trace_header *h)
 {
-	bool allowed = h->slots > 1 && file_size_allowed(COSY_TRACE_PAGE + live_bytes(h));
+	bool allowed = h->asked && h->ring < h->slots;
 	int fd = allowed ? reopen(h) : -1;
 	long failed;
 
 	if (fd < 0)
-		return;
-	failed = sys(__NR_fallocate, fd, 0, COSY_TRACE_PAGE + LIVE_SIZE, live_bytes(h) - LIVE_SIZE);
+		return false;
+	failed = sys(__NR_fallocate, fd, 0, COSY_TRACE_PAGE + (u64)h->ring * LIVE_SIZE, LIVE_SIZE);
 	sys(__NR_close, fd);
 	if (failed)
-		return;
-	h->ring_first = h->taken = h->filled;
-	h->ring = h->slots;
-	if (!ask_drain(h))
-		h->ring = 1;
+		return false;
+	h->ring++;
+	return true;
 }
 
 static bool was_taken(const struct cosy_trace_header *h, u64 seq)
 {
 	return seq < __atomic_load_n(&h->taken, __ATOMIC_ACQUIRE);
+}
+
+// A slot that holds nothing to be kept: the first, whose memory is the likeliest to be in the cache.
+static u32 free_slot(struct cosy_trace_header *h)
+{
+	u32 oldest = 0;
+	struct cosy_trace_block *b;
+
+	for (u32 slot = 0; slot < h->ring; slot++) {
+		b = file_block(h, slot);
+		if (was_taken(h, b->seq) || !b->n_events)
+			return slot;
+		if (b->seq < file_block(h, oldest)->seq)
+			oldest = slot;
+	}
+	if (add_block(h))
+		return h->ring - 1;
+	b = file_block(h, oldest);
+	if (!append_block(h, b) && !was_taken(h, b->seq))
+		file_lose(h, b->n_events);
+	// The recorder knows by this that what it copies is not the block it wants any more.
+	if (!was_taken(h, b->seq))
+		__atomic_store_n(&h->taken, b->seq + 1, __ATOMIC_RELEASE);
+	return oldest;
 }
 
 void file_flush(struct cosy_trace_header *h)
@@ -194,16 +216,13 @@ void file_flush(struct cosy_trace_header *h)
 		b->n_events = EVENTS;
 	if (b->heap_bytes > HEAP_SIZE)
 		b->heap_bytes = HEAP_SIZE;
-	if (h->filled == BLOCKS_ALONE)
-		begin_ring(h);
+	if (h->filled == BLOCKS_ALONE && h->slots > 1)
+		h->asked = ask_drain(h);
 	h->now_ns = now_ns(1 /* CLOCK_MONOTONIC */);
 	h->now_tsc = rdtsc();
-	b = (void *)((u8 *)h + COSY_TRACE_PAGE +
-		     (h->filled + 1 - h->ring_first) % h->ring * LIVE_SIZE);
-	if (b->n_events && !was_taken(h, b->seq) && !append_block(h, b) && !was_taken(h, b->seq))
-		file_lose(h, b->n_events);
-	// The recorder knows by this that what it copies is not the block it wants any more.
 	__atomic_store_n(&h->filled, h->filled + 1, __ATOMIC_RELEASE);
+	h->live = free_slot(h);
+	b = file_live(h);
 	// An event that is begun but never written must not look like an old one; behind those that the
 	// block had nothing was ever written.
 	events = (struct cosy_trace_event *)(b + 1);

@@ -6,24 +6,28 @@
 #include "cosy_trace.h"
 #include "sys.h"
 
-#define LIVE_SIZE (256 * 1024)
-#define EVENTS 1536
+// Small, so that the two or three which a busy thread goes round in stay in a processor's own cache.
+#define LIVE_SIZE (64 * 1024)
+#define EVENTS 384
 #define LIVE_HEAP (sizeof(struct cosy_trace_block) + EVENTS * sizeof(struct cosy_trace_event))
 #define HEAP_SIZE (LIVE_SIZE - LIVE_HEAP)
 
 // A thread that has filled this many blocks wants them taken away by whoever records, so that it
 // writes into the same pages again: new ones are half of what an event costs.
-#define BLOCKS_ALONE 2
-// As many as leave the recorder time (tracer/drain.py) and stay in a processor's own cache.
-#define SLOTS 6
+#define BLOCKS_ALONE 8
+// As many as leave the recorder time (tracer/drain.py).
+#define SLOTS 24
 
 extern HIDDEN struct cosy_trace_header *first_file; /* takes the losses of threads without one */
 
+static inline struct cosy_trace_block *file_block(const struct cosy_trace_header *file, u32 slot)
+{
+	return (void *)((u8 *)file + COSY_TRACE_PAGE + (u64)slot * LIVE_SIZE);
+}
+
 static inline struct cosy_trace_block *file_live(const struct cosy_trace_header *file)
 {
-	u64 slot = (file->filled - file->ring_first) % file->ring;
-
-	return (void *)((u8 *)file + COSY_TRACE_PAGE + slot * LIVE_SIZE);
+	return file_block(file, file->live);
 }
 
 typedef u64 __attribute__((may_alias)) counters;
@@ -39,7 +43,7 @@ static inline counters *block_used(struct cosy_trace_block *b)
 
 /* NULL: there can be none. */
 HIDDEN struct cosy_trace_header *file_create(void);
-/* A new live block, in the place of the oldest; if that can be kept nowhere its events are lost. */
+/* A new live block, if need be in the place of the oldest; if that can be kept nowhere its events are lost. */
 HIDDEN void file_flush(struct cosy_trace_header *h);
 /* In good order; the mapping goes, too. */
 HIDDEN void file_close(struct cosy_trace_header *h);

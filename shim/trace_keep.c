@@ -6,21 +6,10 @@
 
 #include "syscall_table.h"
 
-// By call number: which arguments hold what is worth keeping.
-struct kept {
-	u8 path, path2, out; // argument index + 1; 0: none
-	// COSY_ARGT_STAT_OUT, COSY_ARGT_STATX_OUT, COSY_ARGT_DIRENTS_OUT; PTR: two descriptors
-	u8 out_type;
-};
-static struct kept kept[COSY_NR_MAX];
-bool keep_any[COSY_ACTIONS];
+struct kept kept[COSY_ACTIONS];
 _Static_assert(COSY_ACTIONS <= COSY_NR_MAX, "every call that comes here is in the table");
 
-/*
- * The kernel had read the path before it gave this answer, so it can be read.
- * Other errors may have come first, with any pointer.
- */
-static bool path_was_read(long ret)
+bool keep_path_was_read(long ret)
 {
 	switch (ret) {
 	case -1: // EPERM
@@ -38,42 +27,6 @@ static bool path_was_read(long ret)
 	return ret >= 0;
 }
 
-// As strlen, at most MAX_PATH_LEN: a word at a time, none of which crosses a page where the string may end.
-static inline size_t path_length(const char *s)
-{
-	size_t n = 0;
-
-	while (n < MAX_PATH_LEN) {
-		u64 end;
-
-		if (unlikely(((u64)(s + n) & (PAGE_SIZE - 1)) > PAGE_SIZE - 8)) {
-			if (!s[n])
-				return n;
-			n++;
-			continue;
-		}
-		end = zero_bytes(load_word(s + n));
-		if (end) {
-			n += (u32)__builtin_ctzl(end) / 8;
-			break;
-		}
-		n += 8;
-	}
-	return n < MAX_PATH_LEN ? n : MAX_PATH_LEN;
-}
-
-static void keep_string(const char *s, const char **to, size_t *len, bool *cut)
-{
-	size_t n;
-
-	if (!s)
-		return;
-	n = path_length(s);
-	*cut = *cut || n == MAX_PATH_LEN;
-	*to = s;
-	*len = n;
-}
-
 static bool is_dot(const char *name)
 {
 	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
@@ -88,49 +41,46 @@ static size_t count_names(const u8 *buf, size_t len)
 	return n;
 }
 
-void keep(const struct regs *r, long ret, struct payload *p)
+static size_t out_size(const struct payload *p, long ret)
 {
-	const struct kept *k = &kept[r->nr];
+	switch (p->how) {
+	case OUT_DIRENTS:
+		return count_names(p->out, (size_t)ret) * sizeof(u32);
+	case OUT_BYTES:
+		return 2 * sizeof(s32);
+	}
+	return sizeof(struct cosy_out_stat);
+}
 
-	if (path_was_read(ret)) {
+void keep(const struct kept *k, const struct regs *r, long ret, struct payload *p)
+{
+	*p = (struct payload){ .how = k->how };
+	if (ret >= 0 || keep_path_was_read(ret)) {
 		if (k->path)
-			keep_string((const char *)r->a[k->path - 1], &p->path, &p->path_len,
-				    &p->cut);
+			p->path = (const char *)r->a[k->path - 1];
 		if (k->path2)
-			keep_string((const char *)r->a[k->path2 - 1], &p->path2, &p->path2_len,
-				    &p->cut);
+			p->path2 = (const char *)r->a[k->path2 - 1];
+		if (p->path)
+			p->path_len = path_length(p->path);
+		if (p->path2)
+			p->path2_len = path_length(p->path2);
+		p->cut = p->path_len == MAX_PATH_LEN || p->path2_len == MAX_PATH_LEN;
 	}
 	if (!k->out || ret < 0)
 		return;
 	p->out = (const void *)r->a[k->out - 1];
-	switch (k->out_type) {
-	case COSY_ARGT_DIRENTS_OUT:
-		p->how = OUT_DIRENTS;
-		p->out_len = count_names(p->out, (size_t)ret) * sizeof(u32);
-		p->cut = p->cut || p->out_len > MAX_OUT;
-		p->out_len = p->out_len > MAX_OUT ? MAX_OUT : p->out_len;
-		break;
-	case COSY_ARGT_PTR:
-		p->out_len = 2 * sizeof(s32);
-		break;
-	default:
-		p->how = k->out_type == COSY_ARGT_STAT_OUT ? OUT_STAT : OUT_STATX;
-		p->out_len = sizeof(struct cosy_out_stat);
+	p->out_len = out_size(p, ret);
+	if (p->out_len > MAX_OUT) {
+		p->out_len = MAX_OUT;
+		p->cut = true;
 	}
 }
 
-// Most are a name: "rep movsb" takes longer to start than these to copy. The last word may overlap.
-static inline void put(u8 *to, const void *from, size_t n)
+void keep_put_bytes(const void *from, u8 *to, size_t n)
 {
 	const u8 *p = from;
 
-	if (n >= 8) {
-		for (; n > 8; n -= 8, p += 8, to += 8)
-			__builtin_memcpy(to, p, 8);
-		__builtin_memcpy(to + n - 8, p + n - 8, 8);
-		return;
-	}
-	for (; n; n--)
+	while (n--)
 		*to++ = *p++;
 }
 
@@ -151,18 +101,6 @@ static void put_names(const u8 *buf, u8 *to, size_t len)
 	}
 }
 
-// Behind a path there is no alignment.
-typedef struct cosy_out_stat out_stat __attribute__((aligned(1)));
-
-static inline void put_stat(const struct stat *st, out_stat *to)
-{
-	to->dev = st->st_dev;
-	to->ino = st->st_ino;
-	to->size = (u64)st->st_size;
-	to->mode = st->st_mode;
-	to->nlink = (u32)st->st_nlink;
-}
-
 static inline void put_statx(const struct statx *st, out_stat *to)
 {
 	to->dev = (st->stx_dev_minor & 0xffu) | (st->stx_dev_major & 0xfffu) << 8 |
@@ -173,33 +111,39 @@ static inline void put_statx(const struct statx *st, out_stat *to)
 	to->nlink = st->stx_nlink;
 }
 
-void keep_put(const struct payload *p, u8 *to)
+void keep_put_more(struct payload p, u8 *to)
 {
-	put(to, p->path, p->path_len);
-	to += p->path_len;
-	if (unlikely(p->path2_len)) {
-		put(to, p->path2, p->path2_len);
-		to += p->path2_len;
-	}
-	switch (p->how) {
+	struct payload stat = { .out = p.out, .out_len = p.out_len };
+
+	keep_put_bytes(p.path2, to, p.path2_len);
+	to += p.path2_len;
+	if (!p.out_len)
+		return;
+	switch (p.how) {
 	case OUT_BYTES:
-		put(to, p->out, p->out_len);
+		keep_put_bytes(p.out, to, p.out_len);
 		break;
 	case OUT_DIRENTS:
-		put_names(p->out, to, p->out_len);
+		put_names(p.out, to, p.out_len);
 		break;
 	case OUT_STAT:
-		put_stat(p->out, (out_stat *)to);
+		keep_put(&stat, to);
 		break;
 	case OUT_STATX:
-		put_statx(p->out, (out_stat *)to);
+		put_statx(p.out, (out_stat *)to);
 		break;
 	}
 }
 
+static void keep_out(u32 nr, u32 arg, u8 how)
+{
+	kept[nr].out = (u8)(arg + 1);
+	kept[nr].how = how;
+}
+
 void keep_init(void)
 {
-	for (u32 nr = 0; nr < COSY_NR_MAX; nr++) {
+	for (u32 nr = 0; nr < COSY_NR_MAX && nr < COSY_ACTIONS; nr++) {
 		for (u32 i = 0; i < cosy_syscalls[nr].n_args; i++) {
 			u8 type = cosy_syscalls[nr].args[i];
 
@@ -208,20 +152,16 @@ void keep_init(void)
 			else if ((type == COSY_ARGT_PATH2 || type == COSY_ARGT_NAME) &&
 				 !kept[nr].path2)
 				kept[nr].path2 = (u8)(i + 1);
-			else if (type == COSY_ARGT_STAT_OUT || type == COSY_ARGT_STATX_OUT ||
-				 type == COSY_ARGT_DIRENTS_OUT) {
-				kept[nr].out = (u8)(i + 1);
-				kept[nr].out_type = type;
-			}
+			else if (type == COSY_ARGT_STAT_OUT)
+				keep_out(nr, i, OUT_STAT);
+			else if (type == COSY_ARGT_STATX_OUT)
+				keep_out(nr, i, OUT_STATX);
+			else if (type == COSY_ARGT_DIRENTS_OUT)
+				keep_out(nr, i, OUT_DIRENTS);
 		}
 	}
-	kept[__NR_pipe] = kept[__NR_pipe2] = (struct kept){ .out = 1, .out_type = COSY_ARGT_PTR };
-	kept[__NR_socketpair] = (struct kept){ .out = 4, .out_type = COSY_ARGT_PTR };
-	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
-		keep_any[nr] = kept[nr].path || kept[nr].path2 || kept[nr].out;
-}
-
-u8 keep_path_at(u64 nr)
-{
-	return nr < COSY_NR_MAX ? kept[nr].path : 0;
+	// Two descriptors.
+	keep_out(__NR_pipe, 0, OUT_BYTES);
+	keep_out(__NR_pipe2, 0, OUT_BYTES);
+	keep_out(__NR_socketpair, 3, OUT_BYTES);
 }

@@ -5,6 +5,7 @@
 
 #define MAX_NTH 1024
 #define MAX_ENTRIES (1u << 20)
+#define MAX_MISS 1024
 #define MAX_LIMIT_OPS (1u << 20)
 #define MAX_LIMIT_BYTES (256u << 20)
 #define MAX_LIMIT_TIME_NS 1000000000u
@@ -271,6 +272,15 @@ static bool paths_valid(const struct image *im, const struct cosy_compound *c)
 	return true;
 }
 
+// How far into a directory its runs go.
+static bool reach_valid(const struct cosy_compound *c)
+{
+	if (c->loop != COSY_LOOP_ENTRIES)
+		return !c->chunk && !c->grow && !c->miss;
+	return c->chunk && c->chunk <= MAX_ENTRIES && c->grow >= 2 && c->grow <= MAX_ENTRIES &&
+	       c->miss && c->miss <= MAX_MISS;
+}
+
 static bool numbers_valid(const struct cosy_compound *c)
 {
 	if (c->flags != COSY_SPECULATIVE && c->flags != COSY_EXPLICIT)
@@ -280,7 +290,7 @@ static bool numbers_valid(const struct cosy_compound *c)
 		return false;
 	if (c->loop == COSY_LOOP_ENTRIES && (c->guards & IN_SCAN) != IN_SCAN)
 		return false;
-	if (c->loop == COSY_LOOP_ENTRIES ? !c->chunk || c->chunk > MAX_ENTRIES : c->chunk)
+	if (!reach_valid(c))
 		return false;
 	return c->limit_ops && c->limit_ops <= MAX_LIMIT_OPS && c->limit_bytes &&
 	       c->limit_bytes <= MAX_LIMIT_BYTES && c->limit_time_ns &&

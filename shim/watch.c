@@ -19,7 +19,7 @@
 #define MARK "/tracers"
 #define LATELY_S 86400u
 
-u32 filters;
+u32 filters AT_START;
 static bool called_ptrace;
 
 u32 task_watched(void)

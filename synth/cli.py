@@ -166,7 +166,7 @@ def _load_profile(path: Path) -> Profile:
         raise _Failure(str(error)) from None
 
 
-def _profile_path(_ctx: click.Context, _param: click.Parameter, value: Path) -> Path:
+def _profile_path(ctx: click.Context, _param: click.Parameter, value: Path) -> Path:
     """A stored profile by its program or build-id; or a file."""
     from synth.errors import SynthError
     from synth.store import lookup
@@ -174,9 +174,13 @@ def _profile_path(_ctx: click.Context, _param: click.Parameter, value: Path) -> 
     if value.suffix in (".cosy", ".img"):
         return value
     try:
-        found = [each for each in lookup(str(value)) if each.image.exists()]
+        known = lookup(str(value))
+        found = [each for each in known if each.image.exists()]
+        without = bool(known) and not found
     except SynthError:
-        found = []
+        found, without = [], False
+    if without and ctx.command.name != "explain" and not value.exists():
+        raise _Failure(f"{value} was learnt without any gain: see cosy-synth explain {value}")
     if len(found) > 1:
         ids = ", ".join(each.build_id[:12] for each in found)
         raise _Failure(f"{value} has several profiles: give the build-id: {ids}")

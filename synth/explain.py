@@ -44,7 +44,13 @@ def _executors(executors: Executor) -> str:
     names = [(executor.name or "").lower() for executor in Executor if executor in executors]
     if names == ["reference"]:
         return "- runs on the reference executor only, without gain (--executor reference)."
-    return f"- runs on: {', '.join(names)}."
+    line = f"- runs on: {', '.join(names)}."
+    if Executor.BPF in executors:
+        line += (
+            " The eBPF program is the one for all compounds: one made for this would gain less "
+            "than 3 % (docs/bpf-executor.md)."
+        )
+    return line
 
 
 def _compound(compound: Compound, executors: Executor) -> Iterator[str]:
@@ -84,10 +90,12 @@ def _compound(compound: Compound, executors: Executor) -> Iterator[str]:
         )
     yield _executors(executors)
     limits = compound.limits
-    if limits.chunk:
+    if limits.reach:
+        reach = limits.reach
         yield (
-            f"- runs over no more than some {limits.chunk:,} entries of a directory before nearly "
-            "all of others was asked for, or enough of this one."
+            f"- runs over no more than some {reach.chunk:,} entries of a directory before nearly "
+            f"all of others was asked for; of this one {reach.grow} times as far, and so on, each "
+            f"time that calls about one in {reach.miss} of the entries ahead went unanswered."
         )
     yield (
         f"- stops at {limits.ops:,} calls, {print_size(limits.bytes)} of results or "

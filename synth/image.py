@@ -16,7 +16,7 @@ from typing import Final
 
 from synth.errors import SynthError
 
-MAGIC: Final = b"COSYIMG\x04"
+MAGIC: Final = b"COSYIMG\x05"
 MAX_SIZE: Final = 1 << 20
 MAX_ARGS: Final = 6
 MAX_COMPOUNDS: Final = 256
@@ -26,7 +26,7 @@ MAX_PATHS: Final = 256
 MAX_CONDS: Final = 4
 
 HEADER: Final = struct.Struct("<8s15I20s")
-COMPOUND: Final = struct.Struct("<16I3Q")
+COMPOUND: Final = struct.Struct("<18I3Q")
 ARG: Final = struct.Struct("<BBHIQ")
 OP: Final = struct.Struct("<HBBHH")  # followed by MAX_ARGS of ARG
 OP_SIZE: Final = OP.size + MAX_ARGS * ARG.size
@@ -177,6 +177,8 @@ class ImageCompound:
     limit_time_ns: int
     paths: tuple[str, ...] = ()
     chunk: int = 0
+    grow: int = 0
+    miss: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,8 @@ class _Tables:
             len(self.paths) // PATH.size,
             len(compound.paths),
             compound.chunk,
+            compound.grow,
+            compound.miss,
             compound.limit_ops,
             compound.limit_bytes,
             compound.limit_time_ns,
@@ -411,7 +415,8 @@ class _Reader:
         fields = COMPOUND.unpack_from(self.data, self.compounds + index * COMPOUND.size)
         name, flags, guards, loop, nth, min_entries, executors = fields[:7]
         first_op, n_ops, first_trigger, n_triggers, first_serve, n_serve = fields[7:13]
-        first_path, n_paths, chunk = fields[13:16]
+        first_path, n_paths, chunk, grow, miss = fields[13:18]
+        limit_ops, limit_bytes, limit_time_ns = fields[18:]
         if n_paths > MAX_PATHS or first_path + n_paths > self.n_paths:
             raise ImageError("a compound's paths lie outside their table")
         if n_ops > MAX_OPS or first_op + n_ops > self.n_ops:
@@ -432,11 +437,13 @@ class _Reader:
             tuple(self.op(first_op + k) for k in range(n_ops)),
             tuple(self.pattern(first_trigger + k) for k in range(n_triggers)),
             tuple(self.pattern(first_serve + k) for k in range(n_serve)),
-            fields[16],
-            fields[17],
-            fields[18],
+            limit_ops,
+            limit_bytes,
+            limit_time_ns,
             tuple(self.path(first_path + k) for k in range(n_paths)),
             chunk,
+            grow,
+            miss,
         )
 
 

@@ -17,7 +17,6 @@ EXECUTORS: Final = ("inline", "ahead", "bpf", "module", "reference")
 FIELDS: Final = ("ret", "errno", "type", "mode", "size")
 RELATIONS: Final = ("==", "!=", "<=", ">=")
 
-CHUNK: Final = 1024  # entries, where a loop over them says nothing
 TIME_UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 SIZE_UNITS: Final = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
 
@@ -145,17 +144,29 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """How far into a directory a loop over its entries goes; see `synth.chunks`.
+
+    At first over `chunk` entries; each time calls about one in `miss` of those that the next would
+    reach went unanswered, `grow` times as far.
+    """
+
+    chunk: int = 1024
+    grow: int = 1024
+    miss: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one run may use: calls answered, bytes of results held, nanoseconds in the executor.
 
-    `chunk`: of a loop over entries, how many of a directory before more of such was asked for; 0
-    where it is not said (CHUNK), and for other loops.
+    `reach`: of a loop over entries; None where it is not said (then `Reach()`), and elsewhere.
     """
 
     ops: int = 65536
     bytes: int = 16 << 20
     time_ns: int = 20_000_000
-    chunk: int = 0
+    reach: Reach | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +341,11 @@ def _compound(compound: Compound) -> list[str]:
         lines.append(_clause(keyword, print_call(call, loop=compound.loop), indent=4))
     limits = compound.limits
     size, time = print_size(limits.bytes), print_time(limits.time_ns)
-    chunk = f", chunk {limits.chunk}" if limits.chunk else ""
-    lines.append(_clause("limit", f"ops {limits.ops}, bytes {size}, time {time}{chunk}"))
+    words = f"ops {limits.ops}, bytes {size}, time {time}"
+    if limits.reach:
+        reach = limits.reach
+        words += f", chunk {reach.chunk}, grow {reach.grow}, miss {reach.miss}"
+    lines.append(_clause("limit", words))
     lines += [_clause("serve", print_pattern(pattern)) for pattern in compound.serves]
     if compound.executors is not None:
         lines.append(_clause("executor", ", ".join(compound.executors)))

@@ -31,7 +31,6 @@ from synth.image import (
     Relation,
 )
 from synth.language import (
-    CHUNK,
     EXECUTORS,
     GUARDS,
     RELATIONS,
@@ -48,6 +47,7 @@ from synth.language import (
     Path,
     Pattern,
     Profile,
+    Reach,
     Result,
     Size,
     Text,
@@ -100,6 +100,7 @@ def _lower_compound(compound: Compound) -> ImageCompound:
             serves += by_call[pattern.call]
         else:
             serves.append(_lower_pattern(compound, pattern))
+    reach = compound.limits.reach or (Reach() if compound.loop else Reach(0, 0, 0))
     draft = ImageCompound(
         name=compound.name,
         flags=CompoundFlag.EXPLICIT if compound.explicit else CompoundFlag.SPECULATIVE,
@@ -114,7 +115,9 @@ def _lower_compound(compound: Compound) -> ImageCompound:
         limit_ops=compound.limits.ops,
         limit_bytes=compound.limits.bytes,
         limit_time_ns=compound.limits.time_ns,
-        chunk=compound.limits.chunk or (CHUNK if compound.loop else 0),
+        chunk=reach.chunk,
+        grow=reach.grow,
+        miss=reach.miss,
         paths=compound.paths,
     )
     executors = executors_for(draft)
@@ -219,6 +222,7 @@ def _lower_argument(arg: Argument) -> ImageArg:
 
 
 def _lift_compound(compound: ImageCompound) -> Compound:
+    reach = Reach(compound.chunk, compound.grow, compound.miss)
     return Compound(
         name=compound.name,
         triggers=tuple(_lift_pattern(p) for p in compound.triggers),
@@ -234,7 +238,10 @@ def _lift_compound(compound: ImageCompound) -> Compound:
         nth=compound.nth,
         min_entries=compound.min_entries,
         limits=Limits(
-            compound.limit_ops, compound.limit_bytes, compound.limit_time_ns, compound.chunk
+            compound.limit_ops,
+            compound.limit_bytes,
+            compound.limit_time_ns,
+            reach if any(dataclasses.astuple(reach)) else None,
         ),
         executors=tuple(e for e in EXECUTORS if compound.executors & Executor[e.upper()]),
         explicit=bool(compound.flags & CompoundFlag.EXPLICIT),

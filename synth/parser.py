@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from synth.constants import flag_family
@@ -33,6 +34,7 @@ from synth.language import (
     Path,
     Pattern,
     Profile,
+    Reach,
     Result,
     Size,
     Text,
@@ -43,6 +45,7 @@ from synth.lexer import Line
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _BUILD_ID: Final = re.compile(r"[0-9a-f]{40}\Z")
 _U32: Final = (1 << 32) - 1
+_REACH: Final = ("chunk", "grow", "miss")
 
 
 class _Draft:
@@ -242,22 +245,24 @@ def _maybe(line: Line, draft: _Draft) -> None:
 
 def _limit(line: Line, draft: _Draft) -> None:
     ops, size, time_ns = draft.limits.ops, draft.limits.bytes, draft.limits.time_ns
-    chunk = draft.limits.chunk
+    reach = draft.limits.reach
     while True:
         if line.accept("ops"):
             ops = line.integer("ops")
         elif line.accept("bytes"):
             size = line.integer("bytes", units=SIZE_UNITS)
-        elif line.accept("chunk"):
-            chunk = line.integer("chunk", _U32)
+        elif (word := line.peek()) in _REACH:
+            line.accept(word)
+            reach = replace(reach or Reach(), **{word: line.integer(word, _U32)})
         elif line.accept("time"):
             units = dict(sorted(TIME_UNITS.items(), key=lambda unit: -len(unit[0])))
             time_ns = line.integer("time", units=units)
         else:
-            raise line.error("expected 'ops N', 'bytes N', 'time N' or 'chunk N'")
+            known = ", ".join(f"'{word} N'" for word in ("ops", "bytes", "time", *_REACH))
+            raise line.error(f"expected one of {known}")
         if not line.accept(","):
             break
-    draft.limits = Limits(ops, size, time_ns, chunk)
+    draft.limits = Limits(ops, size, time_ns, reach)
 
 
 def _executor(line: Line, draft: _Draft) -> None:

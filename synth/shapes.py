@@ -472,6 +472,4 @@ def unique(compounds: Sequence[Compound]) -> tuple[Compound, ...]:
 
 
 def _larger(a: Limits, b: Limits) -> Limits:
-    return Limits(
-        max(a.ops, b.ops), max(a.bytes, b.bytes), max(a.time_ns, b.time_ns), max(a.chunk, b.chunk)
-    )
+    return Limits(max(a.ops, b.ops), max(a.bytes, b.bytes), max(a.time_ns, b.time_ns))

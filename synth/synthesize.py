@@ -10,7 +10,6 @@ both. A motif that gives no compound is rejected with a reason that a person und
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -24,6 +23,7 @@ from miner.cost import (
     saved_per_child_ns,
 )
 from miner.motifs import ArgKind, Call, Motif, MotifFile, Over, TraceInfo
+from synth import chunks
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
 from synth.errors import SynthError
@@ -59,9 +59,6 @@ LEAST_SHARE: Final = 0.02
 # Limits leave room for directories larger than those traced.
 HEADROOM: Final = 8
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
-# Of a very large directory perhaps one entry is asked for: what that may cost before it is seen.
-CHUNK_LOSS_NS: Final = 500_000
-LEAST_CHUNK: Final = 64
 LEAST_OPS: Final = 4096
 MOST_OPS: Final = 65536
 NS_PER_MS: Final = 1_000_000
@@ -78,7 +75,6 @@ class Trigger:
     saved_ns: float
     cost_ns: float
     wasted_ns: float  # part of the cost: entries that nobody asked for
-    asked_share: float  # of the entries of directories in which it fires, those asked for
     doubt_ns: float  # allowance for programs that nobody traced
 
     @property
@@ -272,7 +268,8 @@ def _decide(scan: _Scan, costs: Calibration) -> Decision:
         return Decision(names, "the motif file holds no continuation statistics: mine it again")
     good = [t for t in candidates if t.net_ns >= best.net_ns - SAFETY * abs(best.net_ns)]
     best = min(good, key=lambda t: (t.fired, -t.nth))
-    time_ns = sum(motif.time_ns for motif in scan.motifs)
+    # On a busy machine single calls wait, for a processor or a disk: no measure of what is to gain.
+    time_ns = sum(call.usual_ns or call.time_ns for motif in scan.motifs for call in motif.calls)
     if best.net_ns < LEAST_GAIN * time_ns:
         return Decision(
             names,
@@ -302,7 +299,7 @@ def triggers(motifs: Sequence[Motif], costs: Calibration) -> list[Trigger]:
 
 def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Trigger:
     fired = entries = 0
-    served = saved = wasted = asked = 0.0
+    served = saved = wasted = 0.0
     for motif in motifs:
         per_child = sum(
             call.share * min(call.per_iteration, MOST_TIMES) * share
@@ -321,14 +318,12 @@ def _at(motifs: Sequence[Motif], nth: int, least: int, costs: Calibration) -> Tr
             children = min(row.children + started, row.entries)
             fired += row.reached
             entries += row.entries
-            asked += children
             served += children * per_child
             saved += children * per_child_ns
             wasted += (row.entries - children) * costs.bpf_child_ns
     cost = fired * costs.bpf_run_ns + entries * costs.bpf_child_ns
     doubt = DOUBT * 0.5 ** (nth - 1) * cost
-    share = asked / entries if entries else 0.0
-    return Trigger(nth, least, fired, served, saved, cost, wasted, share, doubt)
+    return Trigger(nth, least, fired, served, saved, cost, wasted, doubt)
 
 
 def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
@@ -358,7 +353,7 @@ def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
         leaf=True,
         nth=trigger.nth,
         min_entries=trigger.min_entries,
-        limits=_limits(scan, trigger, costs),
+        limits=_limits(scan, costs),
         evidence=_evidence(scan, trigger),
     )
 
@@ -385,25 +380,12 @@ def _attributes(scan: _Scan) -> tuple[str, ...]:
     return SCAN_ATTRIBUTES if asked else ()
 
 
-def _limits(scan: _Scan, trigger: Trigger, costs: Calibration) -> Limits:
+def _limits(scan: _Scan, costs: Calibration) -> Limits:
     largest = max((int(m.loop.entries.get("max", 0)) for m in scan.motifs if m.loop), default=0)
     ops = min(max(_power_of_two(largest * HEADROOM), LEAST_OPS), MOST_OPS)
     time_ms = max(round(ops * costs.bpf_child_ns / NS_PER_MS), 1)
-    chunk = _chunk(largest, trigger.asked_share, costs)
-    return Limits(ops, ops * RECORD_BYTES, time_ms * NS_PER_MS, chunk)
-
-
-def _chunk(entries: int, asked_share: float, costs: Calibration) -> int:
-    """How much of a directory of so many entries is looked at before more of such was asked for.
-
-    In chunks of c, one that is asked for as a whole takes entries / c runs, and one that is left
-    at once wastes a chunk: with a share s of the first kind their costs, s * entries / c * run and
-    (1 - s) * c * child, are least together where they are the same.
-    """
-    idle = max(1.0 - asked_share, DOUBT)
-    best = math.sqrt(asked_share * entries * costs.bpf_run_ns / (idle * costs.bpf_child_ns))
-    most = max(int(CHUNK_LOSS_NS / costs.bpf_child_ns), LEAST_CHUNK)
-    return min(max(_power_of_two(round(best)), LEAST_CHUNK), 1 << (most.bit_length() - 1))
+    reach = chunks.choose(scan.motifs, costs)
+    return Limits(ops, ops * RECORD_BYTES, time_ms * NS_PER_MS, reach)
 
 
 def _power_of_two(least: int) -> int:

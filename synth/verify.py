@@ -40,6 +40,7 @@ from tracer.syscalls import Syscall, SyscallClass, by_nr
 
 MAX_NTH: Final = 1024
 MAX_ENTRIES: Final = 1 << 20
+MAX_MISS: Final = 1024
 MAX_LIMIT_OPS: Final = 1 << 20
 MAX_LIMIT_BYTES: Final = 256 << 20
 MAX_LIMIT_TIME_NS: Final = 1_000_000_000
@@ -110,7 +111,9 @@ def _compound(compound: ImageCompound) -> Iterator[str]:
     yield from _between("entries", compound.min_entries, 0, MAX_ENTRIES)
     if compound.loop == Loop.ENTRIES:
         yield from _between("chunk", compound.chunk, 1, MAX_ENTRIES)
-    elif compound.chunk:
+        yield from _between("grow", compound.grow, 2, MAX_ENTRIES)
+        yield from _between("miss", compound.miss, 1, MAX_MISS)
+    elif compound.chunk or compound.grow or compound.miss:
         yield "a chunk without a loop over entries"
     yield from _between("limit ops", compound.limit_ops, 1, MAX_LIMIT_OPS)
     yield from _between("limit bytes", compound.limit_bytes, 1, MAX_LIMIT_BYTES)

@@ -8,6 +8,7 @@ import importlib
 import math
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -38,6 +39,12 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print one line and end."""
     say(f"cosy-trace: {message}")
     sys.exit(code)
+
+
+def interruptible() -> None:
+    """Let Ctrl-C be an exception from now on: until here there was nothing to tidy up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -120,6 +127,7 @@ def trace(
     from tracer.run import hold_signals
 
     hold_signals()
+    interruptible()
     from tracer.backends import BackendError
     from tracer.native import NativeFileError
     from tracer.output import OutputError, check
@@ -236,6 +244,7 @@ def main() -> None:
     """Tell recording from the rest: a command's name counts only as the very first word."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
+        interruptible()
         importlib.import_module(COMMANDS[name]).main(sys.argv[2:], prog_name=f"cosy-trace {name}")
     else:
         trace(prog_name="cosy-trace")

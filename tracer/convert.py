@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer import columns, compiled, dataset, processes
+from tracer import columns, compiled, dataset, lives, processes
 from tracer.columns import column
 from tracer.compiled import RETURNS_DIRENTS, RETURNS_STAT, at, check
 from tracer.dataset import path_text
@@ -22,7 +22,7 @@ from tracer.filters import Filter
 from tracer.objects import NOTHING, Found, Objects
 from tracer.sites import Sites
 from tracer.syscalls import ArgKind, by_nr
-from tracer.timeline import RawTrace
+from tracer.timeline import End, RawTrace, joined
 
 SIZEOF_STAT = 144
 SIZEOF_STATX = 256
@@ -131,21 +131,47 @@ def _events(
     return pa.Table.from_arrays(arrays, schema=dataset.EVENTS)
 
 
-def processes_table(raw: RawTrace, who: processes.Processes) -> pa.Table:
+def _times(raw: RawTrace, found: Collection[lives.Life]) -> dict[str, pa.Array]:
+    """Return the columns start_ns and end_ns."""
+    pairs = [(life.start, life.start if life.end is None else life.end) for life in found]
+    ticks = np.array(pairs, np.uint64).reshape(-1, 2)
+    known = np.array([life.end is not None for life in found], np.bool_)
+    return {
+        "start_ns": column(raw.to_ns(ticks[:, 0]), pa.int64()),
+        "end_ns": column(raw.to_ns(ticks[:, 1]), pa.int64(), known),
+    }
+
+
+def processes_table(
+    raw: RawTrace, who: processes.Processes, lived: lives.Lives, ends: Mapping[int, End]
+) -> pa.Table:
     """Return the table of program images."""
     images = who.images
-    start = raw.to_ns(np.array([image.start_tsc for image in images], np.uint64))
-    found: dict[str, Sequence[Any]] = {
+    cpu_ns = [None if image.replaced else ends.get(image.pid, End()).cpu_ns for image in images]
+    found: dict[str, Sequence[Any] | pa.Array] = {
         "pid": [image.pid for image in images],
         "ppid": [image.ppid for image in images],
         "exe": columns.names([image.exe for image in images]),
         "build_id": [processes.build_id(image.exe) for image in images],
         "argv": [[path_text(word) for word in image.argv] for image in images],
         "cwd": columns.names([image.cwd for image in images]),
-        "start_ns": start.tolist(),
         "exit": [image.exit for image in images],
+        **_times(raw, lived.images),
+        "user_ns": [spent and spent[0] for spent in cpu_ns],
+        "system_ns": [spent and spent[1] for spent in cpu_ns],
     }
     return columns.table(dataset.PROCESSES, found)
+
+
+def threads_table(raw: RawTrace, lived: lives.Lives) -> pa.Table:
+    """Return the table of threads."""
+    who = np.array(list(lived.threads), np.int32).reshape(-1, 2)
+    found = {
+        "pid": column(who[:, 0].copy(), pa.int32()),
+        "tid": column(who[:, 1].copy(), pa.int32()),
+        **_times(raw, lived.threads.values()),
+    }
+    return columns.table(dataset.THREADS, found)
 
 
 def objects_table(found: Found, row_of: Ints | None) -> pa.Table:
@@ -188,21 +214,23 @@ def write_dataset(
     writer: dataset.Writer,
     meta: Mapping[str, Any],
     inherited: Mapping[int, Object] | None = None,
-    exits: Mapping[int, int] | None = None,
+    ends: Mapping[int, End] | None = None,
     kept: Filter | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a whole trace.
 
-    `inherited` tells what descriptors the traced program began with, `exits` the wait
-    status of processes, where it is known better than from their last call. `progress` is
-    told how many events are done, of how many.
+    `inherited` tells what descriptors the traced program began with, `ends` how processes
+    ended, where that is known better than from their last call. `progress` is told how many events
+    are done, of how many.
     """
     who = processes.find(raw)
-    known = raw.exits | dict(exits or {})
+    known = joined(ends or {}, raw.ends)
     for image in who.images:
-        if image.pid in known and not image.replaced:
-            image.exit = known[image.pid]
+        status = known.get(image.pid, End()).status
+        if status is not None and not image.replaced:
+            image.exit = status
+    lived = lives.find(raw, who, known)
     found = Objects(who, inherited)
     sites = Sites(who)
     masks: list[Mask] = []
@@ -245,13 +273,16 @@ def write_dataset(
         meta = {**meta, "filter": kept.describe()}
     unseen = sorted({path_text(image.unseen) for image in who.images if image.unseen})
     writer.finish(
-        processes_table(raw, who),
+        processes_table(raw, who, lived, known),
         objects_table(found.found(), _row_of(masks) if kept else None),
         {
             **meta,
             "lost_events": raw.lost_events,
             "unseen_programs": unseen,
             "adopted_programs": [path_text(exe) for exe in raw.adopted],
+            "adopted_why": list(raw.adopted.values()),
+            "adopted_by": raw.adopted_by,
         },
         sites.table(),
+        threads_table(raw, lived),
     )

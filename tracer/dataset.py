@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trace dataset: a folder `NAME.cosytrace/`, schema version 2.
+"""The trace dataset: a folder `NAME.cosytrace/`, schema version 3.
 
 docs/architecture.md, "The trace dataset", says what each column means.
 
@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from tracer.target import DatasetError, check_target
 
-SCHEMA_VERSION = 2
-READABLE = (1, 2)  # 1: without sites.parquet
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)  # 1: without sites.parquet; 2: without threads.parquet and ends of processes
 # Events. Nothing is left to do while the last group is written; a quarter of the memory of 1 Mi.
 ROW_GROUP = 1 << 18
 
@@ -53,6 +53,7 @@ EVENTS = pa.schema(
         pa.field("st_ino", pa.int64()),
     ]
 )
+ENDS = ("end_ns", "user_ns", "system_ns")  # of processes, since version 3
 PROCESSES = pa.schema(
     [
         pa.field("pid", pa.int32(), nullable=False),
@@ -63,6 +64,15 @@ PROCESSES = pa.schema(
         pa.field("cwd", pa.string()),
         pa.field("start_ns", pa.int64(), nullable=False),
         pa.field("exit", pa.int32()),
+        *[pa.field(name, pa.int64()) for name in ENDS],
+    ]
+)
+THREADS = pa.schema(
+    [
+        pa.field("pid", pa.int32(), nullable=False),
+        pa.field("tid", pa.int32(), nullable=False),
+        pa.field("start_ns", pa.int64(), nullable=False),
+        pa.field("end_ns", pa.int64()),
     ]
 )
 OBJECTS = pa.schema(
@@ -99,7 +109,8 @@ META_KEYS = frozenset(
 )
 _META_TYPES: dict[str, type] = {
     **dict.fromkeys(("lost_events", "wall_ns", "user_ns", "system_ns", "unread_lines"), int),
-    **dict.fromkeys(("command", "unseen_programs", "adopted_programs"), list),
+    **dict.fromkeys(("command", "unseen_programs"), list),
+    **dict.fromkeys(("adopted_programs", "adopted_why", "adopted_by"), list),
 }
 # How each column is kept: what takes the least time, as long as an event of the file tools takes
 # less than 20 bytes (bench.tracing --part writing; all by zstd as it comes: 1.5 times the time).
@@ -239,13 +250,17 @@ class Writer:
         objects: pa.Table,
         meta: Mapping[str, Any],
         sites: pa.Table | None = None,
+        threads: pa.Table | None = None,
     ) -> None:
         """Write the rest and put the dataset in its place."""
         self.end_events()
-        if sites is None:
-            sites = pa.Table.from_batches([], SITES)
-        pq.write_table(sites, self._tmp / "sites.parquet", compression="zstd")
-        pq.write_table(processes, self._tmp / "processes.parquet", compression="zstd")
+        for name, table, schema in (
+            ("sites", sites, SITES),
+            ("threads", threads, THREADS),
+            ("processes", processes, PROCESSES),
+        ):
+            found = pa.Table.from_batches([], schema) if table is None else table
+            pq.write_table(found, self._tmp / f"{name}.parquet", compression="zstd")
         pq.write_table(
             objects,
             self._tmp / "objects.parquet",
@@ -377,8 +392,19 @@ class Dataset:
                     self.progress(done, len(self))
 
     def processes(self) -> pa.Table:
-        """Return the program images."""
-        return self._read("processes.parquet", PROCESSES)
+        """Return the program images; before schema 3 nothing is known of their ends."""
+        if self.meta["schema"] >= 3:
+            return self._read("processes.parquet", PROCESSES)
+        found = self._read("processes.parquet", pa.schema(list(PROCESSES)[: -len(ENDS)]))
+        for name in ENDS:
+            found = found.append_column(name, pa.nulls(len(found), pa.int64()))
+        return found
+
+    def threads(self) -> pa.Table:
+        """Return when threads began and ended; nothing in a dataset before schema 3."""
+        if self.meta["schema"] < 3:
+            return pa.Table.from_batches([], THREADS)
+        return self._read("threads.parquet", THREADS)
 
     def objects(self) -> pa.Table:
         """Return the objects."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Takes full blocks away from busy threads of programs under the shim, while they run.
 
-Such a thread writes into a few blocks of its raw file in turn (kmod/uapi/cosy_trace.h). As long as
+Such a thread writes into a few blocks of its raw file (kmod/uapi/cosy_trace.h). As long as
 somebody copies them in time, it never needs new memory, which costs it more than all the rest of an
 event. Where nobody does, or too late, it flushes them itself: nothing depends on this here.
 """
@@ -37,6 +37,8 @@ class _Ring:
 
     memory: mmap.mmap
     header: npt.NDArray[np.void]
+    blocks: npt.NDArray[np.void]
+    """The heads of all of them."""
     out: int
     """Descriptor of the file for what is taken."""
     size: int = 0
@@ -61,28 +63,28 @@ def _open(raw: Path) -> _Ring | None:
         return None
     header = np.frombuffer(memory, HEADER, 1)
     h = header[0]
-    live = int(h["live_size"])
+    live, slots = int(h["live_size"]), int(h["slots"])
     fits = BLOCK.itemsize <= int(h["live_heap"]) <= live <= MAX_LIVE_SIZE
-    if h["magic"] != MAGIC or not fits or len(memory) < PAGE + int(h["ring"]) * live:
+    if h["magic"] != MAGIC or not fits or len(memory) < PAGE + slots * live:
         return None
+    blocks = np.ndarray(slots, BLOCK, memory, PAGE, (live,))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return _Ring(memory, header, os.open(raw.with_suffix(TAKEN), flags, 0o600))
+    return _Ring(memory, header, blocks, os.open(raw.with_suffix(TAKEN), flags, 0o600))
 
 
 def take(ring: _Ring) -> int:
     """Copy all full blocks; returns how many there were. Raises OSError where there is no room."""
     h = ring.header[0]
     n = 0
-    while (seq := int(h["taken"])) < (filled := int(h["filled"])):
-        slots = int(h["ring"])
-        seq = max(seq, filled + 1 - slots)  # earlier ones were flushed by the thread itself
-        at = PAGE + (seq - int(h["ring_first"])) % slots * int(h["live_size"])
-        _, events, heap = np.frombuffer(ring.memory, BLOCK, 1, at)[0].item()
+    while (found := _oldest(ring)) is not None:
+        slot, seq = found
+        _, events, heap = ring.blocks[slot].item()
+        at = PAGE + slot * int(h["live_size"])
         head, heap_at = BLOCK.itemsize + events * EVENT_BYTES, at + int(h["live_heap"])
         view = memoryview(ring.memory)
         parts = [view[at : at + head], view[heap_at : heap_at + heap]]
         written = os.pwritev(ring.out, parts, ring.size)
-        if int(h["filled"]) >= seq + slots:
+        if int(h["taken"]) > seq:
             os.truncate(ring.out, ring.size)  # it was overwritten meanwhile: flushed, then
             continue
         if written < head + heap:
@@ -91,6 +93,21 @@ def take(ring: _Ring) -> int:
         n += 1
         h["taken"] = seq + 1
     return n
+
+
+def _oldest(ring: _Ring) -> tuple[int, int] | None:
+    """Return slot and seq of the oldest full block that is to be kept; None: there is none."""
+    h = ring.header[0]
+    taken, filled = int(h["taken"]), int(h["filled"])
+    if taken == filled:
+        return None
+    blocks = ring.blocks[: int(h["ring"])]
+    seqs = blocks["seq"].copy()
+    wanted = np.flatnonzero((seqs >= taken) & (seqs < filled) & (blocks["n_events"] > 0))
+    if not len(wanted):
+        return None
+    slot = int(wanted[seqs[wanted].argmin()])
+    return slot, int(seqs[slot])
 
 
 class Drain:

@@ -26,7 +26,8 @@ RAW_DIRENTS = 0x8  # out holds getdents64's buffer as it was, not the hashes of 
 NR_PROCESS = 0xFFF1
 NR_MODULE = 0xFFF2
 NR_LOST = 0xFFF3  # args[0]: that many events were lost
-NR_EXIT = 0xFFF4  # args[0]: wait status of the process
+NR_EXIT = 0xFFF4  # a task has ended; of a process: status, user ns, system ns, which are known
+KNOWS_STATUS, KNOWS_CPU = 1, 2  # args[3] of the latter
 ALL_NRS = 1 << 16
 
 MAX_TIME = 1 << 61  # TSC ticks or ns: centuries

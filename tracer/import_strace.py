@@ -110,5 +110,5 @@ def _import(
             "tool_version": version(),
         }
         with Writer(path, force) as writer, Progress("events written") as progress:
-            write_dataset(raw, writer, meta, importer.inherited, importer.exits, kept, progress)
+            write_dataset(raw, writer, meta, importer.inherited, importer.ends, kept, progress)
     return Dataset(path)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,24 @@ class Process:
     time_ns: int
     """Inside calls."""
     exit: int | None
+    start_ns: int
+    end_ns: int | None
+    """CLOCK_MONOTONIC, as start_ns; null: it went on, or its end was not seen."""
+    user_ns: int | None
+    """CPU time of its own; null: not known."""
+    system_ns: int | None
+
+    @property
+    def life_ns(self) -> int | None:
+        """How long it lived."""
+        return None if self.end_ns is None else self.end_ns - self.start_ns
+
+    @property
+    def cpu_ns(self) -> int | None:
+        """User and system time."""
+        if self.user_ns is None or self.system_ns is None:
+            return None
+        return self.user_ns + self.system_ns
 
 
 @dataclass(frozen=True)
@@ -118,13 +137,12 @@ def processes(data: Dataset, sums: Mapping[int, tuple[int, int]]) -> list[Proces
     `sums` has the calls of each and the time inside them.
     """
     rows = data.processes().to_pylist()
-    of: dict[int, list[dict[str, object]]] = {}
+    of: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         of.setdefault(row["pid"], []).append(row)
     children: dict[int, list[int]] = {}
     for member, images in of.items():
         parent = images[0]["ppid"]
-        assert isinstance(parent, int)
         children.setdefault(parent if parent in of and parent != member else 0, []).append(member)
     found: list[Process] = []
     stack = [(member, 0) for member in reversed(children.get(0, []))]
@@ -141,20 +159,20 @@ def processes(data: Dataset, sums: Mapping[int, tuple[int, int]]) -> list[Proces
             if program != (kept or [""])[-1]:
                 kept.append(program)
         # A child begins as a copy of its parent: that is no news.
-        if len(kept) > 1 and depth and kept[0] in ran.get(int(str(images[0]["ppid"])), []):
+        if len(kept) > 1 and depth and kept[0] in ran.get(images[0]["ppid"], []):
             del kept[0]
         ran[member] = kept
         count, spent_ns = sums.get(member, (0, 0))
-        last = images[-1]["exit"]
-        ppid = images[0]["ppid"]
-        assert isinstance(ppid, int)
-        ended = last if isinstance(last, int) else None
-        found.append(Process(member, ppid, depth, kept, count, spent_ns, ended))
+        first, last = images[0], images[-1]
+        life = (first["start_ns"], last["end_ns"], last["user_ns"], last["system_ns"])
+        found.append(
+            Process(member, first["ppid"], depth, kept, count, spent_ns, last["exit"], *life)
+        )
         stack += [(child, depth + 1) for child in reversed(children.get(member, []))]
     return found
 
 
-def _program(image: dict[str, object]) -> str:
+def _program(image: dict[str, Any]) -> str:
     argv, exe = image["argv"], image["exe"]
     if isinstance(argv, list) and argv:
         return shlex.join([posixpath.basename(argv[0]) or argv[0], *argv[1:]])

@@ -17,7 +17,7 @@ import numpy as np
 from tracer import elf
 from tracer.events import NR_MODULE, NR_PROCESS
 from tracer.syscalls import by_name
-from tracer.timeline import EXECS, FORKS, RawTrace
+from tracer.timeline import EXECS, EXITS, RawTrace
 
 CLONE_THREAD = 0x10000
 # Children of one process whose numbers lie further apart were numbered before and after a wrap.
@@ -96,7 +96,8 @@ def _announced(raw: RawTrace, nr: int) -> _Announcements:
 
 def _forks(raw: RawTrace) -> dict[int, _Forks]:
     calls = by_name()
-    forks, execs = ({calls[name].nr for name in names} for names in (FORKS, EXECS))
+    execs = {calls[name].nr for name in EXECS}
+    exit_nr, exit_group_nr = (calls[name].nr for name in EXITS)
     found: dict[int, _Forks] = defaultdict(_Forks)
     chunk = raw.rare.take(np.flatnonzero(raw.rare.nr < NR_PROCESS))
     fields = (chunk.thread, chunk.nr, chunk.tsc, chunk.args[0], chunk.ret, chunk.returned)
@@ -107,7 +108,9 @@ def _forks(raw: RawTrace) -> dict[int, _Forks]:
             if not returned:
                 of.exec_tsc.append(tsc)
                 of.exec_path = chunk.text(row)
-        elif nr not in forks:
+        elif nr == exit_nr:
+            continue  # of a thread
+        elif nr == exit_group_nr:
             of.exit_code = (first & 0xFF) << 8
         elif returned:
             of.known[ret] = tsc

@@ -44,7 +44,8 @@ HEADER = np.dtype(
         ("flushed_bytes", "<u8"),
         ("slots", "<u4"),
         ("ring", "<u4"),
-        ("ring_first", "<u8"),
+        ("live", "<u4"),
+        ("asked", "<u4"),
         ("filled", "<u8"),
         ("unused", "<u8", 2),
         ("taken", "<u8"),
@@ -162,6 +163,7 @@ class RawFile(Source):
             at(first), at(n_rare), total,
         )  # fmt: skip
         self.threads[0].lost_events += total.lost
+        self.threads[0].first_tsc = int(first.min(initial=LATEST))
         rare = [
             self._load(block, block + 1, rare_calls()) for block in np.flatnonzero(n_rare).tolist()
         ]

@@ -22,9 +22,8 @@ from tracer.run import Ended, Watcher, find_program, run, watch
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
     from tracer.filters import Filter
-    from tracer.timeline import RawTrace
-
-RING_BYTES = 64 << 20
+    from tracer.taskstats import Listener
+    from tracer.timeline import End, RawTrace
 
 
 class Session(Protocol):
@@ -51,7 +50,7 @@ class Options:
 
     backend: str = backends.AUTO
     ring_bytes: int | None = None
-    """Size of bcc's ring buffer, a power of two; None: RING_BYTES."""
+    """Size of bcc's ring buffer, a power of two; None: backends.RING_BYTES."""
     block: bool = False
     """Shim: programs wait for room instead of losing events."""
     duration_s: float | None = None
@@ -68,7 +67,7 @@ def _session(name: str, folder: Path, env: Mapping[bytes, bytes], options: Optio
         return ptrace.Session(folder, env)
     from tracer.backends import bcc
 
-    return bcc.Session(folder, env, options.ring_bytes or RING_BYTES)
+    return bcc.Session(folder, env, options.ring_bytes or backends.RING_BYTES)
 
 
 class Recorder:
@@ -88,6 +87,7 @@ class Recorder:
         self.keep_raw = False
         self._attached = False
         self._lock: int | None = None
+        self._listener: Listener | None = None
         self._session: Session | None = None
         self._inherited: dict[int, descriptors.Object] = {}
         self._env = dict(env)
@@ -100,7 +100,7 @@ class Recorder:
         self = cls.__new__(cls)
         who = identity.identify(pid)
         if not who.argv and not who.exe:
-            raise BackendError(f"no such process: {pid}: see `ps`")
+            raise BackendError(_why_nobody(pid))
         self.command = [os.fsdecode(word) for word in who.argv] or [os.fsdecode(who.exe)]
         self.options = options
         self.program = os.fsdecode(who.exe)
@@ -110,6 +110,7 @@ class Recorder:
         self.keep_raw = False
         self._attached = True
         self._lock = None
+        self._listener = None
         self._session = None
         self._env = {}
         self._inherited = descriptors.of_process(pid)
@@ -157,6 +158,7 @@ class Recorder:
         if self._session is None:
             return run(self.program, self.command, self._env)
         self._note()
+        self._listener = _listener()
         try:
             return run(
                 self.program,
@@ -166,24 +168,31 @@ class Recorder:
                 self.options.duration_s,
             )
         finally:
-            self._session.close()
+            self._close()
+
+    def _close(self) -> None:
+        assert self._session
+        self._session.close()
+        if self._listener:
+            self._listener.close()
 
     def look_at(self, pid: int) -> Ended:
         """Watch a running process until it ends, somebody says stop, or the time is up."""
         assert self._session
         self._note()
         session: Any = self._session
+        self._listener = _listener()
         try:
-            session.attach(pid)
-            return watch(pid, session.watcher, self.options.duration_s)
+            return watch(pid, session.watcher, session.attach, self.options.duration_s)
         finally:
-            session.close()
+            self._close()
 
     def write(
         self, ended: Ended, path: Path, force: bool = False, kept: Filter | None = None
     ) -> Dataset:
         """Make the dataset of a run; raises BackendError, DatasetError or OSError."""
         from tracer.insights import crossing_ns
+        from tracer.timeline import End
 
         assert self.folder, "nothing was recorded"
         assert self._session
@@ -197,9 +206,11 @@ class Recorder:
             "system_ns": ended.system_ns,
             "crossing_ns": crossing_ns(),
         }
-        exits = {} if ended.status is None else {ended.pid: ended.status}
+        ends = {ended.pid: End(ended.status, ended.own_ns, ended.at_ns)} if ended.at_ns else {}
+        if self._listener:
+            raw.learn(self._listener.ends, self._listener.threads)
         self.broken = raw.broken
-        return _write(raw, path, force, meta, self._inherited, exits, kept)
+        return _write(raw, path, force, meta, self._inherited, ends, kept)
 
     def _why_nothing(self, status: int | None) -> str:
         if self._attached:
@@ -232,6 +243,21 @@ class Recorder:
         }
         note = {"meta": self._meta(), "inherited": inherited}
         self._lock = rawfolder.note(self.folder, json.dumps(note))
+
+
+def _listener() -> Listener | None:
+    from tracer import taskstats
+
+    return taskstats.listener()
+
+
+def _why_nobody(pid: int) -> str:
+    """Why a number names no process whose calls could be seen."""
+    if not os.path.exists(f"/proc/{pid}"):
+        return f"no such process: {pid}: see `ps`"
+    if identity.has_ended(pid):
+        return f"it has ended: {pid}: its parent has not asked how, see `ps`"
+    return f"no program: {pid}: threads of the kernel make no calls"
 
 
 def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None = None) -> Dataset:
@@ -270,7 +296,7 @@ def _write(
     force: bool,
     meta: Mapping[str, Any],
     inherited: Mapping[int, descriptors.Object],
-    exits: Mapping[int, int],
+    ends: Mapping[int, End],
     kept: Filter | None,
 ) -> Dataset:
     from tracer.convert import write_dataset
@@ -278,7 +304,7 @@ def _write(
     from tracer.progress import Progress
 
     with Writer(path, force) as writer, Progress("events written") as progress:
-        write_dataset(raw, writer, meta, inherited, exits, kept, progress)
+        write_dataset(raw, writer, meta, inherited, ends, kept, progress)
     return Dataset(path)
 
 

@@ -81,6 +81,10 @@ class Ended:
     user_ns: int
     """CPU time of the program and of all descendants that were waited for; 0: not known."""
     system_ns: int
+    own_ns: tuple[int, int] | None = None
+    """The same of the program alone; None: not known."""
+    at_ns: int | None = None
+    """When it ended, CLOCK_MONOTONIC; None: it goes on, or that was not seen."""
 
 
 def find_program(name: str, env: Mapping[bytes, bytes]) -> str:
@@ -211,9 +215,10 @@ def run(
         begin = time.monotonic_ns()
         pid = _spawn(path, argv, env, _mask_at_start, watcher.hold if watcher else None)
         stop_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
-        status, usage = _wait(pid, watched, watcher, stop_ns)
-        wall = time.monotonic_ns() - begin
-        return Ended(pid, status, wall, int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9))
+        status, usage, own_ns = _wait(pid, watched, watcher, stop_ns)
+        end = time.monotonic_ns()
+        spent = int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9)
+        return Ended(pid, status, end - begin, *spent, own_ns, end)
     finally:
         if watcher and watcher.signal:
             signal.signal(watcher.signal, signal.SIG_IGN)  # drops what is still pending
@@ -229,9 +234,11 @@ def _next_signal(watched: set[int], until_ns: int | None) -> signal.struct_sigin
 
 def _wait(
     child: int, watched: set[int], watcher: Watcher | None, stop_ns: int | None
-) -> tuple[int, resource.struct_rusage]:
-    whom = -1 if watcher else child
-    options = os.WNOHANG | os.WUNTRACED | (WALL if watcher else 0)
+) -> tuple[int, resource.struct_rusage, tuple[int, int] | None]:
+    whom = (os.P_ALL, 0) if watcher else (os.P_PID, child)
+    kinds = os.WNOHANG | (WALL if watcher else 0)
+    options = kinds | os.WUNTRACED
+    changes = kinds | os.WEXITED | os.WSTOPPED | os.WNOWAIT
     while True:
         info = _next_signal(watched, stop_ns)
         if info is None:
@@ -249,33 +256,44 @@ def _wait(
             continue
         while True:
             try:
-                pid, status, usage = os.wait4(whom, options)
+                change = os.waitid(*whom, changes)
             except ChildProcessError:
                 break
+            if change is None:
+                break
+            own_ns = identity.own_cpu_ns(child) if change.si_pid == child else None
+            try:
+                pid, status, usage = os.wait4(change.si_pid, options)
+            except ChildProcessError:  # an exec has ended that thread
+                continue
             if not pid:
                 break
             plain = watcher.changed(pid, status) if watcher else status
             if pid != child or plain is None:
                 continue
             if not os.WIFSTOPPED(plain):
-                return plain, usage
+                return plain, usage, own_ns
             # The shell must see that its job has stopped.
             os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(child, signal.SIGCONT)
 
 
-def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
-    """Let a watcher look at somebody else's process.
+def watch(
+    pid: int, watcher: Watcher, attach: Callable[[int], None], duration_s: float | None = None
+) -> Ended:
+    """Let a watcher look at somebody else's process, from `attach` to its stop().
 
-    Ends with the process, after `duration_s`, or at SIGINT, SIGTERM or SIGHUP.
+    Ends with the process, after `duration_s`, or at SIGINT, SIGTERM or SIGHUP. The wall time holds
+    all that is seen: also calls that it is in when it is found, and those that go on at the end.
     """
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     watched = {int(number) for number in ending | {signal.SIGCHLD}}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     hold_signals()
     begin, user_ns, system_ns = time.monotonic_ns(), *identity.cpu_ns(pid)
-    end_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
     try:
+        attach(pid)
+        end_ns = time.monotonic_ns() + round(duration_s * 1e9) if duration_s is not None else None
         with _end_of(pid) as ended:
             while end_ns is None or time.monotonic_ns() < end_ns:
                 look_ns = time.monotonic_ns() + LOOK_NS
@@ -286,6 +304,7 @@ def watch(pid: int, watcher: Watcher, duration_s: float | None = None) -> Ended:
                 if ended():
                     break
         user, system = identity.cpu_ns(pid)
+        watcher.stop()
         # It may be gone, and its number somebody else's.
         spent = max(0, user - user_ns), max(0, system - system_ns)
         return Ended(pid, None, time.monotonic_ns() - begin, *spent)

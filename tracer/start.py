@@ -7,12 +7,12 @@ import signal
 
 
 def main() -> None:
-    """Run the command; a Ctrl-C while it is loaded ends it without a word."""
-    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if plain:
+    """Run the command; a Ctrl-C while it is loaded ends it without a word.
+
+    cli.interruptible() makes it an exception again.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from tracer import cli
 
-    if plain:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main()

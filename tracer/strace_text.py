@@ -27,6 +27,7 @@ from tracer.strace_records import Maker, Records
 from tracer.strace_words import CONSTANTS, FD, STRING, number, output, unescape
 from tracer.stream import StreamWriter
 from tracer.syscalls import ArgKind, Syscall, by_name
+from tracer.timeline import End
 
 LOOK_AHEAD_LINES = 5000  # in search of the working directory
 BLOCK_LINES = 1 << 13
@@ -140,7 +141,7 @@ class Importer:
     """Lines that are no strace output, or of calls that nobody knows."""
     command: list[str] = field(default_factory=list)
     inherited: dict[int, Object] = field(default_factory=dict)
-    exits: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, End] = field(default_factory=dict)
     _tasks: dict[int, _Task] = field(default_factory=dict)
     _cwd: bytes = b""
     _relative: bool = False
@@ -314,13 +315,14 @@ class Importer:
             return
         if task.pending:
             self._unfinished(tid, task)
+        end = None
         if tid == task.pid:
             if found[1] == b"exited with":
                 status = int(found[2]) << 8
             else:
                 status = CONSTANTS.get(found[2], 0) | (0x80 if found[3] else 0)
-            self.exits[tid] = status
-            self.writer.exit(tid, self.now_ns, status)
+            end = self.ends[tid] = End(status)
+        self.writer.exit(task.pid, tid, self.now_ns, end)
         if len(self._tasks) > 1:
             self._tasks.pop(tid, None)
 

@@ -31,6 +31,8 @@ from tracer.events import (
     EVENT_BYTES,
     EVENT_WORDS,
     FIRST_ARG,
+    KNOWS_CPU,
+    KNOWS_STATUS,
     MAX_TIME,
     NR_EXIT,
     NR_LOST,
@@ -44,7 +46,7 @@ from tracer.events import (
     Rows,
     Words,
 )
-from tracer.timeline import BLOCK_EVENTS, RawTrace, Source, Thread, rare_calls
+from tracer.timeline import BLOCK_EVENTS, End, RawTrace, Source, Thread, rare_calls
 
 SUFFIX = ".stream"
 _HEAD = struct.Struct("<IIII")
@@ -143,9 +145,13 @@ class StreamWriter:
         """Say that n events could not be kept."""
         self.event(pid, pid, NR_LOST, t_ns, 0, 0, (n, 0, 0, 0, 0, 0))
 
-    def exit(self, pid: int, t_ns: int, status: int) -> None:
-        """Say how a process ended, as wait(2) tells it."""
-        self.event(pid, pid, NR_EXIT, t_ns, 0, 0, (status & _U64, 0, 0, 0, 0, 0))
+    def exit(self, pid: int, tid: int, t_ns: int, end: End | None = None) -> None:
+        """Say that a thread has ended, or a process, and what is known of it."""
+        end = end or End()
+        user_ns, system_ns = end.cpu_ns or (0, 0)
+        known = KNOWS_STATUS * (end.status is not None) | KNOWS_CPU * (end.cpu_ns is not None)
+        args = ((end.status or 0) & _U64, user_ns, system_ns, known, 0, 0)
+        self.event(pid, tid, NR_EXIT, t_ns, 0, 0, args)
 
     def flush(self) -> None:
         """Hand everything to the kernel; raises OSError."""
@@ -206,7 +212,8 @@ class StreamSource(Source):
         """Find every record and look at it; raises OSError."""
         super().__init__()
         self.lost = 0
-        self.exits: dict[int, int] = {}
+        self.ends: dict[int, End] = {}
+        self.thread_ends: dict[tuple[int, int], int] = {}
         self._to_ticks = to_ticks
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
@@ -285,8 +292,7 @@ class StreamSource(Source):
             found, whole = self._events(at, (*TELLING, FIRST_ARG))
             pid, first = self._words[at >> 3] & _LOW, found.args[0]
             self.lost += int(first[found.nr == NR_LOST].sum()) + int((~whole).sum())
-            ends = whole & (found.nr == NR_EXIT)
-            self.exits |= dict(zip(pid[ends].tolist(), first[ends].tolist(), strict=True))
+            self._note_ends(at[whole & (found.nr == NR_EXIT)])
             keep = whole & (found.nr != NR_LOST) & (found.nr != NR_EXIT)
             tells = keep & (found.nr == NR_PROCESS)
             row = np.cumsum(keep)[tells] - 1 + n_kept
@@ -296,6 +302,21 @@ class StreamSource(Source):
             n_kept += len(kept[-1])
         self._at = np.concatenate([np.empty(0, np.int64), *kept])
         return announced
+
+    def _note_ends(self, at: Ints) -> None:
+        found, _ = self._events(at)
+        tasks = self._words[at >> 3]  # tid << 32 | pid
+        who = zip((tasks & _LOW).tolist(), (tasks >> np.uint64(32)).tolist(), strict=True)
+        args = zip(*(column.tolist() for column in found.args[:4]), strict=True)
+        for (pid, tid), tsc, (status, user, system, known) in zip(
+            who, found.tsc.tolist(), args, strict=True
+        ):
+            self.thread_ends[pid, tid] = tsc
+            if known:
+                self.ends[pid] = End(
+                    status if known & KNOWS_STATUS else None,
+                    (user, system) if known & KNOWS_CPU else None,
+                )
 
     def _name(
         self, keys: list[tuple[int, int]], spans: list[tuple[int, int]], parents: dict[int, int]
@@ -338,4 +359,4 @@ def read_stream(path: Path, to_ticks: tuple[int, int, float] | None = None) -> R
     if not path.stat().st_size:
         return RawTrace([], [])
     source = StreamSource(path, to_ticks)
-    return RawTrace([source], [], source.lost, source.exits)
+    return RawTrace([source], [], source.lost, source.ends, source.thread_ends)

@@ -79,7 +79,11 @@ class Summary:
     system_ns: int
     backend: str
     adopted_programs: list[str]
-    """Programs that another backend had to record."""
+    """Programs that other backends had to record."""
+    adopted_why: list[str]
+    """Why, of each."""
+    adopted_by: list[str]
+    """Which backends these were."""
     interrupted: int
     """Calls that a signal ended (EINTR)."""
     restarted: int | None
@@ -139,7 +143,9 @@ def summarize(data: Dataset) -> Summary:
         user_ns=meta.get("user_ns", 0),
         system_ns=meta.get("system_ns", 0),
         backend=meta["backend"],
-        adopted_programs=meta.get("adopted_programs", []),
+        adopted_programs=(adopted := meta.get("adopted_programs", [])),
+        adopted_why=meta.get("adopted_why", ["static, ..."] * len(adopted)),
+        adopted_by=meta.get("adopted_by", ["ptrace"]),
         interrupted=found.interrupted,
         # Within one instruction of the program's.
         restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
@@ -291,8 +297,10 @@ def render(summary: Summary, rows: int | None = None) -> str:
         again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
         lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
-        names = f"watched by ptrace (static, ...): {' '.join(s.adopted_programs)}"
-        lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
+        pairs = zip(s.adopted_programs, s.adopted_why, strict=False)
+        names = ", ".join(f"{name} ({why})" for name, why in pairs)
+        text = f"watched by {', later '.join(s.adopted_by)}: {names}"
+        lines += textwrap.wrap(text, WIDTH, break_on_hyphens=False)
     if s.unseen_programs:
         names = f"ran unrecorded (static, set-id, ...): {' '.join(s.unseen_programs)}"
         lines += textwrap.wrap(names, WIDTH, break_on_hyphens=False)
@@ -305,6 +313,10 @@ def render(summary: Summary, rows: int | None = None) -> str:
         lines += textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
     lines += [*_processes(s), *_files(s), *_sites(s)]
     return "\n".join(lines)
+
+
+def _seconds(time_ns: int | None) -> str:
+    return f"{'-' if time_ns is None else f'{time_ns / 1e9:.3f}':>8}"
 
 
 def _cut(text: str, width: int) -> str:
@@ -327,13 +339,16 @@ def _processes(s: Summary) -> list[str]:
         while at and at.pid not in shown:
             shown.add(at.pid)
             at = of.get(at.ppid)
-    lines = [f"processes (calls, time inside them); {len(every) - len(shown):,} not shown:"]
-    if len(shown) == len(every):
-        lines = ["processes (calls, time inside them):"]
+    lives = any(p.life_ns is not None or p.cpu_ns is not None for p in every)
+    what = "calls, time inside them" + ", life, CPU time" * lives
+    left_out = f"; {len(every) - len(shown):,} not shown" if len(shown) < len(every) else ""
+    lines = [f"processes ({what}){left_out}:"]
     for process in every:
         if process.pid in shown:
             name = "  " * min(process.depth, 8) + " > ".join(process.programs)
             lead = f"{process.calls:>9,} {process.time_ns / 1e9:>10.6f}  "
+            if lives:
+                lead += f"{_seconds(process.life_ns)} {_seconds(process.cpu_ns)}  "
             lines.append(lead + _cut(name, WIDTH - len(lead)))
     return lines
 

@@ -9,7 +9,7 @@ reach beyond it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from tracer.syscalls import by_name
 
 FORKS = ("fork", "vfork", "clone", "clone3")
 EXECS = ("execve", "execveat")
+EXITS = ("exit", "exit_group")
 BLOCK_EVENTS = 1536  # in a full one of the shim's
 LATEST = int(np.iinfo(np.int64).max)
 
@@ -51,13 +52,43 @@ class Thread:
     """Of a later moment, for the clock's rate."""
     now_ns: int
     lost_events: int = 0
+    first_tsc: int = MAX_TIME
+    """Of its first event, where that may be before start_tsc."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a process ended, where somebody saw it; None: not known."""
+
+    status: int | None = None
+    """As wait(2) tells it."""
+    cpu_ns: tuple[int, int] | None = None
+    """User and system time of all its threads, none of its children."""
+    at_ns: int | None = None
+    """When that was noticed, CLOCK_MONOTONIC."""
+
+    def filled(self, other: End) -> End:
+        """Return the same with what `other` knows besides."""
+        return End(
+            other.status if self.status is None else self.status,
+            self.cpu_ns or other.cpu_ns,
+            self.at_ns or other.at_ns,
+        )
+
+
+def joined(first: Mapping[int, End], second: Mapping[int, End]) -> dict[int, End]:
+    """Join what is known of processes; of the same one, what is in `first` comes first."""
+    found = dict(second)
+    for pid, end in first.items():
+        found[pid] = end.filled(found.get(pid, End()))
+    return found
 
 
 @cache
 def rare_calls() -> Mask:
     """By call number: what tells about processes."""
     rare = np.zeros(ALL_NRS, np.bool_)
-    rare[[by_name()[name].nr for name in (*FORKS, *EXECS, "exit_group")]] = True
+    rare[[by_name()[name].nr for name in (*FORKS, *EXECS, *EXITS)]] = True
     rare[NR_PROCESS:] = True
     return rare
 
@@ -109,10 +140,21 @@ class RawTrace:
     """Files that could not be read, a line each."""
     lost_elsewhere: int = 0
     """Events that were lost before they came into a file."""
-    exits: dict[int, int] = field(default_factory=dict)
-    """Wait status of processes, where a backend saw them end."""
-    adopted: list[bytes] = field(default_factory=list)
-    """Programs that another backend had to record."""
+    ends: dict[int, End] = field(default_factory=dict)
+    """How processes ended, where a backend saw it."""
+    thread_ends: dict[tuple[int, int], int] = field(default_factory=dict)
+    """When threads ended, by process and thread, in ticks; where a backend saw it."""
+    adopted: dict[bytes, str] = field(default_factory=dict)
+    """Programs that other backends had to record, and why."""
+    adopted_by: list[str] = field(default_factory=list)
+    """Those backends."""
+
+    def learn(self, ends: Mapping[int, End], threads: Mapping[tuple[int, int], int]) -> None:
+        """Take what somebody else saw of ends; those of threads in ns of CLOCK_MONOTONIC."""
+        self.ends = joined(self.ends, ends)
+        ours = {(thread.pid, thread.tid) for thread in self.threads}
+        seen = {task: self.to_ticks(ns) for task, ns in threads.items() if task in ours}
+        self.thread_ends = seen | self.thread_ends
 
     @cached_property
     def threads(self) -> list[Thread]:
@@ -236,5 +278,6 @@ def merge(first: RawTrace, second: RawTrace) -> RawTrace:
         [*first.sources, *second.sources],
         first.broken + second.broken,
         first.lost_elsewhere + second.lost_elsewhere,
-        first.exits | second.exits,
+        joined(first.ends, second.ends),
+        first.thread_ends | second.thread_ends,
     )

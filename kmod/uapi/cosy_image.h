@@ -17,7 +17,7 @@
 
 #include <linux/types.h>
 
-#define COSY_IMAGE_MAGIC "COSYIMG\x04"
+#define COSY_IMAGE_MAGIC "COSYIMG\x05"
 #define COSY_IMAGE_MAX_SIZE (1u << 20)
 #define COSY_MAX_ARGS 6
 #define COSY_MAX_COMPOUNDS 256
@@ -83,14 +83,15 @@ struct cosy_compound {
 	__u32 first_serve, n_serve; /* patterns */
 	__u32 first_path, n_paths; /* COSY_LOOP_PATHS */
 	/*
-	 * ENTRIES: of a directory no more than so many entries are run over until nearly all of others
-	 * was asked for, or of this one enough; 0: another loop.
+	 * ENTRIES: of a directory no more than `chunk` entries are run over until nearly all of others
+	 * was asked for. A further run reaches `grow` times as far, once calls about one in `miss` of
+	 * the entries that it reaches went unanswered. All 0: another loop.
 	 */
-	__u32 chunk;
+	__u32 chunk, grow, miss;
 	__u64 limit_ops; /* calls answered by one run */
 	__u64 limit_bytes; /* of results held */
 	__u64 limit_time_ns; /* inside the executor */
-}; /* 88 bytes */
+}; /* 96 bytes */
 
 enum cosy_arg_kind {
 	COSY_ARG_NONE = 0,

@@ -16,11 +16,13 @@
  * At first there is one live block (ring is 1): when it is full it is flushed
  * and begins anew. A thread that has filled some asks whoever records, through
  * the FIFO COSY_TRACE_DRAIN in the folder, to take its blocks away; from then
- * on all `slots` live blocks are used in turn, block seq in the place
- * (seq - ring_first) % ring. The recorder copies those before `filled` into
- * PID.TID.TSC.taken, in the form of flushed blocks, and then raises `taken`.
- * Where it comes too late the thread flushes the oldest block itself. So a block
- * may be in two or three places, with the same seq, and the reader takes one.
+ * on a full block stays where it is, and the first live block goes on that holds
+ * nothing to be kept: as few memory as the recorder is fast. The recorder copies
+ * blocks before `filled` into PID.TID.TSC.taken, in the form of flushed blocks, and
+ * then raises `taken`. Where it comes too late and all `slots` are full the thread
+ * flushes the oldest block itself, and raises `taken`, too: what the recorder copied
+ * meanwhile it must throw away. So a block may be in two or three places, with the
+ * same seq, and the reader takes one.
  */
 #ifndef COSY_TRACE_H
 #define COSY_TRACE_H
@@ -59,10 +61,11 @@ struct cosy_trace_header {
 	__u64 flushed_bytes; /* of whole blocks behind the live ones */
 	__u32 slots; /* how many live blocks there is room for in front of the flushed ones */
 	__u32 ring; /* how many of them are in use */
-	__u64 ring_first; /* seq of the block that lies in the first one, modulo ring */
+	__u32 live; /* which of them is being written */
+	__u32 asked; /* not 0: a recorder knows of this file */
 	__u64 filled; /* seq of the block that is being written */
 	__u64 unused[2];
-	/* In a cache line of its own: written by the recorder. */
+	/* In a cache line of its own: written by the recorder as a rule. */
 	__u64 taken; /* blocks before this seq need not be kept any more */
 };
 
@@ -83,7 +86,11 @@ struct cosy_trace_block {
 #define COSY_EVENT_MODULE 0xfff2 /* args[0]: load address; path: file name */
 /* Of other backends' streams (tracer/stream.py). */
 #define COSY_EVENT_LOST 0xfff3 /* args[0]: that many events were lost here */
-#define COSY_EVENT_EXIT 0xfff4 /* args[0]: wait status of the process */
+/*
+ * A task has ended; of a process's first one args[0] may be its wait status (args[3] & 1), and args[1]
+ * and args[2] its user and system time in ns (args[3] & 2).
+ */
+#define COSY_EVENT_EXIT 0xfff4
 
 struct cosy_trace_event {
 	__u64 tsc; /* at entry */

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.never_slower import SHAPES, adversary, tree
+from synth.language import Reach
 from tests.conftest import DEADLINE_S, Compiler, built, plain_environment
 
 MOST_WASTED = 8_000
@@ -109,6 +110,31 @@ def test_a_directory_above_the_limit_is_left_alone(
     results, served = run("all", trees["large"])
     assert results
     assert served
+
+
+@pytest.mark.parametrize(
+    ("how", "near", "far"),
+    [
+        # Half of a directory would have to go unanswered before the third firing in it, or next to
+        # nothing before the second.
+        ("all", Reach(chunk=370, grow=2, miss=1), Reach(chunk=370, grow=1024, miss=64)),
+        # One entry in twenty is asked for: too few for one in four, enough for one in sixty-four.
+        ("subset", Reach(chunk=370, grow=64, miss=4), Reach(chunk=370, grow=64, miss=64)),
+        ("subset", Reach(chunk=370, grow=2, miss=1), Reach(chunk=30_000, grow=2, miss=1)),
+    ],
+)
+def test_runs_reach_as_far_as_the_image_says(
+    run: Adversary, trees: dict[str, list[Path]], tmp_path: Path, how: str, near: Reach, far: Reach
+) -> None:
+    folder = trees["huge"][:1]
+    _, files = SHAPES["huge"]
+    run.image = adversary(tmp_path, reach=near)
+    run.report(how, folder, turns=1)  # the first look at a new file is always the kernel's
+    ((_, results, _),) = rows(run.report(how, folder, turns=1), "dirscan-stat")
+    assert 0 < results < files / 2
+    run.image = adversary(tmp_path, reach=far)
+    ((_, results, _),) = rows(run.report(how, folder, turns=1), "dirscan-stat")
+    assert results >= files
 
 
 def test_old_news_ends_an_epoch(run: Adversary, trees: dict[str, list[Path]]) -> None:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from ptrace.binding import func as binding
 
@@ -26,6 +27,7 @@ from tracer.backends.ptrace import Ptrace
 from tracer.dataset import Dataset
 from tracer.run import WALL
 from tracer.stream import StreamWriter
+from tracer.summary import summarize
 from tracer.syscalls import name_of
 
 OUTSIDE = ["ptrace", "bcc"]
@@ -349,6 +351,20 @@ def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -
     assert longest["dur_ns"] > 1e9
 
 
+def test_no_more_time_is_spent_inside_than_there_is(tracer: Tracer, backend: str) -> None:
+    """Of one thread that is in a call when it is found, and at the end."""
+    output = tracer.folder / "attached"
+    with subprocess.Popen(["sleep", "60"]) as asleep:
+        while not Path(f"/proc/{asleep.pid}/syscall").read_text().startswith("230 "):
+            time.sleep(0.01)
+        words = ["--backend", backend, "-o", str(output), "--duration", "0.5", "--json", "-p"]
+        done = tracer.run(*words, str(asleep.pid))
+        asleep.kill()
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stderr)
+    assert 0 < summary["inside_ns"] <= summary["wall_ns"]
+
+
 def test_cpu_time_of_a_running_process(tracer: Tracer, backend: str) -> None:
     output = tracer.folder / "attached"
     words = ["--backend", backend, "-o", str(output), "--duration", "1", "-p"]
@@ -385,6 +401,8 @@ def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
             while backend == "ptrace" and "TracerPid:\t0\n" in status.read_text():
                 assert watching.poll() is None, said
                 time.sleep(0.01)
+            if backend == "bcc":
+                time.sleep(1)  # nothing outside tells when it has begun to look
             shell.stdin.close()
             said += watching.communicate(timeout=DEADLINE_S)[1]
     assert watching.returncode == 0, said
@@ -417,8 +435,26 @@ def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
     done = tracer.run("--backend", backend, "-p", "4194304")
     assert done.returncode == 1
     assert b"no such process" in done.stderr
+    done = tracer.run("--backend", backend, "-p", "2")  # kthreadd
+    assert done.returncode == 1
+    assert b"threads of the kernel" in done.stderr or b"no such process" in done.stderr
     assert tracer.run("--backend", "shim", "-p", str(os.getpid())).returncode == 1
     assert tracer.run("-p", "1", "ls").returncode == 2
+
+
+@pytest.mark.parametrize("late", ["", "identity.identify = lambda pid: self"])
+def test_attaching_to_one_that_has_ended(tracer: Tracer, backend: str, late: str) -> None:
+    """Nobody has waited for it; with `late` it ends while it is looked at."""
+    code = f"""from tracer import identity
+self = identity.identify("self")
+{late}
+from tracer.cli import main; main()"""
+    with subprocess.Popen(["true"]) as gone:
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+        words = ["--backend", backend, "--summary-only", "-p", gone.pid]
+        done = tracer.native(sys.executable, "-c", code, *map(str, words))
+    assert done.returncode == 1
+    assert b"it ended" in done.stderr or b"it has ended" in done.stderr
 
 
 # --- what auto does -------------------------------------------------------------------
@@ -443,10 +479,70 @@ def test_a_static_child_of_a_dynamic_parent(
     assert data.meta["backend"] == "shim"
     assert data.meta["unseen_programs"] == []
     assert data.meta["adopted_programs"] == [str(static_program)]
+    assert data.meta["adopted_why"] == ["is statically linked"]
+    assert f"watched by ptrace: {static_program} (is" in " ".join(done.stderr.decode().split())
     assert counts(data)["getdents64"] == 2 * 18 + 2
     t_ns = data.events(["t_ns"])["t_ns"].to_pylist()
     assert t_ns == sorted(t_ns)
     assert done.stdout == tracer.native("sh", "-c", script).stdout
+
+
+def test_an_exec_that_fails_is_not_adopted(tracer: Tracer, tree: Path) -> None:
+    """Before it is made it looks as if it were of a static program; then comes one that is not."""
+    bad = tracer.folder / "bad"
+    head = bytearray(Path("/bin/true").read_bytes()[:64])
+    head[0x38:0x3A] = b"\0\0"  # no program headers
+    bad.write_bytes(head)
+    bad.chmod(0o755)
+    code = f"""import os
+try: os.execv({str(bad)!r}, ["bad"])
+except OSError: os.execv("/bin/ls", ["ls", {str(tree)!r}])"""
+    done, data = tracer.trace("/usr/bin/python3", "-S", "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert calls_of(data, Path("/usr/bin/ls"))["getdents64"] == 2
+    assert counts(data)["execve"] == 2
+    assert [exe for exe in _exes(data) if exe.endswith("/ls")] == ["/usr/bin/ls"]
+
+
+def calls_of(data: Dataset, program: Path) -> Counter[str]:
+    """How often each call was made by one program."""
+    images = data.processes().to_pylist()
+    found: Counter[str] = Counter()
+    for event in data.events(["pid", "t_ns", "nr"]).to_pylist():
+        own = [i for i in images if i["pid"] == event["pid"] and i["start_ns"] <= event["t_ns"]]
+        found[name_of(event["nr"])] += bool(own) and own[-1]["exe"] == str(program)
+    return +found
+
+
+def test_bcc_takes_over_from_ptrace_when_it_pays(tracer: Tracer, compiled: Compiler) -> None:
+    """While the program runs: not a call is missing or there twice."""
+    lacks = bcc.why_not()
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    static = compiled("calls.c", "-static", "-pthread", name="calls-static")
+    code = """from tracer.backends import adopt
+adopt.PTRACE_CALLS = 1000
+from tracer.cli import main; main()"""
+    path = tracer.folder / "over"
+    script = f"{static} threads; {static} fork; exit 3"
+    words = [sys.executable, "-c", code, "-o", path, "sh", "-c", script]
+    done = tracer.native(*words)
+    assert done.returncode == 3, done.stderr
+    data = Dataset(path)
+    assert data.meta["lost_events"] == 0
+    assert data.meta["adopted_by"] == ["ptrace", "bcc"]
+    assert "later bcc: " in done.stderr.decode()
+    _, alone = tracer.trace("--backend", "bcc", "sh", "-c", script)
+    calls, truth = (calls_of(of, static) for of in (data, alone))
+    for waiting in ("futex", "execve"):
+        calls.pop(waiting, None)
+        truth.pop(waiting, None)
+    assert calls == truth
+    t_ns = data.events(["t_ns"])["t_ns"].to_pylist()
+    assert t_ns == sorted(t_ns)
+    lives = data.threads().to_pylist()
+    assert all(thread["end_ns"] for thread in lives)
+    assert len({(thread["pid"], thread["tid"]) for thread in lives}) == len(lives)
 
 
 def test_a_static_child_starts_a_dynamic_one(tracer: Tracer, tmp_path: Path) -> None:
@@ -599,3 +695,59 @@ def test_ptrace_lets_go_of_one_that_waits_for_its_vfork(
     watcher.changed(*os.waitpid(pid, WALL))  # it goes on, and stops no more before its child does
     watcher.stop()
     assert ended(pid) == 1
+
+
+# --- lives ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["shim", *OUTSIDE])
+def any_backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    lacks = bcc.why_not() if name == "bcc" else None
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    return name
+
+
+def test_lives_of_threads(tracer: Tracer, any_backend: str, calls: Path) -> None:
+    _, data = tracer.trace("--backend", any_backend, calls, "threads")
+    (process,) = data.processes().to_pylist()
+    threads = data.threads().to_pylist()
+    assert {t["pid"] for t in threads} == {process["pid"]}
+    assert {t["tid"] for t in threads} == set(data.events(["tid"])["tid"].to_pylist())
+    assert len(threads) > 2
+    for thread in threads:
+        own = pc.equal(data.events()["tid"], thread["tid"])
+        times = data.events(["t_ns"])["t_ns"].filter(own).to_pylist()
+        assert process["start_ns"] <= thread["start_ns"] <= min(times)
+        if thread["end_ns"] is None:
+            assert any_backend == "shim"
+            assert os.geteuid() != 0
+        else:
+            assert max(times) <= thread["end_ns"] <= process["end_ns"]
+
+
+def test_lives_of_processes(tracer: Tracer, any_backend: str) -> None:
+    """The shell's own time is not its children's; one of them is killed."""
+    busy = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done"
+    script = f"sh -c '{busy}; exit 3'; sh -c 'kill -9 $$'; sleep 0.2; exit 4"
+    done, data = tracer.trace("--backend", any_backend, "dash", "-c", script)
+    assert done.returncode == 4
+    shell, first, second, last = summarize(data).processes_by_start
+    assert shell.exit == 4 << 8
+    assert shell.life_ns is not None
+    assert shell.life_ns > 2e8
+    assert shell.life_ns <= data.meta["wall_ns"]
+    assert shell.cpu_ns is not None
+    assert shell.cpu_ns < data.meta["user_ns"] / 2
+    assert first.exit == 3 << 8
+    assert last.exit == 0
+    if os.geteuid() != 0 and any_backend == "shim":
+        return
+    assert second.exit == signal.SIGKILL
+    for process in (first, second, last):
+        assert process.life_ns is not None
+        assert process.cpu_ns is not None
+    assert first.user_ns is not None
+    assert first.user_ns > data.meta["user_ns"] / 2
+    assert f"{first.life_ns / 1e9:>8.3f} {first.cpu_ns / 1e9:>8.3f}" in done.stderr.decode()

@@ -85,4 +85,8 @@ def test_a_firing_ends_when_its_compounds_time_is_over(compiled: Compiler) -> No
         "1000000000 ns: 20 runs, of 20000000 to 1000000 ns",
         # No more than the compound's chunk, of a directory of which nothing is known yet.
         "1000000000 ns: 8 runs, of 20000000 to 13000000 ns",
+        # Later ones in the same directory reach further, up to the limit.
+        "chunk 1, grow 2, at most 60000: 1 2 4 8",
+        "chunk 2, grow 3, at most 60000: 2 6 18 20 the end",
+        "chunk 1, grow 1048576, at most 12: 1 12 the end 1 12 the end",
     ]

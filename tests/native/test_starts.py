@@ -289,3 +289,27 @@ def test_a_full_output_is_an_error(auto: Path, env: dict[str, str], words: list[
         done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
+
+
+def nameless(maps: bytes) -> int:
+    """Bytes of a process's own memory that no file is behind."""
+    found = 0
+    for words in map(bytes.split, maps.splitlines()):
+        first, last = (int(address, 16) for address in words[0].split(b"-"))
+        if len(words) == 5 and words[1] == b"rw-p":
+            found += last - first
+    return found
+
+
+def test_a_program_that_opens_no_directory_gets_nothing_to_answer_with(
+    runner: Runner, image: Path
+) -> None:
+    """Neither the image nor memory for results: its start costs what pass-through costs."""
+
+    def more(*words: str) -> int:
+        fused = runner.cosy(words, mode="exec", orders={"image": str(image)}).stdout
+        return nameless(fused) - nameless(runner.cosy(words, mode="pass").stdout)
+
+    code = "import os; os.listdir(); print(open('/proc/self/maps').read(), end='')"
+    assert more(*MAPS) == 0
+    assert more("python3", "-c", code) >= 4 << 20

@@ -366,7 +366,7 @@ def test_a_file_size_limit_is_reported_not_hidden(tracer: Tracer) -> None:
     command = " ".join(
         f"'{word}'" for word in [*COSY_TRACE, "--summary-only", "sh", "-c", "exit 5"]
     )
-    done = tracer.native("bash", "-c", f"ulimit -f 100; {command}")
+    done = tracer.native("bash", "-c", f"ulimit -f 50; {command}")
     assert done.returncode == 5
     assert "ulimit -f" in line(done.stderr)
 

@@ -23,7 +23,7 @@ from tracer.syscalls import by_name
 
 N = 20_000
 # Less room than a full block takes, in pages of 4096 bytes: a program with --block waits now.
-UNTIL_FULL = "until [ $(stat -f -c %a $TMPDIR) -lt 36 ]; do sleep 0.05; done; sleep 0.2"
+UNTIL_FULL = "until [ $(stat -f -c %a $TMPDIR) -lt 10 ]; do sleep 0.05; done; sleep 0.2"
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_a_full_disk_is_counted(tracer: Tracer) -> None:
 
 def test_with_block_the_program_waits_for_room(tracer: Tracer) -> None:
     out = tracer.folder / "out"
-    filler = "head -c 2500000 /dev/zero > $TMPDIR/filler; "
+    filler = "head -c 4500000 /dev/zero > $TMPDIR/filler; "
     filler += f"({UNTIL_FULL}; touch {tracer.folder}/full; rm $TMPDIR/filler) & "
-    done = in_small_tmpfs(tracer, "4m", filler, "--block", "-o", str(out), *dd(N))
+    done = in_small_tmpfs(tracer, "6m", filler, "--block", "-o", str(out), *dd(N))
     assert done.returncode == 0, done.stderr
     data = Dataset(out)
     assert data.meta["lost_events"] == 0
@@ -75,20 +75,20 @@ def test_with_block_the_program_waits_for_room(tracer: Tracer) -> None:
 
 def test_without_block_it_does_not_wait(tracer: Tracer) -> None:
     out = tracer.folder / "out"
-    filler = "head -c 2500000 /dev/zero > $TMPDIR/filler; "
-    done = in_small_tmpfs(tracer, "4m", filler, "-o", str(out), *dd(N))
+    filler = "head -c 4500000 /dev/zero > $TMPDIR/filler; "
+    done = in_small_tmpfs(tracer, "6m", filler, "-o", str(out), *dd(N))
     assert done.returncode == 0, done.stderr
     assert Dataset(out).meta["lost_events"] > 0
 
 
 def test_blocked_programs_go_on_when_the_tracer_is_killed(tracer: Tracer) -> None:
-    script = "head -c 2500000 /dev/zero > $TMPDIR/filler; "
+    script = "head -c 4500000 /dev/zero > $TMPDIR/filler; "
     after = tracer.folder / "done"
     inner = f"{shlex.join(dd(N))}; echo $? > {after}"
     trace = shlex.join([*COSY_TRACE, "--block", "sh", "-c", inner])
     script += f"{trace} 2>/dev/null & {UNTIL_FULL}; test ! -e {after} || exit 98; kill -KILL $!; "
     script += f"for i in $(seq 200); do test -e {after} && exit 0; sleep 0.05; done; exit 97; : "
-    done = in_small_tmpfs(tracer, "4m", script)
+    done = in_small_tmpfs(tracer, "6m", script)
     assert done.returncode == 0, done.stderr
     assert after.read_text() == "0\n"
 

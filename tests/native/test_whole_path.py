@@ -161,6 +161,20 @@ def test_an_absolute_path_leads_where_it_leads_now(
 
 
 @pytest.mark.usefixtures("executor")
+def test_what_a_child_of_vfork_opens_is_not_its_parents(
+    env: dict[str, str], compiled: Compiler, tmp_path: Path
+) -> None:
+    """Also if the parent is a child of fork that asked nothing before it lent its memory."""
+    program, top = compiled("lent.c"), tmp_path / "top"
+    top.mkdir()
+    under = call(env, "cosy-auto", "--stats", "--profile", adversary(tmp_path), program, top)
+    assert under.stdout == b"20 20000\n"
+    served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)
+    assert served is not None
+    assert int(served[1]) > 10
+
+
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize(("thread", "fires"), [((), True), (("thread",), False)])
 def test_no_thread_meets_a_descriptor_that_is_not_the_programs(
     env: dict[str, str], compiled: Compiler, tmp_path: Path, thread: tuple[str], fires: bool

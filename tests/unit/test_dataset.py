@@ -127,7 +127,7 @@ def test_columns(tmp_path: Path) -> None:
         7 << 8,
     )
     assert data.meta["lost_events"] == 3
-    assert data.meta["schema"] == 2
+    assert data.meta["schema"] == 3
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_other_schemas_and_broken_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no trace dataset"):
         Dataset(tmp_path / "t")
     path = record(tmp_path, Event("close"), name="t").path
-    damage(path, schema=3)
-    with pytest.raises(DatasetError, match="schema 3"):
+    damage(path, schema=4)
+    with pytest.raises(DatasetError, match="schema 4"):
         Dataset(path)
     damage(path, schema=1, lost_events=None)
     with pytest.raises(DatasetError, match="lost_events"):

@@ -41,13 +41,18 @@ def test_the_example_of_the_design() -> None:
     assert compound.serves[1].mask == 0x7FF
 
 
-def test_a_chunk_is_part_of_the_limits() -> None:
-    text = MINIMAL + "  limit ops 10, chunk 300\n  serve lstat\n"
+def test_how_far_runs_reach_is_part_of_the_limits() -> None:
+    text = MINIMAL + "  limit ops 10, chunk 300, miss 8\n  serve lstat\n"
     (compound,) = parse(text).compounds
-    assert (compound.limits.ops, compound.limits.chunk) == (10, 300)
-    assert "time 20ms, chunk 300\n" in lang.print_profile(parse(text))
-    said, unsaid = lower(parse(text)), lower(parse(MINIMAL + "  serve lstat\n"))
-    assert [image.compounds[0].chunk for image in (said, unsaid)] == [300, lang.CHUNK]
+    usual = lang.Reach()
+    assert compound.limits.ops == 10
+    assert compound.limits.reach == lang.Reach(300, usual.grow, 8)
+    printed = lang.print_profile(parse(text))
+    assert f"time 20ms, chunk 300, grow {usual.grow}, miss 8\n" in printed
+    (said,) = lower(parse(text)).compounds
+    assert (said.chunk, said.grow, said.miss) == (300, usual.grow, 8)
+    (unsaid,) = lower(parse(MINIMAL + "  serve lstat\n")).compounds
+    assert lang.Reach(unsaid.chunk, unsaid.grow, unsaid.miss) == usual
 
 
 MINIMAL = "compound a\n  on lstat(path)\n  each e in entries(D)\n    call lstat(D/e.name)\n"
@@ -199,7 +204,8 @@ calls = st.builds(
     st.booleans(),
     st.lists(conditions, max_size=2).map(tuple),
 )
-limits = st.builds(lang.Limits, *[st.integers(0, (1 << 64) - 1)] * 3, st.integers(0, (1 << 32) - 1))
+reaches = st.builds(lang.Reach, *[st.integers(0, (1 << 32) - 1)] * 3)
+limits = st.builds(lang.Limits, *[st.integers(0, (1 << 64) - 1)] * 3, st.none() | reaches)
 executors = st.none() | st.sets(st.sampled_from(lang.EXECUTORS), min_size=1).map(
     lambda chosen: tuple(sorted(chosen, key=lang.EXECUTORS.index))
 )

@@ -133,6 +133,10 @@ def test_show_verify_explain(tmp_path: Path) -> None:
     code, text = run("explain", path)
     assert code == 0
     assert BUILD_ID in text
+    words = " ".join(text.split())
+    assert "The eBPF program is the one for all compounds" in words
+    assert "no more than some 1,024 entries of a directory" in words
+    assert "of this one 64 times as far" in words
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
@@ -176,6 +180,10 @@ def test_explain_says_what_becomes_of_each_motif(tmp_path: Path) -> None:
     assert code == 0
     assert "no compound: dirscan-stat: it would save" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+    for command in ("show", "verify"):
+        code, text = run(command, "du")
+        line = "cosy-synth: du was learnt without any gain: see cosy-synth explain du\n"
+        assert (code, text) == (1, line)
 
 
 BAD = {

@@ -22,6 +22,7 @@ from miner.motifs import (
     TraceInfo,
     XattrSeen,
 )
+from synth import chunks
 from synth.compile import compile_profile
 from synth.image import read
 from synth.language import print_profile
@@ -249,31 +250,19 @@ def test_limits_leave_room_for_larger_directories() -> None:
     assert limits.bytes >= limits.ops * 80
 
 
-def chunk_of(children: int, asked: float = 1.0, **costs: float) -> int:
-    """What the synthesizer makes of directories with so many entries, of which a share is asked."""
-    rows = [
-        dataclasses.replace(row, children=int(row.children * asked))
-        for row in continuation(children=children)
-    ]
-    made = motif([STATS], rows)
-    assert made.loop is not None
-    made.loop.entries = {key: float(children) for key in made.loop.entries}
-    file = dataclasses.replace(
-        motif_file(made), calibration=dataclasses.replace(COSTS, **costs).to_json()
-    )
-    profile, _ = synthesize([file])
-    return profile.compounds[0].limits.chunk
+def test_what_single_calls_waited_is_no_reason_against_a_compound() -> None:
+    """Learnt on a busy machine: of a hundred times the usual time most was spent waiting."""
+    waited = dataclasses.replace(STATS, time_ns=100 * STATS.time_ns, usual_ns=STATS.time_ns)
+    usual, _ = synthesize([motif_file(motif([STATS], continuation()))])
+    busy, (decision,) = synthesize([motif_file(motif([waited], continuation()))])
+    assert decision.compound is not None, decision.reason
+    assert busy.compounds[0].nth == usual.compounds[0].nth
 
 
-def test_chunks_come_from_sizes_shares_and_costs() -> None:
-    usual = chunk_of(4096)
-    assert 64 < usual < 1024
-    assert chunk_of(32 * 4096) > usual  # more runs for a directory that is asked for as a whole
-    assert chunk_of(4096, 0.5) < usual  # more that would be wasted
-    assert chunk_of(4096, bpf_run_ns=20 * COSTS.bpf_run_ns) > usual
-    # However large directories are: what one may waste before it is seen is bounded.
-    assert 500_000 / 2 < chunk_of(1 << 28) * COSTS.bpf_child_ns <= 500_000
-    assert chunk_of(4) == 64
+def test_how_far_runs_reach_stands_in_the_compound() -> None:
+    made = motif([STATS], continuation())
+    profile, _ = synthesize([motif_file(made)])
+    assert profile.compounds[0].limits.reach == chunks.choose([made], COSTS)
 
 
 def test_evidence_is_one_printable_line_whatever_the_command() -> None:

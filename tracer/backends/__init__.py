@@ -13,6 +13,7 @@ from tracer import elf
 
 AUTO, SHIM, BCC, PTRACE = "auto", "shim", "bcc", "ptrace"
 NAMES = (AUTO, SHIM, BCC, PTRACE)
+RING_BYTES = 64 << 20  # between the kernel and bcc
 
 
 class BackendError(Exception):

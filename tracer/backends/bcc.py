@@ -25,7 +25,7 @@ from typing import Any
 
 from tracer import identity, kept
 from tracer.backends import BackendError
-from tracer.events import DONE, NO_RETURN, NR_PROCESS, RAW_DIRENTS
+from tracer.events import DONE, NO_RETURN, NR_EXIT, NR_PROCESS, RAW_DIRENTS
 from tracer.stream import BUSY, LENGTH, StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
 from tracer.timeline import RawTrace
@@ -143,6 +143,7 @@ def _definitions(ring_bytes: int) -> list[str]:
         "NO_RETURN": NO_RETURN,
         "RAW_DIRENTS": RAW_DIRENTS,
         "NR_PROCESS": NR_PROCESS,
+        "EVENT_EXIT": NR_EXIT,
         "NR_ARGV": NR_ARGV,
         "WAITING": WAITING,
         "FOLLOWED": FOLLOWED,
@@ -281,6 +282,14 @@ class Bcc:
                 self._add(tid, FOLLOWED, identity.parent(member))
         self._consume()
 
+    def take_over(self, tid: int, pid: int) -> None:
+        """Follow a task that another watcher has stopped outside any call, and announced."""
+        who = identity.identify(pid)
+        self._cwd[pid], self._exe[pid], self._argv[pid] = who.cwd, who.exe, who.argv
+        self._add(tid, FOLLOWED, who.ppid)
+        if self._consumer is None:
+            self._consume()
+
     def _tasks(self, pid: int) -> Iterator[tuple[int, int]]:
         """Yield the tasks of a tree that are not followed, with their processes.
 
@@ -401,7 +410,9 @@ class Session:
         self.watcher = Bcc(self._writer, ring_bytes)
 
     def attach(self, pid: int) -> None:
-        """Begin to follow a process."""
+        """Begin to follow a process; raises BackendError."""
+        if identity.has_ended(pid):
+            raise BackendError(f"it has ended: {pid}: see `ps`")
         self.watcher.attach(pid)
 
     def close(self) -> None:

@@ -366,7 +366,18 @@ TRACEPOINT_PROBE(sched, sched_process_exec)
 TRACEPOINT_PROBE(sched, sched_process_exit)
 {
 	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct thread *t = threads.lookup(&tid);
+	struct record *r;
 
+	if (!t)
+		return 0;
+	r = begin(t);
+	if (r && t->state != WAITING) {
+		r->start_ns = bpf_ktime_get_ns();
+		r->nr = EVENT_EXIT;
+		r->args[3] = 0; // what else is known of it: nothing
+		send(r, 0);
+	}
 	threads.delete(&tid);
 	return 0;
 }

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ptrace import PtraceError
 from ptrace.binding import func as binding
@@ -28,7 +29,7 @@ from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.run import WALL
 from tracer.stream import StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
-from tracer.timeline import RawTrace
+from tracer.timeline import End, RawTrace
 
 NAME = "ptrace"
 CLOCK = "CLOCK_MONOTONIC"
@@ -43,6 +44,7 @@ _OPTIONS = (
     | binding.PTRACE_O_TRACEVFORK
     | binding.PTRACE_O_TRACECLONE
     | binding.PTRACE_O_TRACEEXEC
+    | binding.PTRACE_O_TRACEEXIT
 )
 _NEW_TASK = (binding.PTRACE_EVENT_FORK, binding.PTRACE_EVENT_VFORK, binding.PTRACE_EVENT_CLONE)
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
@@ -75,6 +77,15 @@ class _Thread:
 class _Process:
     threads: set[int] = field(default_factory=set)
     memory: int = -1
+    cpu_ns: tuple[int, int] | None = None
+    """As its last thread found it that ended."""
+
+
+class Heir(Protocol):
+    """Somebody who takes over tasks that are stopped, in no call."""
+
+    def take_over(self, tid: int, pid: int) -> None:
+        """Follow a task of a process from now on."""
 
 
 class Ptrace:
@@ -93,6 +104,9 @@ class Ptrace:
         self._ends = {names[name].nr for name in ("exit", "exit_group")}
         self._flushed_ns = 0
         self._stopping = False
+        self.n_calls = 0
+        self.heir: Heir | None = None
+        """Who follows tasks from the end of their next call on, instead."""
 
     # --- whom to follow ----------------------------------------------------------
 
@@ -222,6 +236,9 @@ class Ptrace:
         try:
             if number == SYSCALL_STOP:
                 self._syscall(pid, thread)
+                if self.heir and thread.running and thread.nr < 0:
+                    self._hand_over(pid, thread, self.heir)
+                    return None
             elif event == EVENT_STOP:
                 if number in _STOPS:
                     how, left = LISTEN, number << 8 | 0x7F
@@ -244,16 +261,31 @@ class Ptrace:
         return self._adopt(tid, pid)
 
     def _gone(self, tid: int, status: int) -> None:
-        thread = self._threads.pop(tid, None)
+        thread = self._threads.get(tid)
         if thread is None or thread.pid not in self._processes:
+            self._threads.pop(tid, None)
             return
         process = self._processes[thread.pid]
+        end = End(status, process.cpu_ns) if tid == thread.pid else None
+        self._writer.exit(thread.pid, tid, time.monotonic_ns(), end)
+        self._forget(tid, thread)
+
+    def _hand_over(self, tid: int, thread: _Thread, heir: Heir) -> None:
+        heir.take_over(tid, thread.pid)
+        self._forget(tid, thread)
+        binding.ptrace(binding.PTRACE_DETACH, tid, 0, 0)
+
+    def _forget(self, tid: int, thread: _Thread) -> None:
+        """Follow a thread no longer, and its process neither if it was the last."""
+        self._threads.pop(tid, None)
+        process = self._processes.get(thread.pid)
+        if process is None:
+            return
         process.threads.discard(tid)
-        if tid == thread.pid:
-            self._writer.exit(tid, time.monotonic_ns(), status)
+        if not process.threads:
             if process.memory >= 0:
                 os.close(process.memory)
-            del self._processes[tid]
+            del self._processes[thread.pid]
 
     def _event(self, tid: int, event: int) -> bool:
         """Take a stop that PTRACE_O_... asked for; returns whether calls are followed now."""
@@ -265,7 +297,8 @@ class Ptrace:
             former = binding.ptrace_geteventmsg(tid)
             before = self._threads.pop(former, None) or self._threads.get(tid) or _Thread(tid)
             for other in self._processes.get(tid, _Process()).threads - {tid, former}:
-                self._threads.pop(other, None)  # the exec ended them
+                if self._threads.pop(other, None):  # the exec ended them
+                    self._writer.exit(tid, other, time.monotonic_ns())
             if before.running:
                 self._write(former, before, 0, b"", NO_RETURN)
             else:
@@ -275,6 +308,11 @@ class Ptrace:
             thread = self._adopt(tid, tid)
             # The stop at the end of execve follows; it says nothing new.
             thread.nr = -1
+            return True
+        elif event == binding.PTRACE_EVENT_EXIT and tid in self._threads:
+            pid = self._threads[tid].pid
+            if pid in self._processes:
+                self._processes[pid].cpu_ns = identity.own_cpu_ns(pid)
             return True
         return False
 
@@ -295,6 +333,7 @@ class Ptrace:
                 which = self._kept[thread.nr].path or 0
                 thread.path = self._string(thread.pid, thread.args[which])
         elif thread.nr >= 0:
+            self.n_calls += 1
             self._exit(tid, thread, _EXIT.unpack_from(info)[3], now)
             if now - self._flushed_ns > FLUSH_NS:
                 self._writer.flush()
@@ -383,6 +422,8 @@ class Session:
         try:
             self.watcher.attach(pid)
         except PtraceError as error:
+            if identity.has_ended(pid):
+                raise BackendError(f"it has ended: {pid}: see `ps`") from error
             why = os.strerror(error.errno or errno.EPERM).lower()
             hint = "is it yours? see kernel.yama.ptrace_scope, or be root"
             raise BackendError(f"cannot attach: {pid}: {why}: {hint}") from error

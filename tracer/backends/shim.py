@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tracer import native
+from tracer import elf, native
 from tracer.backends import BackendError
 from tracer.backends.adopt import Adopter
 from tracer.drain import Drain
@@ -51,14 +51,24 @@ def read(folder: Path) -> RawTrace:
     stopped = folder / Adopter.STOPPED
     end_ns = stopped.read_text() if stopped.exists() else ""
     raw = read_folder(folder, int(end_ns) if end_ns else None)
-    adopted = folder / Adopter.STREAM
-    if adopted.exists():
-        from tracer.stream import read_stream
+    clock = raw.clock
+    adopted: set[bytes] = set()
+    by: list[str] = []
+    for name, stream in Adopter.STREAMS.items():
+        if (folder / stream).exists():
+            from tracer.stream import read_stream
 
-        others = read_stream(adopted, raw.clock)
-        raw = merge(raw, others)
-        raw.adopted = sorted(set(others.rare.of(NR_PROCESS).texts()))
+            others = read_stream(folder / stream, clock)
+            raw = merge(raw, others)
+            adopted |= set(others.rare.of(NR_PROCESS).texts())
+            by += [name] if others.n_calls else []
+    raw.adopted = {exe: _why(exe) for exe in sorted(adopted)}
+    raw.adopted_by = by
     return raw
+
+
+def _why(exe: bytes) -> str:
+    return elf.why_native(os.fsdecode(exe)) or "was started by such a program"
 
 
 def with_orders(

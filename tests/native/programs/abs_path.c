@@ -13,26 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILES 40
+#include "fill.h"
 
 static char path[512];
-
-static void fill(const char *top, long size)
-{
-	struct stat st;
-
-	mkdir(top, 0700);
-	for (int i = 0; i < FILES; i++) {
-		int fd;
-
-		snprintf(path, sizeof(path), "%s/f%d", top, i);
-		fd = open(path, O_WRONLY | O_CREAT, 0600);
-		if (ftruncate(fd, size))
-			return;
-		close(fd);
-		stat(path, &st); // a change time that nobody saw yet is not told
-	}
-}
 
 int main(int argc, char **argv)
 {

@@ -27,9 +27,9 @@ static struct ground ours = { .alive = 1 };
 struct ground *ground = &ours;
 bool armed = true;
 
-static struct cosy_compound compound = { .limit_ops = ENTRIES,
-					 .limit_bytes = 1 << 20,
-					 .chunk = 1024 };
+static struct cosy_compound compound = {
+	.limit_ops = ENTRIES, .limit_bytes = 1 << 20, .chunk = 1024, .grow = 4
+};
 struct image profile = { .compounds = &compound };
 static struct dir_slot dir;
 
@@ -84,17 +84,41 @@ long open_plain(int dirfd, const char *path, u64 flags)
 	return -1;
 }
 
-static void allow(u64 ns)
+static void fire_once(struct account *account)
 {
 	struct child child = { .dir = &dir, .dirfd = 0 };
+
+	runs = 0;
+	fire(0, account, &child);
+}
+
+static void allow(u64 ns)
+{
 	struct account account;
 
 	account_open(&account);
 	dir = (struct dir_slot){ .entries = ENTRIES, .cut = true, .scanned = true };
 	compound.limit_time_ns = ns;
-	runs = 0;
-	fire(0, &account, &child);
+	fire_once(&account);
 	printf("%llu ns: %u runs, of %llu to %llu ns\n", ns, runs, first_ns, last_ns);
+}
+
+// Each run of the fake executor tells one entry; so do the next firings in the same directory.
+static void go_further(u32 chunk, u32 grow, u64 limit_ops)
+{
+	struct account account;
+
+	account_open(&account);
+	dir = (struct dir_slot){ .entries = ENTRIES, .cut = true, .scanned = true };
+	compound.chunk = chunk;
+	compound.grow = grow;
+	compound.limit_ops = limit_ops;
+	printf("chunk %u, grow %u, at most %llu:", chunk, grow, limit_ops);
+	for (u32 i = 0; i < 4; i++) {
+		fire_once(&account);
+		printf(" %u%s", runs, dir.partial ? "" : " the end");
+	}
+	printf("\n");
 }
 
 int main(void)
@@ -106,5 +130,8 @@ int main(void)
 	allow(1000000000);
 	compound.chunk = 8;
 	allow(1000000000);
+	go_further(1, 2, ENTRIES);
+	go_further(2, 3, ENTRIES);
+	go_further(1, 1u << 20, 12);
 	return 0;
 }
