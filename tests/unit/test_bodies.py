@@ -311,3 +311,14 @@ def test_second_paths_are_named_as_such(tmp_path: Path) -> None:
     lines = [body_line(c) for m in found.motifs for c in m.calls if c.syscall == "rename"]
     assert lines
     assert all(line.endswith(", p2)") for line in lines)
+
+
+def test_a_file_that_nothing_is_written_to_is_made_only(tmp_path: Path) -> None:
+    """As touch does: made, its times set, closed."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/touch")
+    for i in range(60):
+        fd = program.open(AT_FDCWD, f"/new/{i}", 0o4501, "file")
+        program.call("utimensat", fd, 0, 0, 0)
+        program.close(fd)
+    assert "create-file" in mined(builder, tmp_path)
