@@ -386,7 +386,7 @@ long call_by_action(struct regs *r)
 	case ACTION_PRCTL:
 		return prctl_call(r);
 	case ACTION_SIGACTION:
-		return signal_action(r);
+		return signal_action(r, fence_on(FENCE_SIGNAL) && ground_ours());
 	case ACTION_EXEC:
 		return follow_exec(r);
 	case ACTION_EXIT:

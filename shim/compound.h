@@ -42,9 +42,4 @@ HIDDEN void exec_directory(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
 HIDDEN void exec_disarm(int native_reason);
 
-/* signal.c: rt_sigaction, with every handler entered through entry.S. */
-HIDDEN long signal_action(struct regs *r);
-/* After that: nothing is put in between any more, but what was may still be there. */
-HIDDEN long signal_action_passed(struct regs *r);
-
 #endif
