@@ -15,7 +15,6 @@ enum action {
 	ACTION_WRITE,
 	ACTION_CLOSE,
 	ACTION_DUP,
-	ACTION_FCNTL = COSY_ACTION_FCNTL,
 	ACTION_IOCTL,
 	ACTION_MMAP,
 	ACTION_MEMORY, /* the address space changes */
@@ -30,8 +29,9 @@ enum action {
 	ACTION_SIGACTION,
 	ACTION_EXEC,
 	ACTION_EXIT, /* the process ends: no news, but the last moment to note anything */
-	ACTION_CLONE, /* cosy_hook_before */
 	ACTION_LOOK, /* to the kernel; the reference executor wants to see it */
+	ACTION_FCNTL = COSY_ACTION_FCNTL,
+	ACTION_CLONE = COSY_ACTION_CLONE,
 };
 
 /* Make the call, with all that it means. */

@@ -11,6 +11,8 @@ HIDDEN u32 compounds_start(void);
 HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
+/* Reads and writes that were watched since a file was opened; about so many, with threads. */
+extern HIDDEN u32 watched_transfers;
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;
@@ -39,10 +41,5 @@ HIDDEN bool exec_shares_descriptors(void);
 HIDDEN void exec_directory(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
 HIDDEN void exec_disarm(int native_reason);
-
-/* signal.c: rt_sigaction, with every handler entered through entry.S. */
-HIDDEN long signal_action(struct regs *r);
-/* After that: nothing is put in between any more, but what was may still be there. */
-HIDDEN long signal_action_passed(struct regs *r);
 
 #endif

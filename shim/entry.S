@@ -37,10 +37,11 @@ cosy_entry:
 	.cfi_register rip, rcx
 	endbr64
 	cmp	$COSY_ACTIONS, %rax
-	jae	1f
+	jae	3f
 	lea	cosy_actions(%rip), %r11
 	cmpb	$0, (%r11,%rax)
-	jne	1f
+	jg	3f
+	jl	1f
 	/* Nobody wants to see this call. */
 0:
 	lea	-128(%rsp), %rsp
@@ -56,14 +57,7 @@ cosy_entry:
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
 
-1:	cmp	$__NR_fcntl, %rax
-	je	4f
-3:	cmp	$__NR_clone, %rax
-	je	2f
-	cmp	$__NR_vfork, %rax
-	je	2f
-	cmp	$__NR_clone3, %rax
-	je	2f
+3:
 	lea	-128(%rsp), %rsp
 	.cfi_def_cfa_offset 128
 	push	%rcx
@@ -101,9 +95,9 @@ cosy_entry:
 	.cfi_def_cfa_offset 0
 	jmp	*%rcx
 
-	/* Reading or setting flags, where only other commands matter? */
-4:	cmpb	$COSY_ACTION_FCNTL, (%r11,%rax)
-	jne	3b
+1:	cmpb	$COSY_ACTION_CLONE, (%r11,%rax)
+	je	2f
+	/* fcntl: reading or setting flags, where only other commands matter? */
 	lea	-1(%rsi), %r11d
 	cmp	$3, %r11d
 	jbe	0b
@@ -157,7 +151,8 @@ cosy_entry:
 	/*
 	 * Every signal handler of the program is entered through here, so that
 	 * a delivered signal ends the epoch. Registers and stack stay as the
-	 * kernel made them: to the handler it looks like a direct call.
+	 * kernel made them: to the handler it looks like a direct call. Tracing looks
+	 * first at what was interrupted: rdx points to that with or without SA_SIGINFO.
 	 */
 	.globl	cosy_signal_entry
 	.hidden	cosy_signal_entry
@@ -167,10 +162,29 @@ cosy_signal_entry:
 	.cfi_startproc
 	endbr64
 	lock incq cosy_epoch(%rip)
+	cmpq	$0, cosy_hook_signal(%rip)
+	jne	1f
+0:
 	lea	cosy_handlers(%rip), %rax
 	movslq	%edi, %rcx
 	mov	(%rax,%rcx,8), %rax
 	jmp	*%rax
+1:
+	push	%rdi
+	.cfi_adjust_cfa_offset 8
+	push	%rsi
+	.cfi_adjust_cfa_offset 8
+	push	%rdx
+	.cfi_adjust_cfa_offset 8
+	mov	%rdx, %rdi
+	call	*cosy_hook_signal(%rip)
+	pop	%rdx
+	.cfi_adjust_cfa_offset -8
+	pop	%rsi
+	.cfi_adjust_cfa_offset -8
+	pop	%rdi
+	.cfi_adjust_cfa_offset -8
+	jmp	0b
 	.cfi_endproc
 	.size	cosy_signal_entry, .-cosy_signal_entry
 

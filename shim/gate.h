@@ -4,8 +4,9 @@
 #define COSY_GATE_H
 
 #define COSY_ACTIONS 512 /* entries of cosy_actions[] */
-/* An action that passes fcntl's commands 1 to 4 (get and set flags) unseen. */
-#define COSY_ACTION_FCNTL 0x80
+/* Actions that entry.S knows, the only ones with the highest bit set. */
+#define COSY_ACTION_FCNTL 0x80 /* its commands 1 to 4 (get and set flags) pass unseen */
+#define COSY_ACTION_CLONE 0x81 /* cosy_hook_before: the call may return twice or on another stack */
 
 /*
  * The gate area: 64 MiB of address space inside the library's own mapping. A

@@ -14,6 +14,7 @@ static void pass_before(struct regs *r);
 
 long (*cosy_hook)(struct regs *r) = pass_call;
 void (*cosy_hook_before)(struct regs *r) = pass_before;
+void (*cosy_hook_signal)(void *context);
 
 long pass_call(struct regs *r)
 {
@@ -61,9 +62,9 @@ void pass_start(void)
 	cosy_actions[__NR_ptrace] = 1;
 	cosy_actions[__NR_prctl] = 1;
 	cosy_actions[__NR_seccomp] = 1;
-	cosy_actions[__NR_clone] = 1;
-	cosy_actions[__NR_clone3] = 1;
-	cosy_actions[__NR_vfork] = 1;
+	cosy_actions[__NR_clone] = COSY_ACTION_CLONE;
+	cosy_actions[__NR_clone3] = COSY_ACTION_CLONE;
+	cosy_actions[__NR_vfork] = COSY_ACTION_CLONE;
 }
 
 __attribute__((constructor)) static void start(int argc, char **argv, char **envp)

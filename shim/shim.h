@@ -38,6 +38,8 @@ extern HIDDEN struct cosy_config cosy_config;
 extern HIDDEN u8 cosy_actions[COSY_ACTIONS] AT_START;
 extern HIDDEN long (*cosy_hook)(struct regs *r);
 extern HIDDEN void (*cosy_hook_before)(struct regs *r);
+/* Before a handler of the program, unless NULL; gets its ucontext_t. */
+extern HIDDEN void (*cosy_hook_signal)(void *context);
 extern HIDDEN u64 cosy_epoch;
 extern HIDDEN void *cosy_handlers[65];
 extern HIDDEN u8 cosy_entry[], cosy_signal_entry[], cosy_gates[];
@@ -57,6 +59,11 @@ HIDDEN void gates_add(u8 *text, size_t len, int fd);
 HIDDEN long follow_exec(struct regs *r);
 /* mmap, and patching of what it maps for execution (dlopen). */
 HIDDEN long follow_mmap(struct regs *r);
+
+/* signal.c: rt_sigaction, with every handler entered through entry.S; not `ours`: of a process that has our memory. */
+HIDDEN long signal_action(struct regs *r, bool ours);
+/* Nothing is put in between any more, but what was may still be there. */
+HIDDEN long signal_action_passed(struct regs *r);
 
 /* pass.c, trace.c, exec.c: the three modes. */
 /* Of the calls that every mode follows: make it, with what that takes. */

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * A delivered signal is news. Handlers are entered through cosy_signal_entry,
- * which ends the epoch; the program sees and gets only its own pointers.
+ * A delivered signal is news, and may begin calls again. Handlers are entered through
+ * cosy_signal_entry; the program sees and gets only its own pointers.
  */
 #include <asm/unistd_64.h>
 #include <signal.h>
 
-#include "compound.h"
-#include "fence.h"
 #include "mem.h"
+#include "shim.h"
 
 #define SIGSET_SIZE 8
 #define FIRST_LIBC_SIGNAL 32 // glibc's own two: cancellation and set*id in all threads
@@ -53,7 +52,7 @@ static long action_set(u64 sig, const struct kernel_sigaction *act, struct kerne
 	return 0;
 }
 
-long signal_action(struct regs *r)
+long signal_action(struct regs *r, bool ours)
 {
 	const struct kernel_sigaction *act = (const void *)r->a[1];
 	struct kernel_sigaction *old = (void *)r->a[2], new, before;
@@ -70,7 +69,7 @@ long signal_action(struct regs *r)
 		new = *act;
 	if (old && !mem_writable(old, sizeof(*old)))
 		return sys_regs(r);
-	if (act && fence_on(FENCE_SIGNAL) && ground_ours()) {
+	if (act && ours) {
 		ret = action_set(sig, &new, &before);
 		if (!ret && old)
 			*old = before;

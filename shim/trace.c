@@ -7,8 +7,8 @@
  * thread waits for nobody, and nothing is lost but for want of space, which is
  * counted.
  *
- * Cost (bench/tracing.py --part event): 161 instructions more for a call of which only registers are
- * kept, 323 with a path and a stat. Time goes into memory first: into new pages of
+ * Cost (bench/tracing.py --part event): 191 instructions more for a call of which only registers are
+ * kept, 266 with a path and a stat. Time goes into memory first: into new pages of
  * the file half of it, which is why a busy thread's blocks are used again.
  */
 #include <asm/unistd_64.h>
@@ -17,10 +17,12 @@
 #include <linux/sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <ucontext.h>
 
 #include "adopt.h"
 #include "mem.h"
 #include "shim.h"
+#include "trace_call.h"
 #include "trace_file.h"
 #include "trace_keep.h"
 #include "watch.h"
@@ -134,6 +136,11 @@ static inline void fetch(const void *at)
 	__asm__ volatile("prefetchw %0" : : "m"(*(const u8 *)at));
 }
 
+#define WHERE(field) offsetof(struct cosy_trace_event, field)
+_Static_assert(WHERE(flags) == WHERE(nr) + 2 && WHERE(heap) == WHERE(nr) + 4, "one word");
+_Static_assert(WHERE(path2_len) == WHERE(path_len) + 2 && WHERE(out_len) == WHERE(path_len) + 4,
+	       "one word");
+
 /*
  * Room for the event and its payload is taken in the live block, both in one. Unlocked, since only this thread
  * and its signal handlers take; events of a handler lie behind the one that it interrupted. NULL: there
@@ -147,6 +154,7 @@ append_here(const struct call *call, const struct payload *p)
 	u64 taken = (u64)size << 32 | 1;
 	struct cosy_trace_event *to;
 	u8 *payload;
+	u64 flags;
 
 	if (unlikely(full(b, size)))
 		b = make_room();
@@ -170,18 +178,14 @@ append_here(const struct call *call, const struct payload *p)
 	for (u32 k = 0; k < 6; k++)
 		to->args[k] = call->args[k];
 	to->site = call->site;
-	to->nr = call->nr;
-	to->heap = heap;
-	to->path_len = (u16)p->path_len;
-	to->path2_len = (u16)p->path2_len;
-	to->out_len = (u32)p->out_len;
+	*(u64_alias *)&to->path_len = p->path_len | p->path2_len << 16 | p->out_len << 32;
 	if (likely(size)) {
-		fetch(payload + size + 64);
 		fetch(payload + size + 128);
 		keep_put(p, payload);
 	}
-	// With its flags it is whole.
-	__atomic_store_n(&to->flags, call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0),
+	// With its flags, which lie between the number and the place in the heap, it is whole.
+	flags = call->flags | COSY_EVENT_DONE | (p->cut ? COSY_EVENT_CUT : 0);
+	__atomic_store_n((u64_alias *)&to->nr, call->nr | flags << 16 | (u64)heap << 32,
 			 __ATOMIC_RELEASE);
 	self.writing--;
 	return to;
@@ -212,7 +216,7 @@ static void announce_process(void)
 	struct call call = { .tsc = rdtsc(), .args = no_args, .nr = COSY_EVENT_PROCESS };
 	// One thread at a time gets here: the first of a process.
 	static char exe[MAX_PATH_LEN], cwd[MAX_PATH_LEN], argv[MAX_OUT];
-	struct payload p = { .path = exe, .path2 = cwd, .out = argv };
+	struct payload p = { .path = exe, .path2 = cwd, .out = argv, .how = OUT_BYTES };
 	long n = sys(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", exe, sizeof(exe));
 
 	p.path_len = n > 0 ? (size_t)n : 0;
@@ -302,14 +306,36 @@ static inline bool ready(void)
 
 // --- hooks ---------------------------------------------------------------
 
+static bool usable(void)
+{
+	return (*state != STATE_CHILD && ready()) || make_ready();
+}
+
 static bool wanted(void)
 {
 	if (stopped)
 		return false;
-	if ((*state != STATE_CHILD && ready()) || make_ready())
+	if (usable())
 		return true;
 	file_lose(NULL, 1);
 	return false;
+}
+
+// When it began the last time: when the handler's last call ended, or its first had not begun.
+static u64 began(u64 tsc)
+{
+	const struct cosy_trace_block *b = self.live;
+	const struct cosy_trace_event *last;
+
+	if (likely(!(tsc & RESUMED)))
+		return tsc;
+	tsc &= ~RESUMED;
+	if (!b || !b->n_events || b->n_events > EVENTS)
+		return tsc;
+	last = (const struct cosy_trace_event *)(b + 1) + b->n_events - 1;
+	return last->flags & COSY_EVENT_DONE && last->tsc + last->dur > tsc ?
+		       last->tsc + last->dur :
+		       tsc;
 }
 
 // A call that does not come back is recorded first.
@@ -333,12 +359,13 @@ static struct cosy_trace_event *record_before(const struct regs *r)
 }
 
 // Also where something has to be found out first, or under a filter, whose answers may be made up.
-static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 dur, long ret)
+static __attribute__((noinline)) void record_apart(const struct regs *r, u64 tsc, u64 end, long ret)
 {
-	struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	u64 begin = began(tsc);
+	struct call call = { begin, end - begin, ret, r->a, regs_site(r), (u16)r->nr, 0 };
 	struct payload p = { 0 };
 
-	if (!wanted())
+	if (tsc == RECORDED || !wanted())
 		return;
 	if (r->nr < COSY_ACTIONS && !sandboxed())
 		keep(&kept[r->nr], r, ret, &p);
@@ -360,6 +387,35 @@ static long trace_exec(struct regs *r)
 	return ret;
 }
 
+/*
+ * Before a handler, which runs before the interrupted call comes back. After one with SA_RESTART the kernel begins the
+ * call again, at our instruction: then it has been there before, which leaves the address behind it in rcx.
+ * Each beginning is an event, as for strace and ptrace.
+ */
+static void trace_signal(void *context)
+{
+	greg_t *was = ((ucontext_t *)context)->uc_mcontext.gregs;
+	u64 rip = (u64)was[REG_RIP], begin = (u64)was[REG_R12], now = rdtsc();
+	const struct regs *r = (const struct regs *)was[REG_RBX];
+
+	if ((u64)was[REG_RCX] == rip + SYSCALL_SIZE && is_traced_call(rip)) {
+		record_apart(r, begin, now, -ERESTARTSYS);
+		was[REG_R12] = (greg_t)(now | RESUMED);
+	} else if (is_traced_call(rip - SYSCALL_SIZE)) {
+		record_apart(r, begin, now, was[REG_RAX]);
+		was[REG_R12] = (greg_t)RECORDED;
+	}
+}
+
+static long trace_sigaction(struct regs *r)
+{
+	if (sandboxed())
+		return signal_action_passed(r);
+	mem_forget_all();
+	// A child of vfork sets its own, but has our memory.
+	return signal_action(r, !stopped && usable() && !self.vforking);
+}
+
 // Calls that mean something to the shim itself.
 static __attribute__((noinline)) long trace_apart(struct regs *r)
 {
@@ -379,11 +435,11 @@ static __attribute__((noinline)) long trace_apart(struct regs *r)
 		record_before(r);
 		return sys_regs(r);
 	}
-	if (is_sandboxing(r))
+	if ((r->nr == __NR_prctl || r->nr == __NR_seccomp) && is_sandboxing(r))
 		*state = STATE_SLOW;
 	tsc = rdtsc();
-	ret = pass_call(r);
-	record_apart(r, tsc, rdtsc() - tsc, ret);
+	ret = r->nr == __NR_rt_sigaction ? trace_sigaction(r) : pass_call(r);
+	record_apart(r, tsc, rdtsc(), ret);
 	return ret;
 }
 
@@ -393,22 +449,23 @@ static __attribute__((noinline)) long trace_apart(struct regs *r)
  */
 static long trace_hook(struct regs *r)
 {
-	u64 tsc, dur;
+	u64 tsc, end;
 	long ret;
 
 	if (unlikely(r->nr >= COSY_ACTIONS || cosy_actions[r->nr] == ACTION_APART))
 		return trace_apart(r);
 	tsc = rdtsc();
-	ret = sys_regs(r);
-	dur = rdtsc() - tsc;
-	if (likely(*state == STATE_QUICK && ready() && keeps_little(&kept[r->nr]))) {
-		struct call call = { tsc, dur, ret, r->a, regs_site(r), (u16)r->nr, 0 };
+	ret = sys_traced(r, &tsc);
+	end = rdtsc();
+	if (likely(!(tsc & RESUMED) && *state == STATE_QUICK && ready() &&
+		   keeps_little(&kept[r->nr]))) {
+		struct call call = { tsc, end - tsc, ret, r->a, regs_site(r), (u16)r->nr, 0 };
 		struct payload p;
 
 		keep_little(&kept[r->nr], r, ret, &p);
 		append_here(&call, &p);
 	} else {
-		record_apart(r, tsc, dur, ret);
+		record_apart(r, tsc, end, ret);
 	}
 	return ret;
 }
@@ -446,8 +503,11 @@ void trace_start(void)
 		announce_modules();
 	cosy_hook = trace_hook;
 	cosy_hook_before = trace_before;
+	cosy_hook_signal = trace_signal;
 	memset(cosy_actions, ACTION_SEEN, sizeof(cosy_actions));
 	for (u32 i = 0; i < ARRAY_SIZE(apart); i++)
 		cosy_actions[apart[i]] = ACTION_APART;
+	cosy_actions[__NR_clone] = cosy_actions[__NR_clone3] = cosy_actions[__NR_vfork] =
+		COSY_ACTION_CLONE;
 	cosy_actions[__NR_rt_sigreturn] = 0;
 }

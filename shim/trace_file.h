@@ -30,15 +30,15 @@ static inline struct cosy_trace_block *file_live(const struct cosy_trace_header 
 	return file_block(file, file->live);
 }
 
-typedef u64 __attribute__((may_alias)) counters;
+typedef u64 __attribute__((may_alias)) u64_alias;
 
 /* n_events and, in the upper half, heap_bytes: both change in one, so that signal handlers may write. */
-static inline counters *block_used(struct cosy_trace_block *b)
+static inline u64_alias *block_used(struct cosy_trace_block *b)
 {
 	_Static_assert(offsetof(struct cosy_trace_block, heap_bytes) ==
 			       offsetof(struct cosy_trace_block, n_events) + sizeof(u32),
 		       "one word");
-	return (counters *)&b->n_events;
+	return (u64_alias *)&b->n_events;
 }
 
 /* NULL: there can be none. */

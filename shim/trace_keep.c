@@ -64,7 +64,7 @@ void keep(const struct kept *k, const struct regs *r, long ret, struct payload *
 			p->path_len = path_length(p->path);
 		if (p->path2)
 			p->path2_len = path_length(p->path2);
-		p->cut = p->path_len == MAX_PATH_LEN || p->path2_len == MAX_PATH_LEN;
+		p->cut = p->path_len >= MAX_PATH_LEN || p->path2_len >= MAX_PATH_LEN;
 	}
 	if (!k->out || ret < 0)
 		return;

@@ -10,7 +10,7 @@
 
 #define MAX_PATH_LEN 4096
 #define MAX_OUT 8192
-#define MAX_PAYLOAD (2 * MAX_PATH_LEN + MAX_OUT)
+#define MAX_PAYLOAD (2 * (MAX_PATH_LEN + 7) + MAX_OUT)
 
 // What the result is: where the call put what is made shorter, or bytes to be kept as they are.
 enum { OUT_STAT, OUT_STATX, OUT_DIRENTS, OUT_BYTES };
@@ -45,7 +45,7 @@ HIDDEN bool keep_path_was_read(long ret);
 HIDDEN void keep_put_more(struct payload p, u8 *to);
 HIDDEN void keep_put_bytes(const void *from, u8 *to, size_t n);
 
-// As strlen, at most MAX_PATH_LEN: a word at a time, none of which crosses a page where the string may end.
+// As strlen, at most MAX_PATH_LEN and a word: a word at a time, none of which crosses a page where the string may end.
 static inline size_t path_length(const char *s)
 {
 	size_t n = 0;
@@ -60,13 +60,11 @@ static inline size_t path_length(const char *s)
 			continue;
 		}
 		end = zero_bytes(load_word(s + n));
-		if (likely(end)) {
-			n += (u32)__builtin_ctzl(end) / 8;
-			break;
-		}
+		if (likely(end))
+			return n + (u32)__builtin_ctzl(end) / 8;
 		n += 8;
 	}
-	return n < MAX_PATH_LEN ? n : MAX_PATH_LEN;
+	return n;
 }
 
 /* Is what the call leaves a path and a stat at most? */
@@ -84,7 +82,7 @@ static inline void keep_little(const struct kept *k, const struct regs *r, long 
 		p->path = (const char *)r->a[k->path - 1];
 		if (likely(p->path))
 			p->path_len = path_length(p->path);
-		p->cut = p->path_len == MAX_PATH_LEN;
+		p->cut = p->path_len >= MAX_PATH_LEN;
 	}
 	if (likely(k->out && ret >= 0)) {
 		p->out = (const void *)r->a[k->out - 1];

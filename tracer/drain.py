@@ -27,22 +27,32 @@ from tracer.raw import BLOCK, HEADER, MAGIC, MAX_LIVE_SIZE, PAGE, RAW, TAKEN
 FIFO = "drain"
 REQUEST = struct.Struct("<IIQ")  # pid, tid, start_tsc
 LOOK_S = 0.001
-"""Between two looks at busy threads: half of the time in which one fills its blocks."""
+"""Between two looks at busy threads: less than half of the time in which one fills its blocks.
+With four times as much a du goes round eight blocks instead of three and takes 3 % longer."""
 LOOK_IDLE_S = 0.02
+
+
+assert HEADER.fields
+_TAKEN, _FILLED = (HEADER.fields[name][1] // 8 for name in ("taken", "filled"))
 
 
 @dataclass
 class _Ring:
     """The live blocks of one thread."""
 
-    memory: mmap.mmap
+    memory: memoryview
+    words: memoryview
+    """The same by 8 bytes; to look at one takes a tenth of what it takes in an array."""
     header: npt.NDArray[np.void]
-    blocks: npt.NDArray[np.void]
-    """The heads of all of them."""
     out: int
     """Descriptor of the file for what is taken."""
     size: int = 0
     """Of what it holds."""
+
+    def __post_init__(self) -> None:
+        h = self.header[0]
+        self.heap_at = int(h["live_heap"])
+        self.starts = [PAGE + i * int(h["live_size"]) for i in range(int(h["slots"]))]
 
     def close(self) -> None:
         """Give back what it holds of this process."""
@@ -54,60 +64,57 @@ class _Ring:
         h = self.header[0]
         return os.path.exists(f"/proc/{h['pid']}/task/{h['tid']}")
 
+    def waiting(self) -> list[tuple[int, int]]:
+        """Return seq and place of each full block that is to be kept, in their order."""
+        taken, filled = self.words[_TAKEN], self.words[_FILLED]
+        if taken == filled:
+            return []
+        used = self.starts[: int(self.header["ring"][0])]
+        found = [(self.words[start // 8], start) for start in used]
+        # One that was never used has no events.
+        return sorted(
+            (seq, start)
+            for seq, start in found
+            if taken <= seq < filled and self.words[start // 8 + 1]
+        )
+
 
 def _open(raw: Path) -> _Ring | None:
     """Return the blocks of a raw file; None: it has none, or is none. Raises OSError."""
     with raw.open("r+b", buffering=0) as file:
-        memory = mmap.mmap(file.fileno(), 0)
-    if len(memory) < PAGE:
+        mapped = mmap.mmap(file.fileno(), 0)
+    if len(mapped) < PAGE:
         return None
-    header = np.frombuffer(memory, HEADER, 1)
+    header = np.frombuffer(mapped, HEADER, 1)
     h = header[0]
     live, slots = int(h["live_size"]), int(h["slots"])
-    fits = BLOCK.itemsize <= int(h["live_heap"]) <= live <= MAX_LIVE_SIZE
-    if h["magic"] != MAGIC or not fits or len(memory) < PAGE + slots * live:
+    fits = BLOCK.itemsize <= int(h["live_heap"]) <= live <= MAX_LIVE_SIZE and live % 8 == 0
+    if h["magic"] != MAGIC or not fits or len(mapped) < PAGE + slots * live:
         return None
-    blocks = np.ndarray(slots, BLOCK, memory, PAGE, (live,))
+    memory = memoryview(mapped)
+    words = memory[: PAGE + slots * live].cast("Q")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return _Ring(memory, header, blocks, os.open(raw.with_suffix(TAKEN), flags, 0o600))
+    return _Ring(memory, words, header, os.open(raw.with_suffix(TAKEN), flags, 0o600))
 
 
 def take(ring: _Ring) -> int:
     """Copy all full blocks; returns how many there were. Raises OSError where there is no room."""
-    h = ring.header[0]
     n = 0
-    while (found := _oldest(ring)) is not None:
-        slot, seq = found
-        _, events, heap = ring.blocks[slot].item()
-        at = PAGE + slot * int(h["live_size"])
-        head, heap_at = BLOCK.itemsize + events * EVENT_BYTES, at + int(h["live_heap"])
-        view = memoryview(ring.memory)
-        parts = [view[at : at + head], view[heap_at : heap_at + heap]]
+    for seq, start in ring.waiting():
+        used = ring.words[start // 8 + 1]
+        events, heap = used & 0xFFFFFFFF, used >> 32
+        head, heap_at = BLOCK.itemsize + events * EVENT_BYTES, start + ring.heap_at
+        parts = [ring.memory[start : start + head], ring.memory[heap_at : heap_at + heap]]
         written = os.pwritev(ring.out, parts, ring.size)
-        if int(h["taken"]) > seq:
+        if ring.words[_TAKEN] > seq:
             os.truncate(ring.out, ring.size)  # it was overwritten meanwhile: flushed, then
             continue
         if written < head + heap:
             raise OSError("no room")
         ring.size += written
         n += 1
-        h["taken"] = seq + 1
+        ring.words[_TAKEN] = seq + 1
     return n
-
-
-def _oldest(ring: _Ring) -> tuple[int, int] | None:
-    """Return slot and seq of the oldest full block that is to be kept; None: there is none."""
-    h = ring.header[0]
-    taken, filled = int(h["taken"]), int(h["filled"])
-    if taken == filled:
-        return None
-    blocks = ring.blocks[: int(h["ring"])]
-    seqs = blocks["seq"].copy()
-    wanted = np.flatnonzero((seqs >= taken) & (seqs < filled) & (blocks["n_events"] > 0))
-    if not len(wanted):
-        return None
-    slot = int(wanted[seqs[wanted].argmin()])
-    return slot, int(seqs[slot])
 
 
 class Drain:

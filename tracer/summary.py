@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer import insights
+from tracer.backends import AFTER_HANDLERS
 from tracer.dataset import Dataset
 from tracer.syscalls import SyscallClass, by_nr, name_of
 from tracer.totals import BATCH, COLUMNS, MAX_TOKENS, Totals
@@ -87,7 +88,9 @@ class Summary:
     interrupted: int
     """Calls that a signal ended (EINTR)."""
     restarted: int | None
-    """Calls that the kernel began again after a signal; null: the shim cannot see that."""
+    """Calls that the kernel began again after a signal; null: nobody looked."""
+    restarts: str | None
+    """Which of these are seen: "all", "after handlers" of the program; null: not known."""
     rows: list[Row]
     sequences: list[Sequence]
     """None of a filtered trace, whose calls did not follow one another."""
@@ -124,7 +127,9 @@ def summarize(data: Dataset) -> Summary:
         "wait4",
         "waitid",
     }
-    filtered = meta.get("filter")
+    filtered, restarts = meta.get("filter"), meta.get("restarts")
+    # Older recordings of the shim do not tell, and hold none.
+    known = restarts or meta["backend"] != "shim"
     sequences = [] if filtered else _sequences(*found.first())
     return Summary(
         command=meta["command"],
@@ -147,8 +152,8 @@ def summarize(data: Dataset) -> Summary:
         adopted_why=meta.get("adopted_why", ["static, ..."] * len(adopted)),
         adopted_by=meta.get("adopted_by", ["ptrace"]),
         interrupted=found.interrupted,
-        # Within one instruction of the program's.
-        restarted=None if meta["backend"] == "shim" and not found.restarted else found.restarted,
+        restarted=found.restarted if known else found.restarted or None,
+        restarts=restarts,
         rows=rows,
         sequences=sequences,
         sequences_of=min(calls, MAX_TOKENS),
@@ -295,6 +300,7 @@ def render(summary: Summary, rows: int | None = None) -> str:
     ]
     if s.interrupted or s.restarted:
         again = "restarts are not seen" if s.restarted is None else f"{s.restarted:,} restarted"
+        again += f" ({s.restarts} only)" if s.restarts == AFTER_HANDLERS else ""
         lines.append(f"signals: {s.interrupted:,} calls interrupted, {again}")
     if s.adopted_programs:
         pairs = zip(s.adopted_programs, s.adopted_why, strict=False)

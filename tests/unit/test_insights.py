@@ -108,6 +108,10 @@ def test_what_the_shim_cannot_see_is_not_called_none(tmp_path: Path) -> None:
     data.meta["backend"] = "shim"
     assert summarize(data).restarted is None
     assert "1 calls interrupted, restarts are not seen" in render(summarize(data))
+    data.meta["restarts"] = "after handlers"
+    assert summarize(data).restarted == 0
+    assert "1 calls interrupted, 0 restarted (after handlers only)" in render(summarize(data))
+    del data.meta["restarts"]
     data.meta["backend"] = "bcc"
     assert summarize(data).restarted == 0
 

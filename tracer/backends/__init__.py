@@ -13,6 +13,8 @@ from tracer import elf
 
 AUTO, SHIM, BCC, PTRACE = "auto", "shim", "bcc", "ptrace"
 NAMES = (AUTO, SHIM, BCC, PTRACE)
+# Of the calls that the kernel begins again after a signal, which are seen (meta.json, restarts).
+ALL, AFTER_HANDLERS = "all", "after handlers"
 RING_BYTES = 64 << 20  # between the kernel and bcc
 
 

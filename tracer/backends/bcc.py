@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from tracer import identity, kept
-from tracer.backends import BackendError
+from tracer.backends import ALL, BackendError
 from tracer.events import DONE, NO_RETURN, NR_EXIT, NR_PROCESS, RAW_DIRENTS
 from tracer.stream import BUSY, LENGTH, StreamWriter, read_stream
 from tracer.syscalls import ArgKind, by_name
@@ -398,6 +398,7 @@ class Session:
 
     name = NAME
     clock = CLOCK
+    restarts = ALL
 
     def __init__(self, folder: Path, env: Mapping[bytes, bytes], ring_bytes: int) -> None:
         """Compile and load; raises BackendError."""

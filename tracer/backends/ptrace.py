@@ -24,7 +24,7 @@ from ptrace import PtraceError
 from ptrace.binding import func as binding
 
 from tracer import identity, kept
-from tracer.backends import BackendError
+from tracer.backends import ALL, BackendError
 from tracer.events import DONE, NO_RETURN, RAW_DIRENTS
 from tracer.run import WALL
 from tracer.stream import StreamWriter, read_stream
@@ -410,6 +410,7 @@ class Session:
 
     name = NAME
     clock = CLOCK
+    restarts = ALL
 
     def __init__(self, folder: Path, env: Mapping[bytes, bytes]) -> None:
         self._stream = folder / "ptrace.stream"

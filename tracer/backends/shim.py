@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tracer import elf, native
-from tracer.backends import BackendError
+from tracer.backends import AFTER_HANDLERS, BackendError
 from tracer.backends.adopt import Adopter
 from tracer.drain import Drain
 from tracer.events import NR_PROCESS
@@ -28,6 +28,7 @@ class Session:
 
     name = NAME
     clock = CLOCK
+    restarts = AFTER_HANDLERS
 
     def __init__(self, folder: Path, env: Mapping[bytes, bytes], block: bool = False) -> None:
         """Prepare; raises NativeFileError or BackendError."""
