@@ -216,7 +216,7 @@ static void announce_process(void)
 	struct call call = { .tsc = rdtsc(), .args = no_args, .nr = COSY_EVENT_PROCESS };
 	// One thread at a time gets here: the first of a process.
 	static char exe[MAX_PATH_LEN], cwd[MAX_PATH_LEN], argv[MAX_OUT];
-	struct payload p = { .path = exe, .path2 = cwd, .out = argv };
+	struct payload p = { .path = exe, .path2 = cwd, .out = argv, .how = OUT_BYTES };
 	long n = sys(__NR_readlinkat, AT_FDCWD, "/proc/self/exe", exe, sizeof(exe));
 
 	p.path_len = n > 0 ? (size_t)n : 0;
