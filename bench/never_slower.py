@@ -118,17 +118,19 @@ def prepare(work: Path) -> None:
     (work / "Makefile").write_text(f"all: {' '.join(f't{k}' for k in range(40))}\n{rules}\n")
 
 
-def adversary(work: Path, most: int | None = None, reach: Reach | None = None) -> Path:
+def adversary(
+    work: Path, most: int | None = None, reach: Reach | None = None, least: int = 0
+) -> Path:
     """The shipped compounds, but at the first call in any directory, whatever it asks about.
 
-    `most`: in none of more entries than that; `reach`: so far, if it is given.
+    `least`, `most`: in none of fewer or more entries than that; `reach`: so far, if it is given.
     """
     shipped = load_profile(ROOT / "synth" / "profiles" / "default.cosy")
     eager = tuple(
         replace(
             c,
             nth=1,
-            min_entries=0,
+            min_entries=least,
             leaf=False,
             limits=replace(c.limits, ops=most or c.limits.ops, reach=reach or c.limits.reach),
         )

@@ -3,12 +3,13 @@
 
 Each program of datasets/ (servers apart) runs with profiles that were mined from the traces least
 like its own: of its calls they have the fewest in common. Three variants take turns: native; cosy-
-auto with an empty profile, which is what its start costs; cosy-auto with the wrong one. Ratios are
-of processor time (children included), which moves least with what else the machine does: medians
-of the rounds with 95 % intervals. The last one is native over wrong, less what `true` costs more
-under cosy-auto: the start, for which 15 ms are allowed, and short programs are little else. A
-program is below 0.98 when the whole interval is, not below when none of it is, and otherwise
-undecided: then rounds go on, up to --most.
+auto with a profile that never fires, which is what start and interposition cost whatever the
+profile; cosy-auto with the wrong one. Ratios are of processor time (children included), which
+moves least with what else the machine does: medians of the rounds with 95 % intervals. The last
+one is native over wrong, less what `true` costs more under cosy-auto: the start, for which 15 ms
+are allowed, and short programs are little else. A loss of more than 2 % is said to be one when the
+whole interval says so, none when none of it does, and otherwise it is undecided: then rounds go
+on, up to --most.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -27,10 +28,11 @@ from bench.intervals import median_interval
 from bench.leave_one_out import spelled
 from bench.programs import Programs, Run
 from miner.motifs import MotifFile
-from synth.compile import compile_profile
+from synth.compile import compile_profile, load_profile
 from synth.language import Profile
-from synth.shipped import DATASETS, mined
+from synth.shipped import DATASETS, TEXT, mined
 from synth.synthesize import synthesize
+from synth.verify import MAX_ENTRIES, MAX_NTH
 from tracer.dataset import Dataset
 
 GOAL = 0.98
@@ -42,7 +44,7 @@ Ratio = tuple[float, float, float]
 class Row:
     """One program with one wrong profile.
 
-    `wrapper`: native over empty; `profile`: empty over wrong; `apart`: native over wrong, the start
+    `idle`: native over idle; `profile`: idle over wrong; `apart`: native over wrong, the start
     taken off. All of processor time.
     """
 
@@ -51,17 +53,22 @@ class Row:
     n: int
     identical: bool
     native_ms: float
-    wrapper: Ratio
+    idle: Ratio
     profile: Ratio
     apart: Ratio
 
     @property
-    def verdict(self) -> str:
-        """Of the loss that the start does not explain."""
-        _, low, high = self.apart
+    def verdicts(self) -> tuple[str, str]:
+        """Of what the profile costs, and of all that the start does not explain."""
         if not self.identical:
-            return "DIFFERS"
-        return "below" if high < GOAL else "not below" if low >= GOAL else "undecided"
+            return "DIFFERS", "DIFFERS"
+        return verdict(self.profile), verdict(self.apart)
+
+
+def verdict(ratio: Ratio) -> str:
+    """Whether it is below the goal, as far as its interval tells."""
+    _, low, high = ratio
+    return "below" if high < GOAL else "not below" if low >= GOAL else "undecided"
 
 
 def likeness(calls: dict[str, Counter[int]], one: str, other: str) -> float:
@@ -89,6 +96,13 @@ def images(found: dict[str, MotifFile], work: Path) -> dict[str, Path]:
     return made
 
 
+def never(work: Path) -> Path:
+    """The shipped profile, but for directories that nobody has."""
+    shipped = load_profile(TEXT)
+    compounds = tuple(replace(c, nth=MAX_NTH, min_entries=MAX_ENTRIES) for c in shipped.compounds)
+    return image(work / "never.img", Profile(compounds))
+
+
 def image(path: Path, profile: Profile) -> Path:
     """Write a profile's image where cosy-auto accepts it."""
     path.write_bytes(compile_profile(profile, path.stem))
@@ -104,11 +118,11 @@ def start_s(prefix: Sequence[str], rounds: int) -> Ratio:
 
 
 def measure(
-    programs: Programs, name: str, other: str, empty: Path, wrong: Path, start: float, most: int
+    programs: Programs, name: str, other: str, idle: Path, wrong: Path, start: float, most: int
 ) -> Row:
     """Rounds until the verdict is certain, `most` of them at most."""
     auto = script("cosy-auto")
-    prefixes = [[], [auto, "--profile", str(empty)], [auto, "--profile", str(wrong)]]
+    prefixes = [[], [auto, "--profile", str(idle)], [auto, "--profile", str(wrong)]]
     digests = {programs.run(name, prefix).digest for prefix in prefixes}
     rounds: list[tuple[Run, ...]] = []
     while True:
@@ -126,11 +140,11 @@ def measure(
             n=len(rounds),
             identical=len(digests) == 1,
             native_ms=statistics.median(a.cpu_s for a, _, _ in rounds) * 1e3,
-            wrapper=median_interval([a.cpu_s / b.cpu_s for a, b, _ in rounds]),
+            idle=median_interval([a.cpu_s / b.cpu_s for a, b, _ in rounds]),
             profile=median_interval([b.cpu_s / c.cpu_s for _, b, c in rounds]),
             apart=median_interval([a.cpu_s / max(c.cpu_s - start, 1e-6) for a, _, c in rounds]),
         )
-        if row.verdict != "undecided" or len(rounds) >= most:
+        if "undecided" not in row.verdicts or len(rounds) >= most:
             return row
 
 
@@ -148,18 +162,21 @@ def main(only: str, others: int, most: int, check: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="cosy-bench-") as scratch:
         work = Path(scratch)
         made = images(found, work)
-        empty = image(work / "empty.img", Profile(()))
+        idle = never(work)
         auto = script("cosy-auto")
         starts = {
-            "an empty profile": start_s([auto, "--profile", str(empty)], 40),
-            "a profile": start_s([auto, "--profile", str(next(iter(made.values())))], 40),
+            what: start_s([auto, "--profile", str(path)], 40)
+            for what, path in (
+                ("an empty profile", image(work / "empty.img", Profile(()))),
+                ("a profile", idle),
+            )
         }
         for what, (middle, low, high) in starts.items():
             print(f"start with {what}: {middle * 1e3:.2f} ms ({low * 1e3:.2f}-{high * 1e3:.2f})")
         print(f"profiles of their own: {', '.join(made)}")
         print(
-            f"{'program':18} {'profile of':18} {'like':>4} {'native':>8}  {'start of cosy-auto':19}"
-            f" {'wrong profile':19} {'start apart':19}  n"
+            f"{'program':18} {'profile of':18} {'like':>4} {'native':>8}  {'nothing fires':19}"
+            f" {'what the profile adds':31} {'all but the start':31}  n"
         )
         for name in programs.names(only):
             if name not in found:
@@ -171,15 +188,16 @@ def main(only: str, others: int, most: int, check: bool) -> None:
             )
             for like, other in pairs[:others]:
                 start, _, _ = starts["a profile"]
-                row = measure(programs, name, other, empty, made[other], start, most)
+                row = measure(programs, name, other, idle, made[other], start, most)
                 rows.append(row)
                 print_row(row, like)
-    verdicts = Counter(row.verdict for row in rows)
-    print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()))
+    verdicts = [Counter(row.verdicts[which] for row in rows) for which in range(2)]
+    for what, counter in zip(("the profile", "all but the start"), verdicts, strict=True):
+        print(f"{what}: {', '.join(f'{n} {said}' for said, n in counter.most_common())}")
     print(f"saved {save('wrong-profile', {'rows': [asdict(r) for r in rows], 'start_s': starts})}")
-    if verdicts["DIFFERS"]:
+    if verdicts[0]["DIFFERS"]:
         raise SystemExit("bench: outputs differ")
-    if check and verdicts["below"]:
+    if check and verdicts[0]["below"]:
         raise SystemExit("bench: a program was slowed down")
 
 
@@ -187,8 +205,8 @@ def print_row(row: Row, like: float) -> None:
     """One line of the table."""
     print(
         f"{row.name:18} {row.other:18} {like:4.2f} {row.native_ms:6.1f}ms  "
-        f"{spelled(row.wrapper):19} {spelled(row.profile):19} {spelled(row.apart):19} "
-        f"{row.n:2}  {row.verdict}",
+        f"{spelled(row.idle):19} {spelled(row.profile):19} {row.verdicts[0]:11} "
+        f"{spelled(row.apart):19} {row.verdicts[1]:11} {row.n:2}",
         flush=True,
     )
 

@@ -13,11 +13,13 @@ import numpy as np
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
+from miner.joins import mode_before
 from miner.segments import counters, histograms, most_frequent, pairs
 from miner.tokens import BodyKey
 from tracer import syscalls
 
 _VALUES_KEPT = 64
+_PERMISSIONS = 0o7777
 _K = syscalls.ArgKind
 _UNCOUNTED = {_K.FD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
 
@@ -77,6 +79,7 @@ class Calls:
         self._kinds = [table_entry(key.nr).args for key in keys]
         self._add_sums()
         self._add_values()
+        self._add_modes()
 
     def _add_sums(self) -> None:
         events, rows = self._events, self.rows
@@ -116,6 +119,20 @@ class Calls:
         for call, n, all_of in zip(calls.tolist(), used.tolist(), size.tolist(), strict=True):
             found = ((0, n), (1, all_of - n))
             self.stats[call].values[i] = Counter({value: n for value, n in found if n})
+
+    def _add_modes(self) -> None:
+        """Add how often a mode, where it varies, is that of the last attributes."""
+        for i in range(6):
+            modes = self._having(i, _K.MODE).tolist()
+            calls = np.array([c for c in modes if len(self.stats[c].values[i]) > 1], np.int64)
+            if not len(calls):
+                continue
+            at = self.places(calls)
+            told = mode_before(self._events, self.rows[at])
+            same = (told >= 0) & ((self._argument(i, at) ^ told) & _PERMISSIONS == 0)
+            hits = np.bincount(self.number[at[same]], minlength=len(self.begin))
+            for call in calls.tolist():
+                self.stats[call].mode_of[i] = int(hits[call])
 
     def places(self, calls: Ints) -> Ints:
         """The positions in `rows` of these calls (rising numbers)."""

@@ -11,6 +11,9 @@
 #define USUAL_RUN_COST 2000
 #define USUAL_RECORD_COST 500
 #define USUAL_LOOK 250 // at a call that the kernel answers after all
+// To watch a file being opened, asked about and closed, and each time that it is read or written.
+#define USUAL_FILE 800
+#define USUAL_TRANSFER 250
 #define USUAL_RECORDS 64
 #define USUAL_ANSWERS 48
 // Much more than usual: something else had the processor.
@@ -109,6 +112,11 @@ void account_call(struct account *a, bool repeat)
 void account_look(struct account *a)
 {
 	a->balance -= USUAL_LOOK;
+}
+
+void account_watch(struct account *a, u32 transfers)
+{
+	a->balance -= USUAL_FILE + (s64)transfers * USUAL_TRANSFER;
 }
 
 void account_answer(struct account *a)

@@ -40,6 +40,11 @@ HIDDEN void account_native_xattr(u64 ticks);
 HIDDEN void account_call(struct account *a, bool repeat);
 /* A call that the compound could answer went to the kernel: it was looked at for nothing. */
 HIDDEN void account_look(struct account *a);
+/*
+ * A file was opened while there are results, and so many reads and writes came before it: each has
+ * to be watched, which costs most where few calls are answered for many that are not.
+ */
+HIDDEN void account_watch(struct account *a, u32 transfers);
 /* An answer took so long. */
 HIDDEN void account_timed(u64 ticks);
 /* A call was answered. */

@@ -181,6 +181,7 @@ static long read_call(struct regs *r)
 
 	if (!armed || !results_alive())
 		return ret;
+	watched_transfers++;
 	kind = fd_kind((u32)r->a[0], &dev, &ino);
 	if (kind == FD_FILE)
 		read_add(dev, ino);
@@ -202,6 +203,7 @@ static long write_call(struct regs *r)
 {
 	long ret;
 
+	watched_transfers += armed;
 	note_written((u32)r->a[0]);
 	ret = sys_regs(r);
 	note_written((u32)r->a[0]);

@@ -26,11 +26,11 @@
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
-#define TIMED_EVERY 61 // answers: no multiple of what is asked about each child
+#define TIMED_EVERY 64 // answers
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SAMPLE_EVERY 16 // firings
-#define CONTROL_EVERY 64
+#define CONTROL_EVERY 128
 #define CONTROL_MOST 256 // entries
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
@@ -38,6 +38,8 @@ struct image profile AT_START;
 static u32 resting, next_rest = FIRST_REST; // reads of directories until the next look
 static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
+static u32 last_fired; // compound
+u32 watched_transfers;
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -187,6 +189,12 @@ static bool goes_further(u32 ci, const struct dir_slot *d)
 	       account_worth(&works[ci].account, reach, left(d) * (reach - r->records) / entries);
 }
 
+// Of more than the limit a run would tell a part, which need not be what is asked for first.
+static bool of_its_size(const struct cosy_compound *c, const struct dir_slot *d)
+{
+	return d->entries >= c->min_entries + DOTS && d->entries <= c->limit_ops + DOTS;
+}
+
 static bool due(u32 ci, const struct child *child)
 {
 	const struct cosy_compound *c = &profile.compounds[ci];
@@ -196,9 +204,8 @@ static bool due(u32 ci, const struct child *child)
 	d->partial = d->partial && has_results(child);
 	if (d->partial)
 		return goes_further(ci, d);
-	// Of more than the limit a run would tell a part, which need not be what is asked for first.
-	return d->scanned && !d->refused && d->entries >= c->min_entries + DOTS &&
-	       d->entries <= c->limit_ops + DOTS && d->matched + 1 >= c->nth << doublings &&
+	return d->scanned && !d->refused && of_its_size(c, d) &&
+	       d->matched + 1 >= c->nth << doublings &&
 	       (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF)) &&
 	       (!fence_on(FENCE_ACCOUNT) || pays(ci, d));
 }
@@ -234,7 +241,8 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 		answer_learn(call);
 	works[ci].account.leaf_seen = works[ci].account.leaf_seen || leaf;
 	if (works[ci].account.leaf_seen || !(c->guards & COSY_GUARD_LEAF))
-		primed = primed || child->dir->matched + 1 >= c->nth;
+		primed = primed ||
+			 (child->dir->matched + 1 >= c->nth && of_its_size(c, child->dir));
 }
 
 // Nothing answers call after call: time to rest. After a rest that is seen sooner.
@@ -337,6 +345,7 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 	if (*ci < 0 || !due((u32)*ci, child))
 		return false;
 	runs = child->dir->runs;
+	last_fired = (u32)*ci;
 	fire((u32)*ci, &works[*ci].account, child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
@@ -419,6 +428,12 @@ void compound_opened(const struct opening *o)
 		directory = true;
 	if (directory)
 		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
+	// Last: who rests knows no descriptor any more.
+	if (armed && !directory) {
+		account_watch(&works[last_fired].account, watched_transfers);
+		watched_transfers = 0;
+		losing(&works[last_fired].account);
+	}
 	ground_unlock();
 }
 

@@ -11,6 +11,8 @@ HIDDEN u32 compounds_start(void);
 HIDDEN bool compounds_want(u32 nr);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
+/* Reads and writes that were watched since a file was opened; about so many, with threads. */
+extern HIDDEN u32 watched_transfers;
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;

@@ -164,13 +164,14 @@ static bool ask_drain(const struct cosy_trace_header *h)
 // One more live block, which lies where the file has had a hole.
 static bool add_block(struct cosy_trace_header *h)
 {
-	bool allowed = h->asked && h->ring < h->slots;
+	u64 at = COSY_TRACE_PAGE + (u64)h->ring * LIVE_SIZE;
+	bool allowed = h->asked && h->ring < h->slots && file_size_allowed(at + LIVE_SIZE);
 	int fd = allowed ? reopen(h) : -1;
 	long failed;
 
 	if (fd < 0)
 		return false;
-	failed = sys(__NR_fallocate, fd, 0, COSY_TRACE_PAGE + (u64)h->ring * LIVE_SIZE, LIVE_SIZE);
+	failed = sys(__NR_fallocate, fd, 0, at, LIVE_SIZE);
 	sys(__NR_close, fd);
 	if (failed)
 		return false;

@@ -31,10 +31,14 @@ LEAST_CHUNK: Final = 64
 # Entries run over for each call that went unanswered: a wrong guess costs no more than some ten
 # times what the program has spent on these calls already.
 MOST_MISS: Final = 16
-MOST_ENTRIES: Final = 65536  # no limit reaches further
-GROWTHS: Final = (4, 16, 64, 256, 1024)
+MOST_ENTRIES: Final = 65536  # of larger directories no run would come to an end in its time
+# Where several serve as well, the largest: a run that ends short of a directory's end tells what
+# was made last, and programs that go by inode numbers ask about that last.
+GROWTHS: Final = (1024, 64, 4)
+# So many calls that nothing answered, and the shim looks at no more of them for a while.
+MOST_FRUITLESS: Final = 2048
 # Those traced stand for larger ones as well, asked about in the same way.
-LARGER: Final = (1, 2, 4, 8)
+LARGER: Final = (1, 8)
 # One large directory in so many is none of the traced kind: each time as much again was asked for
 # as before, it is as likely to be left as not.
 DOUBT: Final = 0.1
@@ -57,7 +61,7 @@ def choose(motifs: Iterable[Motif], costs: Calibration) -> Reach:
         replace(group, entries=group.entries * times, asked=group.asked * times)
         for group in found
         for times in LARGER
-        if LEAST_CHUNK < group.entries * times <= MOST_ENTRIES
+        if RUN_ENTRIES < group.entries * times <= MOST_ENTRIES
     ]
     most = max(int(CHUNK_LOSS_NS / costs.bpf_child_ns), LEAST_CHUNK)
     chunks = [LEAST_CHUNK << k for k in range(20) if LEAST_CHUNK << k <= most]
@@ -70,34 +74,59 @@ def expected_ns(rule: Reach, groups: Sequence[Asked], costs: Calibration) -> flo
     """What the rule saves in these directories, less what its runs cost, with doubt about each."""
     total = 0.0
     for group in groups:
-        traced = played_ns(rule, group.entries, group.asked, group.saved_ns, costs)
-        doubted, likely, asked_for = 0.0, 0.5, 1.0
+        traced = _either_ns(rule, group, group.asked, costs)
+        # Of all that go on until n, half go on until 2 n: of n to 4 n, three quarters end there.
+        doubted, likely, asked_for = 0.0, 0.75, 2.0
         while asked_for < group.entries:
-            doubted += likely * played_ns(rule, group.entries, asked_for, group.saved_ns, costs)
-            likely, asked_for = likely / 2, asked_for * 2
+            doubted += likely * _either_ns(rule, group, asked_for, costs)
+            likely, asked_for = likely / 4, asked_for * 4
         total += group.directories * ((1 - DOUBT) * traced + DOUBT * doubted)
     return total
 
 
+def _either_ns(rule: Reach, group: Asked, asked_for: float, costs: Calibration) -> float:
+    """The mean of both orders; where nothing is left out, there is no difference."""
+    played = [
+        played_ns(rule, group.entries, asked_for, group.saved_ns, costs, oldest_first=oldest_first)
+        for oldest_first in ((False, True) if group.entries > rule.chunk else (False,))
+    ]
+    return sum(played) / len(played)
+
+
 def played_ns(
-    rule: Reach, entries: float, asked_for: float, saved_ns: float, costs: Calibration
+    rule: Reach,
+    entries: float,
+    asked_for: float,
+    saved_ns: float,
+    costs: Calibration,
+    *,
+    oldest_first: bool,
 ) -> float:
-    """What the rule saves in one directory, less what it costs, entry by entry in any order."""
+    """What the rule saves in one directory, less what it costs.
+
+    Runs tell the newest entries first. The program asks in any order, or about the oldest first:
+    then all that a run left out comes before all that it told.
+    """
     reach, done, net = float(rule.chunk), 0.0, 0.0
     while True:
         runs = -(-min(reach, entries) // RUN_ENTRIES)
         told = min(runs * RUN_ENTRIES, entries)
         net -= runs * costs.bpf_run_ns + told * costs.bpf_child_ns
         reach = min(reach * rule.grow, entries)
-        answered = told / entries
+        untold = entries - told
+        answered = 0.0 if oldest_first else told / entries
         # So many more are asked for until enough of them went unanswered.
-        further = reach / rule.miss / (1 - answered) if told < entries else asked_for
-        left = entries - done - further
-        worth = left * (reach - told) / entries * saved_ns > reach * costs.bpf_child_ns
-        if done + further >= asked_for or not worth:
-            return net + (asked_for - done) * answered * saved_ns
+        further = reach / rule.miss / (1 - answered) if untold else asked_for
+        worth = (entries - done - further) * (reach - told) / entries * saved_ns
+        most = min(asked_for, untold, MOST_FRUITLESS) if oldest_first else asked_for
+        if done + further >= most or worth <= reach * costs.bpf_child_ns:
+            break
         net += further * answered * saved_ns
         done += further
+    if not oldest_first:
+        return net + (asked_for - done) * answered * saved_ns
+    first = max(done, untold)  # that is answered
+    return net + (max(asked_for - first, 0.0) * saved_ns if first <= MOST_FRUITLESS else 0.0)
 
 
 def asked(motif: Motif, costs: Calibration) -> list[Asked]:

@@ -56,11 +56,7 @@ LEAST_GAIN: Final = 0.05
 MOST_TIMES_OF_ALL: Final = 2
 # A call that fewer iterations have is no part of the body: asking for it ahead is a guess.
 LEAST_SHARE: Final = 0.02
-# Limits leave room for directories larger than those traced.
-HEADROOM: Final = 8
 RECORD_BYTES: Final = 128  # of one result: the record, its name and its place in the table
-LEAST_OPS: Final = 4096
-MOST_OPS: Final = 65536
 NS_PER_MS: Final = 1_000_000
 
 
@@ -353,7 +349,7 @@ def _compound(scan: _Scan, trigger: Trigger, costs: Calibration) -> Compound:
         leaf=True,
         nth=trigger.nth,
         min_entries=trigger.min_entries,
-        limits=_limits(scan, costs),
+        limits=_limits(scan.motifs, costs),
         evidence=_evidence(scan, trigger),
     )
 
@@ -380,16 +376,11 @@ def _attributes(scan: _Scan) -> tuple[str, ...]:
     return SCAN_ATTRIBUTES if asked else ()
 
 
-def _limits(scan: _Scan, costs: Calibration) -> Limits:
-    largest = max((int(m.loop.entries.get("max", 0)) for m in scan.motifs if m.loop), default=0)
-    ops = min(max(_power_of_two(largest * HEADROOM), LEAST_OPS), MOST_OPS)
-    time_ms = max(round(ops * costs.bpf_child_ns / NS_PER_MS), 1)
-    reach = chunks.choose(scan.motifs, costs)
-    return Limits(ops, ops * RECORD_BYTES, time_ms * NS_PER_MS, reach)
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << max(least - 1, 0).bit_length()
+def _limits(motifs: Sequence[Motif], costs: Calibration) -> Limits:
+    time_ms = max(round(chunks.MOST_ENTRIES * costs.bpf_child_ns / NS_PER_MS), 1)
+    reach = chunks.choose(motifs, costs)
+    size = chunks.MOST_ENTRIES * RECORD_BYTES
+    return Limits(chunks.MOST_ENTRIES, size, time_ms * NS_PER_MS, reach)
 
 
 def _evidence(scan: _Scan, trigger: Trigger) -> tuple[str, ...]:

@@ -89,7 +89,9 @@ def find(raw: RawTrace, who: Processes, ends: Mapping[int, End]) -> Lives:
         first = min(thread.start_tsc, thread.first_tsc)
         start = threads[task].start if task in threads else first
         end = seen.get(task)
-        if end is None and thread.tid == thread.pid:
+        if end is None and task in raw.noticed:
+            end = min(raw.noticed[task], gone.get(thread.pid, raw.noticed[task]))
+        elif end is None and thread.tid == thread.pid:
             end = gone.get(thread.pid)
         elif end is None:
             end = replaced_at.get(id(image))  # an exec ends all threads but one

@@ -257,9 +257,11 @@ def _why_nobody(pid: int) -> str:
     """Why a number names no process whose calls could be seen."""
     if not os.path.exists(f"/proc/{pid}"):
         return f"no such process: {pid}: see `ps`"
-    if identity.has_ended(pid):
-        return f"it has ended: {pid}: its parent has not asked how, see `ps`"
-    return f"no program: {pid}: threads of the kernel make no calls"
+    if not all(identity.has_ended(tid) for tid in identity.threads(pid)):
+        if identity.has_ended(pid):
+            return f"its first thread has ended: {pid}: the others cannot be looked at alone"
+        return f"no program: {pid}: threads of the kernel make no calls"
+    return f"it has ended: {pid}: its parent has not asked how, see `ps`"
 
 
 def recover(folder: Path, path: Path, force: bool = False, kept: Filter | None = None) -> Dataset:

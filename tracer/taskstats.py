@@ -156,7 +156,9 @@ class Listener:
                 return
             except OSError:  # more than there was room for
                 self._whole = False
-                continue
+                return
+            if _HEAD.unpack_from(data)[1] != self._family:
+                continue  # an answer that a task's end has overtaken
             now_ns = time.monotonic_ns()
             for kind, value in attributes(data[_HEAD.size + _COMMAND.size :]):
                 stats = dict(attributes(value)).get(_STATS) if kind == _AGGR_PID else None

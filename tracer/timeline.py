@@ -144,6 +144,8 @@ class RawTrace:
     """How processes ended, where a backend saw it."""
     thread_ends: dict[tuple[int, int], int] = field(default_factory=dict)
     """When threads ended, by process and thread, in ticks; where a backend saw it."""
+    noticed: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The same, when somebody else came to know of it: some time later."""
     adopted: dict[bytes, str] = field(default_factory=dict)
     """Programs that other backends had to record, and why."""
     adopted_by: list[str] = field(default_factory=list)
@@ -153,8 +155,7 @@ class RawTrace:
         """Take what somebody else saw of ends; those of threads in ns of CLOCK_MONOTONIC."""
         self.ends = joined(self.ends, ends)
         ours = {(thread.pid, thread.tid) for thread in self.threads}
-        seen = {task: self.to_ticks(ns) for task, ns in threads.items() if task in ours}
-        self.thread_ends = seen | self.thread_ends
+        self.noticed = {task: self.to_ticks(ns) for task, ns in threads.items() if task in ours}
 
     @cached_property
     def threads(self) -> list[Thread]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The eBPF programs of this build, loaded into a bpffs that nobody else sees."""
+"""What many tests need: a tracer, and the eBPF programs of this build in a bpffs of their own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import built
+from tests.conftest import Compiler, built
 from tests.native.dirscan import PINS, Program, open_pin
 from tests.native.linux_calls import CLONE_NEWNS, in_child, mount, unshare
+from tests.native.tracing import OUTSIDE, Tracer, environment, usable
 
 
 def fresh_bpffs() -> None:
@@ -56,3 +57,34 @@ def programs(loader: Path) -> dict[str, int]:
 def program(programs: dict[str, int]) -> Program:
     """The executor of this build."""
     return Program(programs["buffers"])
+
+
+@pytest.fixture
+def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
+    return Tracer(environment(native_dir), tmp_path)
+
+
+@pytest.fixture(params=OUTSIDE)
+def backend(request: pytest.FixtureRequest) -> str:
+    return usable(request.param)
+
+
+@pytest.fixture
+def static_program(compiled: Compiler) -> Path:
+    return compiled("walk.c", "-static", name="walk-static")
+
+
+@pytest.fixture
+def calls(compiled: Compiler) -> Path:
+    return compiled("calls.c", "-pthread", "-rdynamic")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    for i in range(8):
+        (root / f"d{i}").mkdir()
+        for n in range(20):
+            (root / f"d{i}" / f"file {n}").write_bytes(b"x" * 10 * n)
+    (root / "größe 100%").write_text("odd")
+    return root

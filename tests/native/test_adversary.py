@@ -77,6 +77,32 @@ def test_what_wastes_is_left_alone(
     assert results - served <= MOST_WASTED
 
 
+def seen(report: str) -> int:
+    """Calls that the shim looked at."""
+    found = re.search(r"^  calls +([\d,]+) seen", report, re.M)
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
+def test_directories_of_another_size_are_no_reason_to_look(
+    run: Adversary, trees: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    """A profile of larger directories than there are: calls are let pass soon."""
+    run.image = adversary(tmp_path, least=1 << 14)
+    report = run.report("all", trees["large"])
+    assert rows(report, "dirscan-stat") == [(0, 0, 0)]
+    assert seen(report) <= 1000
+
+
+def test_who_reads_much_and_asks_little_is_left_alone(
+    run: Adversary, trees: dict[str, list[Path]]
+) -> None:
+    """A third of the entries is asked about, which pays; but all are opened, read and closed."""
+    report = run.report("reader", trees["large"])
+    count, files = SHAPES["large"]
+    assert seen(report) < count * files * TURNS / 3
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_more_is_wasted_than_was_gained(
     run: Adversary, trees: dict[str, list[Path]], shape: str

@@ -15,63 +15,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pytest
 from ptrace.binding import func as binding
 
 from miner import cost, mine
-from tests.conftest import DEADLINE_S, Compiler
-from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
+from tests.conftest import Compiler
+from tests.native.tracing import COSY_TRACE, OUTSIDE, Tracer, counts, exes, strace, usable
 from tracer.backends import bcc
 from tracer.backends.ptrace import Ptrace
 from tracer.dataset import Dataset
 from tracer.run import WALL
 from tracer.stream import StreamWriter
-from tracer.summary import summarize
 from tracer.syscalls import name_of
 
-OUTSIDE = ["ptrace", "bcc"]
 DROPPED = {"rt_sigreturn"}  # not in the counts of tests.native.tracing
-
-
-@pytest.fixture
-def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
-    return Tracer(environment(native_dir), tmp_path)
-
-
-@pytest.fixture(params=OUTSIDE)
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    lacks = bcc.why_not() if name == "bcc" else None
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
-    return name
-
-
-@pytest.fixture
-def static_program(compiled: Compiler) -> Path:
-    return compiled("walk.c", "-static", name="walk-static")
 
 
 @pytest.fixture
 def dynamic_program(compiled: Compiler) -> Path:
     return compiled("walk.c", name="walk")
-
-
-@pytest.fixture
-def calls(compiled: Compiler) -> Path:
-    return compiled("calls.c", "-pthread", "-rdynamic")
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tree")
-    for i in range(8):
-        (root / f"d{i}").mkdir()
-        for n in range(20):
-            (root / f"d{i}" / f"file {n}").write_bytes(b"x" * 10 * n)
-    (root / "größe 100%").write_text("odd")
-    return root
 
 
 @pytest.mark.parametrize(
@@ -124,12 +86,8 @@ def essence(data: Dataset, exe: str) -> Counter[tuple[object, ...]]:
             found[(*(e[c] for c in ("nr", "ret", "path", "st_mode", "st_size", "st_ino", "site",
                                     "bytes_in", "bytes_out")),
                    objects.get(e["object_id"]), names)] += 1  # fmt: skip
-    assert os.path.basename(exe) in {os.path.basename(p) for p in _exes(data)}
+    assert os.path.basename(exe) in {os.path.basename(p) for p in exes(data)}
     return found
-
-
-def _exes(data: Dataset) -> list[str]:
-    return [exe or "" for exe in data.processes()["exe"].to_pylist()]
 
 
 def test_the_dataset_is_that_of_the_shim(
@@ -146,9 +104,7 @@ def test_the_dataset_is_that_of_the_shim(
 
 def test_a_program_that_is_gone_before_anybody_looks(tracer: Tracer, tree: Path) -> None:
     """Who it was comes from its exec alone."""
-    lacks = bcc.why_not()
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
+    usable("bcc")
     late = """from tracer import identity
 identity.identify = lambda pid: identity.Identity()
 from tracer.cli import main; main()"""
@@ -209,9 +165,7 @@ def shapes_by(tracer: Tracer, how: str, arguments: bool, *command: str | Path) -
 
 @pytest.mark.parametrize("how", [*OUTSIDE, "strace"])
 def test_mined_shapes_are_the_same(tracer: Tracer, compiled: Compiler, how: str) -> None:
-    lacks = bcc.why_not() if how == "bcc" else None
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
+    usable(how)
     program = compiled("shapes.c")
     files = tracer.folder / "files"
     files.mkdir()
@@ -284,9 +238,7 @@ def test_a_stopped_program_is_a_stopped_job(tracer: Tracer, backend: str) -> Non
 
 def test_bcc_mounts_what_it_reads(tracer: Tracer) -> None:
     """On a machine where nobody mounted tracefs."""
-    lacks = bcc.why_not()
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
+    usable("bcc")
     script = """mount --make-rprivate /
     umount -R /sys/kernel/debug 2>/dev/null; umount /sys/kernel/tracing 2>/dev/null
     test ! -e /sys/kernel/tracing/events || exit 77
@@ -297,276 +249,6 @@ def test_bcc_mounts_what_it_reads(tracer: Tracer) -> None:
     if done.returncode == 77:
         pytest.skip("tracefs cannot be unmounted here")
     assert done.returncode == 0, done.stderr
-
-
-# --- running processes ----------------------------------------------------------------
-
-
-def test_a_running_process_is_watched_and_left_alone(tracer: Tracer, backend: str) -> None:
-    script = "echo $$; while :; do echo x > /dev/null; sleep 0.05; done"
-    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
-        assert shell.stdout
-        shell.stdout.readline()
-        output = tracer.folder / "attached"
-        words = ["-p", str(shell.pid), "--duration", "1", "-o", str(output)]
-        done = tracer.run("--backend", backend, *words)
-        left_alone = shell.poll() is None
-        shell.kill()
-    assert done.returncode == 0, done.stderr
-    assert left_alone
-    data = Dataset(output)
-    assert counts(data)["openat"] > 3
-    pids = set(data.events(["pid"])["pid"].to_pylist())
-    assert shell.pid in pids
-    assert len(pids) > 2, "the children belong to it"
-    assert "/dev/null" in data.events(["path"])["path"].to_pylist()
-
-
-@pytest.mark.parametrize("later", ["", "; sleep 30"], ids=["found in a call", "began one"])
-def test_a_call_that_goes_on_is_seen(tracer: Tracer, backend: str, later: str) -> None:
-    """It began before we looked, or ends after that, or both."""
-    script = f"read line{later}"
-    output = tracer.folder / "attached"
-    words = ["--backend", backend, "-o", str(output), "--duration", "3", "-p"]
-    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE) as shell:
-        assert shell.stdin
-        while not Path(f"/proc/{shell.pid}/syscall").read_text().startswith("0 "):
-            time.sleep(0.01)
-        command = [*COSY_TRACE, *words, str(shell.pid)]
-        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
-            assert watching.stderr
-            said = watching.stderr.readline()
-            time.sleep(1)
-            if later:
-                shell.stdin.write(b"x\n")
-                shell.stdin.flush()
-            said += watching.communicate(timeout=DEADLINE_S)[1]
-        subprocess.run(["pkill", "-P", str(shell.pid)], check=False)
-        shell.kill()
-    assert watching.returncode == 0, said
-    events = Dataset(output).events(["nr", "ret", "dur_ns"]).to_pylist()
-    longest = max(events, key=lambda event: event["dur_ns"])
-    wanted = ("clock_nanosleep", "wait4") if later else ("read",)
-    assert name_of(longest["nr"]) in wanted
-    assert longest["dur_ns"] > 1e9
-
-
-def test_no_more_time_is_spent_inside_than_there_is(tracer: Tracer, backend: str) -> None:
-    """Of one thread that is in a call when it is found, and at the end."""
-    output = tracer.folder / "attached"
-    with subprocess.Popen(["sleep", "60"]) as asleep:
-        while not Path(f"/proc/{asleep.pid}/syscall").read_text().startswith("230 "):
-            time.sleep(0.01)
-        words = ["--backend", backend, "-o", str(output), "--duration", "0.5", "--json", "-p"]
-        done = tracer.run(*words, str(asleep.pid))
-        asleep.kill()
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stderr)
-    assert 0 < summary["inside_ns"] <= summary["wall_ns"]
-
-
-def test_cpu_time_of_a_running_process(tracer: Tracer, backend: str) -> None:
-    output = tracer.folder / "attached"
-    words = ["--backend", backend, "-o", str(output), "--duration", "1", "-p"]
-    code = "while True: pass"
-    with subprocess.Popen([sys.executable, "-c", code]) as busy:
-        done = tracer.run(*words, str(busy.pid))
-        busy.kill()
-    assert done.returncode == 0, done.stderr
-    meta = Dataset(output).meta
-    assert 0 < meta["user_ns"] <= meta["wall_ns"] + 2e7
-    assert b"CPU" in done.stderr
-
-
-def test_the_tracer_is_not_in_its_own_trace(tracer: Tracer, backend: str) -> None:
-    """Where what is looked at has started it."""
-    trace = " ".join(f"'{word}'" for word in [*COSY_TRACE, "--backend", backend])
-    script = f"{trace} -p $$ --duration 1 -o own; true"
-    assert tracer.native("bash", "-c", script).returncode == 0
-    data = Dataset(tracer.folder / "own")
-    assert set(data.processes()["exe"].to_pylist()) == {os.path.realpath("/bin/bash")}
-    assert len(data) < 10
-
-
-def test_watching_ends_with_the_process(tracer: Tracer, backend: str) -> None:
-    """Though its parent, this test, does not ask how it ended until later."""
-    words = ["--backend", backend, "-o", str(tracer.folder / "attached"), "-p"]
-    with subprocess.Popen(["sh", "-c", "read line"], stdin=subprocess.PIPE) as shell:
-        assert shell.stdin
-        command = [*COSY_TRACE, *words, str(shell.pid)]
-        with subprocess.Popen(command, env=tracer.env, stderr=subprocess.PIPE) as watching:
-            assert watching.stderr
-            said = watching.stderr.readline()
-            status = Path(f"/proc/{shell.pid}/status")
-            while backend == "ptrace" and "TracerPid:\t0\n" in status.read_text():
-                assert watching.poll() is None, said
-                time.sleep(0.01)
-            if backend == "bcc":
-                time.sleep(1)  # nothing outside tells when it has begun to look
-            shell.stdin.close()
-            said += watching.communicate(timeout=DEADLINE_S)[1]
-    assert watching.returncode == 0, said
-    assert b"lost events: 0" in said
-
-
-def test_a_tree_that_forks_faster_than_anybody_looks(tracer: Tracer, backend: str) -> None:
-    """Each look at the tree finds a process that was not there before."""
-    slow = """import time
-from tracer import identity
-def late(pid, tree=identity.tree):
-    time.sleep(0.2)
-    return tree(pid)
-identity.tree = late
-from tracer.cli import main; main()"""
-    script = "echo $$; while :; do sleep 0.5 & sleep 0.05; done"
-    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
-        assert shell.stdout
-        shell.stdout.readline()
-        output = tracer.folder / "attached"
-        words = ["--backend", backend, "-p", str(shell.pid), "--duration", "1", "-o", str(output)]
-        done = tracer.native(sys.executable, "-c", slow, *words)
-        shell.kill()
-    assert done.returncode == 0, done.stderr
-    pids = set(Dataset(output).events(["pid"])["pid"].to_pylist())
-    assert len(pids) > 5, "those of a later look are followed, too"
-
-
-def test_attaching_to_nobody(tracer: Tracer, backend: str) -> None:
-    done = tracer.run("--backend", backend, "-p", "4194304")
-    assert done.returncode == 1
-    assert b"no such process" in done.stderr
-    done = tracer.run("--backend", backend, "-p", "2")  # kthreadd
-    assert done.returncode == 1
-    assert b"threads of the kernel" in done.stderr or b"no such process" in done.stderr
-    assert tracer.run("--backend", "shim", "-p", str(os.getpid())).returncode == 1
-    assert tracer.run("-p", "1", "ls").returncode == 2
-
-
-@pytest.mark.parametrize("late", ["", "identity.identify = lambda pid: self"])
-def test_attaching_to_one_that_has_ended(tracer: Tracer, backend: str, late: str) -> None:
-    """Nobody has waited for it; with `late` it ends while it is looked at."""
-    code = f"""from tracer import identity
-self = identity.identify("self")
-{late}
-from tracer.cli import main; main()"""
-    with subprocess.Popen(["true"]) as gone:
-        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
-        words = ["--backend", backend, "--summary-only", "-p", gone.pid]
-        done = tracer.native(sys.executable, "-c", code, *map(str, words))
-    assert done.returncode == 1
-    assert b"it ended" in done.stderr or b"it has ended" in done.stderr
-
-
-# --- what auto does -------------------------------------------------------------------
-
-
-def test_auto_says_which_and_why(tracer: Tracer, static_program: Path, tree: Path) -> None:
-    done, data = tracer.trace(static_program, tree)
-    assert done.returncode == 0
-    expected = "ptrace" if bcc.why_not() else "bcc"
-    assert data.meta["backend"] == expected
-    assert f"backend {expected}: " in done.stderr.decode()
-    assert "statically linked" in data.meta["backend_why"]
-    assert counts(data)["getdents64"] == 18
-
-
-def test_a_static_child_of_a_dynamic_parent(
-    tracer: Tracer, static_program: Path, tree: Path
-) -> None:
-    script = f"{static_program} {tree}; {static_program} {tree}; ls {tree} | wc -l; exit 3"
-    done, data = tracer.trace("sh", "-c", script)
-    assert done.returncode == 3
-    assert data.meta["backend"] == "shim"
-    assert data.meta["unseen_programs"] == []
-    assert data.meta["adopted_programs"] == [str(static_program)]
-    assert data.meta["adopted_why"] == ["is statically linked"]
-    assert f"watched by ptrace: {static_program} (is" in " ".join(done.stderr.decode().split())
-    assert counts(data)["getdents64"] == 2 * 18 + 2
-    t_ns = data.events(["t_ns"])["t_ns"].to_pylist()
-    assert t_ns == sorted(t_ns)
-    assert done.stdout == tracer.native("sh", "-c", script).stdout
-
-
-def test_an_exec_that_fails_is_not_adopted(tracer: Tracer, tree: Path) -> None:
-    """Before it is made it looks as if it were of a static program; then comes one that is not."""
-    bad = tracer.folder / "bad"
-    head = bytearray(Path("/bin/true").read_bytes()[:64])
-    head[0x38:0x3A] = b"\0\0"  # no program headers
-    bad.write_bytes(head)
-    bad.chmod(0o755)
-    code = f"""import os
-try: os.execv({str(bad)!r}, ["bad"])
-except OSError: os.execv("/bin/ls", ["ls", {str(tree)!r}])"""
-    done, data = tracer.trace("/usr/bin/python3", "-S", "-c", code)
-    assert done.returncode == 0, done.stderr
-    assert calls_of(data, Path("/usr/bin/ls"))["getdents64"] == 2
-    assert counts(data)["execve"] == 2
-    assert [exe for exe in _exes(data) if exe.endswith("/ls")] == ["/usr/bin/ls"]
-
-
-def calls_of(data: Dataset, program: Path) -> Counter[str]:
-    """How often each call was made by one program."""
-    images = data.processes().to_pylist()
-    found: Counter[str] = Counter()
-    for event in data.events(["pid", "t_ns", "nr"]).to_pylist():
-        own = [i for i in images if i["pid"] == event["pid"] and i["start_ns"] <= event["t_ns"]]
-        found[name_of(event["nr"])] += bool(own) and own[-1]["exe"] == str(program)
-    return +found
-
-
-def test_bcc_takes_over_from_ptrace_when_it_pays(tracer: Tracer, compiled: Compiler) -> None:
-    """While the program runs: not a call is missing or there twice."""
-    lacks = bcc.why_not()
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
-    static = compiled("calls.c", "-static", "-pthread", name="calls-static")
-    code = """from tracer.backends import adopt
-adopt.PTRACE_CALLS = 1000
-from tracer.cli import main; main()"""
-    path = tracer.folder / "over"
-    script = f"{static} threads; {static} fork; exit 3"
-    words = [sys.executable, "-c", code, "-o", path, "sh", "-c", script]
-    done = tracer.native(*words)
-    assert done.returncode == 3, done.stderr
-    data = Dataset(path)
-    assert data.meta["lost_events"] == 0
-    assert data.meta["adopted_by"] == ["ptrace", "bcc"]
-    assert "later bcc: " in done.stderr.decode()
-    _, alone = tracer.trace("--backend", "bcc", "sh", "-c", script)
-    calls, truth = (calls_of(of, static) for of in (data, alone))
-    for waiting in ("futex", "execve"):
-        calls.pop(waiting, None)
-        truth.pop(waiting, None)
-    assert calls == truth
-    t_ns = data.events(["t_ns"])["t_ns"].to_pylist()
-    assert t_ns == sorted(t_ns)
-    lives = data.threads().to_pylist()
-    assert all(thread["end_ns"] for thread in lives)
-    assert len({(thread["pid"], thread["tid"]) for thread in lives}) == len(lives)
-
-
-def test_a_static_child_starts_a_dynamic_one(tracer: Tracer, tmp_path: Path) -> None:
-    busybox = shutil.which("busybox")
-    if busybox is None or tracer.native("ldd", busybox).returncode == 0:
-        pytest.skip("no static busybox: apt-get install busybox-static")
-    ls = tmp_path / "really-ls"
-    shutil.copy("/bin/ls", ls)
-    done, data = tracer.trace("sh", "-c", f"{busybox} sh -c '{ls} /; exit 4'")
-    assert done.returncode == 4
-    assert "really-ls" in [os.path.basename(exe) for exe in _exes(data)]
-    assert counts(data)["getdents64"] == 2
-
-
-def test_a_set_id_program_without_root(tracer: Tracer) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make a set-id program")
-    program = tracer.folder / "setid"
-    shutil.copy("/bin/echo", program)
-    program.chmod(0o4755)
-    tracer.folder.chmod(0o755)
-    done, data = tracer.trace(program, "hello")
-    assert (done.returncode, done.stdout) == (0, b"hello\n")
-    assert data.meta["backend"] in ("bcc", "ptrace")
 
 
 # --- when the tracer goes away ---------------------------------------------------------
@@ -695,59 +377,3 @@ def test_ptrace_lets_go_of_one_that_waits_for_its_vfork(
     watcher.changed(*os.waitpid(pid, WALL))  # it goes on, and stops no more before its child does
     watcher.stop()
     assert ended(pid) == 1
-
-
-# --- lives ------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["shim", *OUTSIDE])
-def any_backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    lacks = bcc.why_not() if name == "bcc" else None
-    if lacks:
-        pytest.skip(f"no bcc here: {lacks}")
-    return name
-
-
-def test_lives_of_threads(tracer: Tracer, any_backend: str, calls: Path) -> None:
-    _, data = tracer.trace("--backend", any_backend, calls, "threads")
-    (process,) = data.processes().to_pylist()
-    threads = data.threads().to_pylist()
-    assert {t["pid"] for t in threads} == {process["pid"]}
-    assert {t["tid"] for t in threads} == set(data.events(["tid"])["tid"].to_pylist())
-    assert len(threads) > 2
-    for thread in threads:
-        own = pc.equal(data.events()["tid"], thread["tid"])
-        times = data.events(["t_ns"])["t_ns"].filter(own).to_pylist()
-        assert process["start_ns"] <= thread["start_ns"] <= min(times)
-        if thread["end_ns"] is None:
-            assert any_backend == "shim"
-            assert os.geteuid() != 0
-        else:
-            assert max(times) <= thread["end_ns"] <= process["end_ns"]
-
-
-def test_lives_of_processes(tracer: Tracer, any_backend: str) -> None:
-    """The shell's own time is not its children's; one of them is killed."""
-    busy = "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done"
-    script = f"sh -c '{busy}; exit 3'; sh -c 'kill -9 $$'; sleep 0.2; exit 4"
-    done, data = tracer.trace("--backend", any_backend, "dash", "-c", script)
-    assert done.returncode == 4
-    shell, first, second, last = summarize(data).processes_by_start
-    assert shell.exit == 4 << 8
-    assert shell.life_ns is not None
-    assert shell.life_ns > 2e8
-    assert shell.life_ns <= data.meta["wall_ns"]
-    assert shell.cpu_ns is not None
-    assert shell.cpu_ns < data.meta["user_ns"] / 2
-    assert first.exit == 3 << 8
-    assert last.exit == 0
-    if os.geteuid() != 0 and any_backend == "shim":
-        return
-    assert second.exit == signal.SIGKILL
-    for process in (first, second, last):
-        assert process.life_ns is not None
-        assert process.cpu_ns is not None
-    assert first.user_ns is not None
-    assert first.user_ns > data.meta["user_ns"] / 2
-    assert f"{first.life_ns / 1e9:>8.3f} {first.cpu_ns / 1e9:>8.3f}" in done.stderr.decode()

@@ -31,6 +31,7 @@ def test_what_is_lost(compiled: Compiler) -> None:
         "one look in vain: 0",
         "nothing but looks: 1",
         "each fourth answered: 0",
+        "none of a file's calls answered: 1, one: 0, one of many: 1",
         "everything asked: of 100 gain, of 1 too little",
         "next to nothing asked: of 100 waste, of 1 too little",
     ]

@@ -17,13 +17,8 @@ import pyarrow.compute as pc
 import pytest
 
 from tests.conftest import Compiler
-from tests.native.tracing import COSY_TRACE, Tracer, counts, environment, strace
+from tests.native.tracing import COSY_TRACE, Tracer, counts, strace
 from tracer.syscalls import name_of
-
-
-@pytest.fixture
-def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
-    return Tracer(environment(native_dir), tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 
 import tracer.drain as tracer_drain
 from tests.conftest import DEADLINE_S, Compiler
-from tests.native.tracing import COSY_TRACE, Done, Tracer, counts, environment
+from tests.native.tracing import COSY_TRACE, Done, Tracer, counts
 from tracer import native
 from tracer.backends import bcc, shim
 from tracer.dataset import Dataset
@@ -24,11 +24,6 @@ from tracer.syscalls import by_name
 N = 20_000
 # Less room than a full block takes, in pages of 4096 bytes: a program with --block waits now.
 UNTIL_FULL = "until [ $(stat -f -c %a $TMPDIR) -lt 10 ]; do sleep 0.05; done; sleep 0.2"
-
-
-@pytest.fixture
-def tracer(native_dir: Path, tmp_path: Path) -> Tracer:
-    return Tracer(environment(native_dir), tmp_path)
 
 
 def dd(count: int) -> list[str]:

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEADLINE_S, ROOT, plain_environment
+from tracer.backends import bcc
 from tracer.dataset import Dataset
 from tracer.syscalls import name_of
 
+OUTSIDE = ["ptrace", "bcc"]  # the backends that watch from outside
 COSY_TRACE = [sys.executable, "-c", "from tracer.cli import main; main()"]
 Done = subprocess.CompletedProcess[bytes]
 
@@ -111,3 +113,16 @@ def strace(tracer: Tracer, *command: str | Path) -> Strace:
     own["execve"] -= 1  # of the command itself: strace's own child did that
     every["execve"] -= 1
     return Strace(+own, +every)
+
+
+def usable(name: str) -> str:
+    """A backend's name, or a skip that says what it lacks."""
+    lacks = bcc.why_not() if name == "bcc" else None
+    if lacks:
+        pytest.skip(f"no bcc here: {lacks}")
+    return name
+
+
+def exes(data: Dataset) -> list[str]:
+    """The programs of a trace, an image after the other."""
+    return [exe or "" for exe in data.processes()["exe"].to_pylist()]

@@ -49,22 +49,24 @@ def images(data: Dataset, *columns: str) -> list[tuple[Any, ...]]:
 
 
 def test_what_the_shim_sees(tmp_path: Path) -> None:
-    """One tick is 2 ns. A thread that ends itself, and two others; the kernel tells of one end."""
+    """One tick is 2 ns. What the kernel tells of two threads' ends comes late."""
     raw = trace(
         tmp_path,
         RawBuilder(live=[process(b"/bin/x"), Event("exit_group", (3,), tsc=9000, flags=LAST)]),
         RawBuilder(tid=101, start_tsc=2000, live=[Event("exit", tsc=3000, flags=LAST)]),
         RawBuilder(tid=102, start_tsc=2500, live=[Event("getpid", tsc=2400)]),
         RawBuilder(tid=103, start_tsc=2500, live=[Event("getpid")]),
+        RawBuilder(tid=104, start_tsc=2500, live=[Event("getpid")]),
         RawBuilder(pid=200, tid=200, ppid=100, start_tsc=4000, live=[Event("getpid")]),
     )
-    raw.learn({}, {(100, 103): 7000, (300, 300): 8000})
+    raw.learn({}, {(100, 103): 7000, (100, 100): 19000, (100, 104): 19000, (300, 300): 8000})
     data = written(tmp_path / "d", raw, {200: End(cpu_ns=(7, 8))})
     assert rows(data) == {
         (100, 100): (2000, 18000),
         (100, 101): (4000, 6000),
         (100, 102): (4800, None),
         (100, 103): (5000, 7000),
+        (100, 104): (5000, 18000),
         (200, 200): (8000, None),
     }
     assert images(data, "pid", "end_ns", "exit", "user_ns", "system_ns") == [

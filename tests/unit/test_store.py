@@ -136,7 +136,7 @@ def test_show_verify_explain(tmp_path: Path) -> None:
     words = " ".join(text.split())
     assert "The eBPF program is the one for all compounds" in words
     assert "no more than some 1,024 entries of a directory" in words
-    assert "of this one 64 times as far" in words
+    assert "of this one 1024 times as far" in words
     assert max(len(line) for line in text.splitlines()) <= 80
 
 

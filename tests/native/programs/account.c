@@ -37,6 +37,20 @@ static bool loses_after(u32 calls, u32 nth)
 	return account_loses(&a);
 }
 
+// Of each file that is opened and read so often, one call is answered, or two.
+static bool loses_by_watching(u32 transfers, u32 answers)
+{
+	struct account a;
+
+	account_open(&a);
+	for (u32 i = 0; i < 100000 && !account_loses(&a); i++) {
+		account_watch(&a, transfers);
+		for (u32 k = 0; k < answers; k++)
+			account_answer(&a);
+	}
+	return account_loses(&a);
+}
+
 // What is expected of a directory of so many, after so many of LARGE were asked for elsewhere.
 static const char *expectation_of(u32 entries, u32 asked)
 {
@@ -63,6 +77,8 @@ int main(void)
 	printf("one look in vain: %d\n", loses_after(1, 2));
 	printf("nothing but looks: %d\n", loses_after(100000, 200000));
 	printf("each fourth answered: %d\n", loses_after(100000, 4));
+	printf("none of a file's calls answered: %d, one: %d, one of many: %d\n",
+	       loses_by_watching(2, 0), loses_by_watching(2, 1), loses_by_watching(20, 1));
 	printf("everything asked: of 100 %s, of 1 %s\n", expectation_of(100, LARGE),
 	       expectation_of(1, LARGE));
 	printf("next to nothing asked: of 100 %s, of 1 %s\n", expectation_of(100, 10),
