@@ -62,6 +62,7 @@ class CallStats:
     types: Counter[str] = field(default_factory=Counter)
     values: dict[int, Counter[int]] = field(default_factory=dict)  # by argument; pointers: is NULL
     size_of: Counter[tuple[int, int]] = field(default_factory=Counter)  # (argument, addend)
+    mode_of: Counter[int] = field(default_factory=Counter)  # by argument: as the last st_mode
     next_of: Counter[int] = field(default_factory=Counter)  # by argument: goes on where it ended
     repeats: Histogram = field(default_factory=Histogram)  # calls per iteration that has it
     to_end: int = 0  # iterations whose last one returned 0
@@ -91,6 +92,7 @@ class CallStats:
         add_counts(self.errors, other.errors)
         add_counts(self.types, other.types)
         add_counts(self.size_of, other.size_of)
+        add_counts(self.mode_of, other.mode_of)
         add_counts(self.next_of, other.next_of)
         add_counts(self.second, other.second)
         self.repeats.merge(other.repeats)
@@ -160,6 +162,9 @@ class CallStats:
             return Arg(ArgKind.NEXT, share=following)
         if share >= CONST_SHARE and not _ADDRESSES[0] <= value < _ADDRESSES[1]:
             return Arg(ArgKind.CONST, value=value, share=share)
+        copied = self._share(self.mode_of[i])
+        if copied >= CONST_SHARE:
+            return Arg(ArgKind.STAT, field="st_mode", share=copied)
         for addend in (0, 1):
             hits = self._share(self.size_of[i, addend])
             if hits >= CONST_SHARE and stat_call is not None:

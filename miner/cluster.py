@@ -99,6 +99,7 @@ _FAMILIES = {
     "rename": ("rename", "renameat", "renameat2"),
 }
 FRAME = {"open", "close", "stat", "fcntl", "seek"}  # around what is done with a file
+_ATTRIBUTES = {"utimensat", "fchmod", "fchown", "fsetxattr"}  # of a file, not what it holds
 _FAMILY = {name: family for family, names in _FAMILIES.items() for name in names}
 
 
@@ -131,7 +132,7 @@ def _file_name(motif: Motif) -> str:
         if "unlink" in done and "link" not in done:
             return "temporary-file"
         # What fills it may name it second (copy_file_range), or never.
-        return "write-file" if done else "create-file"
+        return "write-file" if set(done) - _ATTRIBUTES else "create-file"
     if done == ["mmap"]:
         return "map-file"
     if reads and not {"write", "mmap"} & set(done):

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
+from miner.joins import mode_before
 from miner.segments import counters, histograms, most_frequent, pairs, sums_of
 from miner.tokens import BodyKey
 from tracer import syscalls
 
 _VALUES_KEPT = 64
+_PERMISSIONS = 0o7777
 _K = syscalls.ArgKind
 _T = TypeVar("_T", bound=np.generic)
 _UNCOUNTED = {_K.FD, _K.PATH, _K.PATH2, _K.NAME, _K.STR, _K.STAT_OUT, _K.STATX_OUT}
@@ -80,6 +82,7 @@ class Calls:
         self._kinds = [table_entry(key.nr).args for key in keys]
         self._add_sums()
         self._add_values()
+        self._add_modes()
 
     def _add_sums(self) -> None:
         events, rows = self._events, self.rows
@@ -118,6 +121,19 @@ class Calls:
         for call, n, all_of in zip(calls.tolist(), used.tolist(), size.tolist(), strict=True):
             found = ((0, n), (1, all_of - n))
             self.stats[call].values[i] = Counter({value: n for value, n in found if n})
+
+    def _add_modes(self) -> None:
+        """Add how often a mode, where it varies, is that of the last attributes."""
+        for i in range(6):
+            modes = self._having(i, _K.MODE).tolist()
+            calls = np.array([c for c in modes if len(self.stats[c].values[i]) > 1], np.int64)
+            if not len(calls):
+                continue
+            told = mode_before(self._events, self._of(calls, self.rows))
+            same = (told >= 0) & ((self._argument(i, calls) ^ told) & _PERMISSIONS == 0)
+            hits = np.bincount(self._of(calls, self.number)[same], minlength=len(self.begin))
+            for call in calls.tolist():
+                self.stats[call].mode_of[i] = int(hits[call])
 
     def _of(self, calls: Ints, column: NDArray[_T]) -> NDArray[_T]:
         """What a column by row has for these calls (rising numbers)."""

@@ -25,7 +25,7 @@ MOST_TIMES = 3
 _EXECUTOR_COSTS = frozenset(
     (
         *("serve_ns", "bpf_run_ns", "bpf_child_ns", "module_run_ns", "module_child_ratio"),
-        *("module_slurp_ratio", "ahead_gate_ns", "ahead_ratio", "inline_ns"),
+        *("module_slurp_ratio", "ahead_gate_ns", "ahead_ratio", "inline_ns", "copy_byte_ns"),
     )
 )
 _FORMER_COSTS = frozenset(("byte_ns",))  # in files of earlier versions; nothing asks for them
@@ -56,7 +56,10 @@ class Calibration:
     module_slurp_ratio: float = 1 / 1.65  # of native open, fstat, read, close
     ahead_gate_ns: float = 40_000.0  # calls that are faster on average are cached: no gain
     ahead_ratio: float = 0.35  # of the native time, cold, with helper threads
-    inline_ns: float = 10.0  # an answer that follows from what is known
+    inline_ns: float = (
+        10.0  # an answer that follows from what is known: what the shim adds to a call
+    )
+    copy_byte_ns: float = 0.1  # by byte that a read copies, which no executor saves
     errors: dict[str, float] = field(default_factory=dict)  # relative, of the costs measured here
     machine: str = ""  # what they were measured on; empty: defaults
 
@@ -223,7 +226,7 @@ def predict(
             saved[executor] = best.saved_ns
     names = {call.syscall for call in motif.calls}
     if names & {"open", "openat"} and names & {"read", "pread64"}:
-        slurp_ns = sum(call.count * native_ns(call, c) for call in motif.calls if _is_slurp(call))
+        slurp_ns = sum(_fusible_ns(call, c) for call in motif.calls if _is_slurp(call))
         saved["module"] = max(saved.get("module", 0), int(slurp_ns * (1 - c.module_slurp_ratio)))
     slow_ns = sum(
         call.time_ns
@@ -255,6 +258,11 @@ def interval(
         executor: sorted([low.get(executor, 0), high.get(executor, 0)])
         for executor in predict(motif, c, known_ends, known_ends_ns)
     }
+
+
+def _fusible_ns(call: Call, c: Calibration) -> float:
+    """What all calls of a slurp take but for copying what is read."""
+    return max(call.count * native_ns(call, c) - call.bytes_out * c.copy_byte_ns, 0.0)
 
 
 def _is_slurp(call: Call) -> bool:

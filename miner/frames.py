@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from miner import cost, motifs, pieces
+from miner import cost, measured, motifs, pieces, report
 from miner.annotate import SCAN_NAMES, annotate
 from miner.mine import mine
 from miner.motifs import Motif, MotifFile
@@ -92,10 +92,14 @@ class Mined:
                 out.append({"motif": motif.name, **asdict(seen)})
         return pd.DataFrame(out)
 
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """One row per program with runs under cosy-auto on record: predicted and measured."""
+        return pd.DataFrame([asdict(row) for row in measured.compare(self.file)])
+
     def coverage(self, top: int = 10) -> float:
         """Share of the boundary time that the `top` motifs cover together, each call once."""
-        own = sorted((motif.own_ns for motif in self.file.motifs), reverse=True)[:top]
-        return sum(own) / max(sum(trace.time_ns for trace in self.file.traces), 1)
+        return report.covered(self.file, top)
 
 
 def _motif_row(motif: Motif) -> dict[str, Any]:

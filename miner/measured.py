@@ -41,7 +41,7 @@ class Measured:
     cpu_ns: int  # of the process
     calls: int  # that a compound might have answered
     answers: int
-    call_ns: int  # that the kernel answered
+    call_ns: int  # of those that were answered, if the kernel had
     predicted_call_ns: int  # in the trace, without recording
 
 
@@ -134,7 +134,7 @@ def _measured(
         cpu_ns=_median(r.cpu_ns for r in measured),
         calls=_median(r.calls for r in measured),
         answers=_median(r.answers for r in measured),
-        call_ns=_median(r.native_ns for r in measured),
+        call_ns=_median(r.kernel_ns for r in measured),
         predicted_call_ns=int(predicted.call_ns / predicted.calls),
     )
 

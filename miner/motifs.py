@@ -42,6 +42,7 @@ class ArgKind(StrEnum):
     RESULT = "result"  # the return value of call `call`
     FIELD = "field"  # field `field` of the output of call `call`
     SAME = "same"  # the same as argument `field` of call `call`, otherwise free (an object F)
+    STAT = "stat"  # field `field` of the attributes that the thread asked for last, of any file
     NEXT = "next"  # where the same call ended before: its offset plus its result
     UNKNOWN = "unknown"  # not explained
 

@@ -114,8 +114,9 @@ def _argument(arg: Arg, kind: syscalls.ArgKind) -> str:
         ArgKind.RESULT: f"r{arg.call}",
         ArgKind.FIELD: f"r{arg.call}.{arg.field}" + (f"+{arg.value}" if arg.value else ""),
         ArgKind.SAME: f"r{arg.call}.{arg.field}",
+        ArgKind.STAT: f"s.{arg.field}",
     }
-    return words.get(arg.kind, "?")
+    return words.get(arg.kind, "p2" if kind is _K.PATH2 else "?")
 
 
 def body_line(call: Call) -> str:

@@ -26,11 +26,11 @@
 #define FRUITLESS_EARLY 512 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 64 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
-#define TIMED_EVERY 61 // answers: no multiple of what is asked about each child
+#define TIMED_EVERY 64 // answers
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
 #define SAMPLE_EVERY 16 // firings
-#define CONTROL_EVERY 64
+#define CONTROL_EVERY 128
 #define CONTROL_MOST 256 // entries
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 

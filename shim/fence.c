@@ -188,7 +188,7 @@ bool was_read(u64 dev, u64 ino)
 	return __atomic_load_n(&read_filter[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1;
 }
 
-static void child_reset(void)
+static COLD void child_reset(void)
 {
 	owner = (int)sys(__NR_getpid);
 	lent = false;

@@ -188,7 +188,7 @@ static enum cosy_decline serve_from(const struct attr_call *call, struct dir_slo
 		results_asked(r);
 	}
 	account_answer(&w->account);
-	*(p->kind ? &sums.xattrs : &sums.attributes) += 1;
+	sums.answers[p->kind != 0]++;
 	if (unlikely(cosy_stats))
 		count_served(call, r, first);
 	return COSY_DECLINES;

@@ -22,6 +22,7 @@
 #include "adopt.h"
 #include "mem.h"
 #include "shim.h"
+#include "trace_call.h"
 #include "trace_file.h"
 #include "trace_keep.h"
 #include "watch.h"
@@ -305,55 +306,18 @@ static inline bool ready(void)
 
 // --- hooks ---------------------------------------------------------------
 
+static bool usable(void)
+{
+	return (*state != STATE_CHILD && ready()) || make_ready();
+}
+
 static bool wanted(void)
 {
 	if (stopped)
 		return false;
-	if ((*state != STATE_CHILD && ready()) || make_ready())
+	if (usable())
 		return true;
 	file_lose(NULL, 1);
-	return false;
-}
-
-#define ERESTARTSYS 512 // include/linux/errno.h
-#define SYSCALL_SIZE 2
-// Times of entry that a handler left: the kernel began the call again after that, or it came back before.
-#define RESUMED (1ul << 63)
-#define RECORDED (~0ul)
-
-/*
- * The intercepted call. A signal handler that interrupts it finds its struct regs in rbx and the time of its entry
- * in r12, and changes that. Where the instructions are is in a table, however many there are.
- */
-static inline __attribute__((always_inline)) long sys_traced(const struct regs *r, u64 *tsc)
-{
-	register u64 r10 __asm__("r10") = r->a[3];
-	register u64 r8 __asm__("r8") = r->a[4];
-	register u64 r9 __asm__("r9") = r->a[5];
-	register const struct regs *rbx __asm__("rbx") = r;
-	register u64 r12 __asm__("r12") = *tsc;
-	long ret;
-
-	__asm__ volatile("xor %%ecx, %%ecx\n"
-			 "1:\tsyscall\n"
-			 "\t.pushsection traced_calls, \"a\"\n"
-			 "\t.long 1b - .\n"
-			 "\t.popsection"
-			 : "=a"(ret), "+r"(r12)
-			 : "0"(r->nr), "D"(r->a[0]), "S"(r->a[1]), "d"(r->a[2]), "r"(r10), "r"(r8),
-			   "r"(r9), "r"(rbx)
-			 : "rcx", "r11", "memory");
-	*tsc = r12;
-	return ret;
-}
-
-extern HIDDEN const s32 __start_traced_calls[], __stop_traced_calls[];
-
-static bool is_traced_call(u64 rip)
-{
-	for (const s32 *at = __start_traced_calls; at < __stop_traced_calls; at++)
-		if ((u64)at + (u64)(s64)*at == rip)
-			return true;
 	return false;
 }
 
@@ -449,7 +413,7 @@ static long trace_sigaction(struct regs *r)
 		return signal_action_passed(r);
 	mem_forget_all();
 	// A child of vfork sets its own, but has our memory.
-	return signal_action(r, wanted() && !self.vforking);
+	return signal_action(r, !stopped && usable() && !self.vforking);
 }
 
 // Calls that mean something to the shim itself.
@@ -471,7 +435,7 @@ static __attribute__((noinline)) long trace_apart(struct regs *r)
 		record_before(r);
 		return sys_regs(r);
 	}
-	if (is_sandboxing(r))
+	if ((r->nr == __NR_prctl || r->nr == __NR_seccomp) && is_sandboxing(r))
 		*state = STATE_SLOW;
 	tsc = rdtsc();
 	ret = r->nr == __NR_rt_sigaction ? trace_sigaction(r) : pass_call(r);

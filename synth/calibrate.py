@@ -22,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 9
 CALLS: Final = 200_000
+COPIED: Final = 64 << 10  # bytes of a read, as cosy_probe.c has it
+COPIES: Final = 5_000
 TRACES: Final = 5  # of each kind
 # Entries of a directory: directories. Some 40,000 files: caches are as cold as on real walks.
 SIZES: Final = {8: 512, 32: 256, 128: 96, 512: 32}
@@ -49,6 +52,7 @@ REWEIGHTS: Final = 8  # until a walk that something disturbed no longer counts
 # directories that were made for this, which stand in where a machine has none.
 REAL: Final = (Path("/usr/share"), Path("/usr/lib"))
 REAL_ENTRIES: Final = 10_000
+MODULE: Final = Path("/dev/cosy")
 MELTDOWN: Final = Path("/sys/devices/system/cpu/vulnerabilities/meltdown")
 Samples = dict[str, list[float]]
 """By name of a cost what it was each time."""
@@ -104,9 +108,8 @@ def _launcher() -> str:
     return found
 
 
-def _walk(probe: str, ask: tuple[int, int], folder: Path, launcher: str | None) -> Walk:
-    """One walk; under `launcher` with what its --stats counted."""
-    front = [launcher, "--stats", "--executor", "bpf"] if launcher else []
+def _walk(probe: str, ask: tuple[int, int], folder: Path, front: list[str]) -> Walk:
+    """One walk; under a launcher with what its --stats counted."""
     done = _run([*front, probe, "walk", *map(str, ask), str(folder)])
     cpu_ns, asked = done.stdout.split()
     counts = _COMPOUND.search(done.stderr)
@@ -176,18 +179,20 @@ def lowest(values: list[float]) -> tuple[float, float]:
     return min(values), _error(min(values), again)
 
 
-def walk_costs(rounds: list[Round]) -> dict[str, tuple[float, float]]:
-    """What walks say: each cost and its relative error."""
-    best = _solve(undisturbed(rounds))
+def walk_costs(rounds: list[Round], executor: str = "bpf") -> dict[str, tuple[float, float]]:
+    """What walks under an executor say: each cost and its relative error."""
+    best = _solve(undisturbed(rounds), executor)
     draw = random.Random(0)
-    again = [_solve(undisturbed(draw.choices(rounds, k=len(rounds)))) for _ in range(RESAMPLES)]
+    again = [
+        _solve(undisturbed(draw.choices(rounds, k=len(rounds))), executor) for _ in range(RESAMPLES)
+    ]
     return {
         name: (value, _error(value, [costs[name] for costs in again]))
         for name, value in best.items()
     }
 
 
-def _solve(walks: Round) -> dict[str, float]:
+def _solve(walks: Round, executor: str) -> dict[str, float]:
     """The native cost of asking for attributes, and the costs of a run, of a child in it and of an
     answer that explain the walks best, if the executor ran."""
     stat_ns = statistics.fmean(w.call_ns for w in walks[: len(walks) // len(ASKS)])
@@ -213,12 +218,11 @@ def _solve(walks: Round) -> dict[str, float]:
         off = np.abs(counts @ costs - spent) * weight
         trust = 1.0 / np.sqrt(off + LEAST_ERROR)
     run_ns, child_ns, serve_ns = map(float, costs)
-    return {
-        "stat_ns": stat_ns,
-        "bpf_run_ns": run_ns,
-        "bpf_child_ns": child_ns,
-        "serve_ns": serve_ns,
-    }
+    found = {"stat_ns": stat_ns, f"{executor}_run_ns": run_ns, "serve_ns": serve_ns}
+    if executor == "module":
+        # The more a file system does for a child, the more it does for the module, too.
+        return {**found, "module_child_ratio": child_ns / stat_ns}
+    return {**found, f"{executor}_child_ns": child_ns}
 
 
 def _traced(folder: Path, command: list[str]) -> tuple[Dataset, bytes]:
@@ -247,18 +251,48 @@ def _tracing(probe: str, folder: Path, tree: Path, samples: Samples, plain: Walk
         samples["record_ns"].append(max(added / len(dataset), 0.0))
 
 
-def _round(probe: str, trees: list[Path], launcher: str) -> Round:
+def _round(probe: str, trees: list[Path], launcher: str, executor: str) -> Round:
     """Every kind of walk through all trees."""
+    under = [launcher, "--no-record", "--stats", "--executor", executor]
 
-    def through(ask: tuple[int, int], front: str | None) -> list[Walk]:
+    def through(ask: tuple[int, int], front: list[str]) -> list[Walk]:
         return [_walk(probe, ask, folder, front) for folder in trees]
 
-    plain, idle = through((0, 0), None), through((0, 0), launcher)
+    plain, idle = through((0, 0), []), through((0, 0), under)
     found: Round = []
     for ask in ASKS:
-        asking, answered = through(ask, None), through(ask, launcher)
+        asking, answered = through(ask, []), through(ask, under)
         found += map(Walks, answered, idle, asking, plain)
     return found
+
+
+def executors() -> list[str]:
+    """Those whose costs can be measured here; eBPF's walks say what calls cost natively, too."""
+    return ["bpf", *(["module"] if os.access(MODULE, os.R_OK | os.W_OK) else [])]
+
+
+def _single(probe: str, launcher: str, file: Path, samples: Samples) -> None:
+    """What needs no walk: a call, one that the shim passes, a byte that is copied, a start."""
+    under = [launcher, "--no-record", "--executor", "none"]
+    calls = [probe, "calls", str(CALLS)]
+    samples["call_ns"].append(float(_run(calls).stdout))
+    samples["passed_ns"].append(float(_run([*under, *calls]).stdout))
+    copied = _run([probe, "copy", str(file), str(COPIES)])
+    samples["copy_byte_ns"].append(float(copied.stdout))
+    nothing = [probe, "calls", "1"]
+    samples["started_ns"].append(float(cpu_ns([launcher, *nothing])))
+    samples["native_ns"].append(float(cpu_ns(nothing)))
+
+
+def _difference(more: list[float], less: list[float]) -> tuple[float, float]:
+    """By how much the least of the ones exceeds the least of the others, and its relative error."""
+    draw = random.Random(0)
+    value = max(min(more) - min(less), 0.0)
+    again = [
+        min(draw.choices(more, k=len(more))) - min(draw.choices(less, k=len(less)))
+        for _ in range(RESAMPLES)
+    ]
+    return value, _error(value, again)
 
 
 def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibration:
@@ -271,25 +305,27 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
     except native.NativeFileError as error:
         raise SynthError(str(error)) from None
     launcher = _launcher()
-    samples: Samples = {n: [] for n in ("call_ns", "trace_ns", "record_ns")}
-    native_ns: list[float] = []
-    started_ns: list[float] = []
-    walks: list[Round] = []
+    samples: Samples = defaultdict(list)
+    walks: dict[str, list[Round]] = defaultdict(list)
     base = native.cache_folder().parent
     with tempfile.TemporaryDirectory(prefix="calibrate-", dir=base) as scratch:
         trees = [tree for tree in REAL if _holds(tree, REAL_ENTRIES)]
         trees = trees or list(_trees(Path(scratch), sizes).values())
+        file = Path(scratch) / "file"
+        file.write_bytes(bytes(COPIED))
         for _ in range(rounds):
-            samples["call_ns"].append(float(_run([probe, "calls", str(CALLS)]).stdout))
-            nothing = [probe, "calls", "1"]
-            started_ns.append(cpu_ns([launcher, *nothing]))
-            native_ns.append(cpu_ns(nothing))
-            walks.append(_round(probe, trees, launcher))
-        _tracing(probe, Path(scratch), trees[0], samples, undisturbed(walks)[0].asking)
-    found = {name: lowest(values) for name, values in samples.items()}
-    started = lowest(started_ns)
-    found["start_ns"] = max(started[0] - min(native_ns), 0.0), started[1]
-    found |= walk_costs(walks)
+            _single(probe, launcher, file, samples)
+            for executor in executors():
+                walks[executor].append(_round(probe, trees, launcher, executor))
+        plain = undisturbed(walks["bpf"])[0].asking
+        _tracing(probe, Path(scratch), trees[0], samples, plain)
+    found = {
+        name: lowest(samples[name]) for name in ("call_ns", "trace_ns", "record_ns", "copy_byte_ns")
+    }
+    found["start_ns"] = _difference(samples["started_ns"], samples["native_ns"])
+    found["inline_ns"] = _difference(samples["passed_ns"], samples["call_ns"])
+    for executor in reversed(list(walks)):
+        found |= walk_costs(walks[executor], executor)
     return replace(
         Calibration(),
         **{name: round(float(value), 4) for name, (value, _) in found.items()},

@@ -3,6 +3,7 @@
  * What calls cost here: `cosy-doctor --calibrate` runs it, native and under cosy-auto.
  *
  *   cosy-probe calls N       ns of CPU time per call: getppid
+ *   cosy-probe copy FILE N   ns of CPU time per byte that a read of FILE copies, which holds COPIED bytes
  *   cosy-probe walk STEP MORE DIR
  *                            reads the directories below DIR, asks for the attributes of every
  *                            STEPth entry (0: of none) and MORE times for an extended one, as ls
@@ -10,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define COPIED (64L << 10)
+#define FEW (4L << 10)
 #define MOST (60L * 1000) // entries, then it does not go further down
 
 static const char *const attributes[] = { "security.selinux", "system.posix_acl_access" };
@@ -39,6 +43,33 @@ static int calls(long n)
 		getppid();
 	printf("%.2f\n", (cpu_ns() - start) / (double)n);
 	return 0;
+}
+
+// ns of N reads of so many bytes, or -1.
+static double reads(int fd, size_t bytes, long n)
+{
+	static char to[COPIED];
+	double start = cpu_ns();
+
+	for (long i = 0; i < n; i++)
+		if (pread(fd, to, bytes, 0) != (ssize_t)bytes)
+			return -1;
+	return cpu_ns() - start;
+}
+
+// The reads' own cost is in both, and goes.
+static int copy(const char *path, long n)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	double few, many;
+
+	if (fd < 0 || reads(fd, COPIED, 1) < 0)
+		return 1;
+	few = reads(fd, FEW, n);
+	many = reads(fd, COPIED, n);
+	close(fd);
+	printf("%.4f\n", (many - few) / (double)(n * (COPIED - FEW)));
+	return few < 0 || many < 0;
 }
 
 struct names {
@@ -139,8 +170,10 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "calls"))
 		return calls(atol(argv[2]));
+	if (argc == 4 && !strcmp(argv[1], "copy"))
+		return copy(argv[2], atol(argv[3]));
 	if (argc == 5 && !strcmp(argv[1], "walk"))
 		return timed_walk(atol(argv[2]), atol(argv[3]), argv[4]);
-	fprintf(stderr, "usage: cosy-probe calls N | walk STEP MORE DIR\n");
+	fprintf(stderr, "usage: cosy-probe calls N | copy FILE N | walk STEP MORE DIR\n");
 	return 2;
 }

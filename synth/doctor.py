@@ -192,6 +192,23 @@ def executor_inline() -> Finding:
     return Finding("executor inline", False, "not built: no version of Cosy has it yet")
 
 
+def costs() -> Finding:
+    """What predictions rest on: measured here, by this kernel, with page tables as they are now."""
+    from miner import cost
+    from synth import calibrate
+
+    command = "cosy-doctor --calibrate"
+    try:
+        stored = cost.here().machine
+    except cost.CalibrationError as error:
+        return Finding("costs", False, str(error), command)
+    if not stored:
+        return Finding("costs", False, "not measured here: predictions are rough", command)
+    if stored != calibrate.machine():
+        return Finding("costs", False, f"measured elsewhere, or before: {stored}", command)
+    return Finding("costs", True, f"measured: {stored}")
+
+
 CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     architecture,
     shim,
@@ -207,6 +224,7 @@ CHECKS: Final[tuple[Callable[[], Finding], ...]] = (
     executor_module,
     executor_ahead,
     executor_inline,
+    costs,
 )
 
 

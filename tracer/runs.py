@@ -49,7 +49,7 @@ class Run:
     native_ns: float  # mean of these
     native_xattrs: int  # the same for xattrs
     native_xattr_ns: float
-    answer_ns: float  # mean of an answer; one of 61 is timed
+    answer_ns: float  # mean of an answer; one of 64 is timed
 
     @property
     def answers(self) -> int:
@@ -57,16 +57,24 @@ class Run:
         return self.attributes + self.xattrs
 
     @property
-    def saved_ns(self) -> float | None:
-        """What the kernel would have taken for the answered calls, at the mean of those that it did
-        answer in this run, without what answering took instead. None: that mean is not known.
+    def kernel_ns(self) -> float:
+        """What the kernel would have taken for a call that was answered, on average, at the mean
+        of those of its kind that it did answer in this run."""
+        if not self.answers:
+            return self.native_ns
+        whole = self.attributes * self.native_ns + self.xattrs * self.native_xattr_ns
+        return whole / self.answers
 
-        A few answers for xattrs of which no mean is known count as if they had saved nothing.
+    @property
+    def saved_ns(self) -> float | None:
+        """What the kernel would have taken for the answered calls, without what answering took
+        instead. None: what a call takes is not known.
+
+        A few answers for xattrs of which that is not known count as if they had saved nothing.
         """
         if self.attributes and not self.native:
             return None
-        native_ns = (self.attributes - self.again) * self.native_ns
-        native_ns += self.xattrs * self.native_xattr_ns
+        native_ns = self.answers * self.kernel_ns - self.again * self.native_ns
         return native_ns - self.answers * self.answer_ns - self.run_ns
 
 

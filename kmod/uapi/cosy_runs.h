@@ -19,7 +19,7 @@
 /* Sums over a process. Ticks are those of the time stamp counter. */
 struct cosy_sums {
 	__u64 calls; /* that a compound might have answered, as far as they were looked at */
-	__u64 attributes, xattrs; /* answered, by what was asked for */
+	__u64 answers[2]; /* about attributes, about xattrs */
 	__u64 again; /* answers for nothing: what they saved the kernel had to do later */
 	__u64 fired; /* compounds */
 	__u64 runs,
@@ -28,7 +28,7 @@ struct cosy_sums {
 	/* Calls that the kernel answered: about children that no executor had looked at; ENODATA. */
 	__u64 native, native_ticks;
 	__u64 native_xattrs, native_xattr_ticks;
-	__u64 timed, timed_ticks; /* answers: every 61st is timed */
+	__u64 timed, timed_ticks; /* answers: every 64th is timed */
 	__u32 declined[8]; /* by enum cosy_decline: results that could not be used */
 };
 

@@ -108,6 +108,13 @@ def test_paths_and_objects_are_those_of_the_tree(tracer: Tracer, tree: Path) -> 
             assert folders[str(folder)]["ino"] == folder.stat().st_ino
 
 
+def test_arguments_are_the_programs(tracer: Tracer) -> None:
+    words = ["sh", "-c", "exit $#", "a name of more than eight letters", "", "x"]
+    done, data = tracer.trace("--backend", "shim", *words)
+    assert done.returncode == 2
+    assert data.processes()["argv"].to_pylist() == [words]
+
+
 def test_call_sites_lie_in_the_c_library(tracer: Tracer, tree: Path) -> None:
     _, data = tracer.trace("ls", "-l", tree)
     sites = pc.unique(data.events(["site"])["site"]).to_pylist()

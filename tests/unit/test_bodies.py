@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from miner import cost, mine, motifs
 from miner.motifs import ArgKind, Motif, Over
 from miner.render import body_line
@@ -270,3 +272,53 @@ def test_requests_of_a_server(tmp_path: Path) -> None:
     assert lines[0].startswith("recvfrom(F")
     assert "openat(AT_FDCWD, ?, O_RDONLY)" in lines or "openat(?, ?, O_RDONLY)" in lines
     assert "fstat(r1)" in lines
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_mode_that_is_that_of_the_source(tmp_path: Path, copied: bool) -> None:
+    """fstat of one file, fchmod of another: as gzip does, among threads that ask meanwhile."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/gzip")
+    other = program.thread(program.pid + 1)
+    modes = [0o100600 + 8 * (i % 7) for i in range(60)]
+    for i, mode in enumerate(modes):
+        fd = program.open(AT_FDCWD, f"/in/{i}", 0, "file")
+        program.call("fstat", fd, 0x7000, st_mode=mode, st_size=100, bytes_out=144)
+        new = program.open(AT_FDCWD, f"/out/{i}", 0o301, "file")
+        other.call("newfstatat", AT_FDCWD, 0, 0, 0, path="/x", st_mode=0o100777, st_size=1)
+        program.call("read", fd, 0x8000, 4096, ret=100, bytes_out=100)
+        program.call("write", new, 0x9000, 50, ret=50, bytes_in=50)
+        program.call("fchmod", new, mode & 0o7777 if copied else 0o600 + i % 5)
+        program.close(new)
+        program.close(fd)
+    found = mine.mine([builder.write(tmp_path / "t.cosytrace")], cost.Calibration())
+    chmods = [c for m in found.motifs for c in m.calls if c.syscall == "fchmod"]
+    assert chmods
+    for call in chmods:
+        kind = call.args[1].kind
+        assert (kind is ArgKind.STAT and call.args[1].field == "st_mode") == copied, kind
+        assert ("s.st_mode" in body_line(call)) == copied
+    motifs.save(found, tmp_path / "m.json")
+    assert motifs.load(tmp_path / "m.json") == found
+
+
+def test_second_paths_are_named_as_such(tmp_path: Path) -> None:
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/mv")
+    for i in range(60):
+        program.call("rename", 0, 0, path=f"/a/{i}", path2=f"/b/{i}")
+    found = mine.mine([builder.write(tmp_path / "t.cosytrace")], cost.Calibration())
+    lines = [body_line(c) for m in found.motifs for c in m.calls if c.syscall == "rename"]
+    assert lines
+    assert all(line.endswith(", p2)") for line in lines)
+
+
+def test_a_file_that_nothing_is_written_to_is_made_only(tmp_path: Path) -> None:
+    """As touch does: made, its times set, closed."""
+    builder = TraceBuilder()
+    program = builder.program("/usr/bin/touch")
+    for i in range(60):
+        fd = program.open(AT_FDCWD, f"/new/{i}", 0o4501, "file")
+        program.call("utimensat", fd, 0, 0, 0)
+        program.close(fd)
+    assert "create-file" in mined(builder, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,57 @@ def test_known_costs_are_found_again() -> None:
     assert exact["bpf_child_ns"][0] == pytest.approx(CHILD_NS, rel=0.02)
     assert exact["serve_ns"][0] == pytest.approx(SERVE_NS, rel=0.02)
     assert exact["stat_ns"][0] == pytest.approx(CALL_NS, rel=0.02)
+
+
+def test_the_module_is_measured_by_what_the_kernel_takes() -> None:
+    found = calibrate.walk_costs([walks(random.Random(5), 0.0)], "module")
+    assert found["module_run_ns"][0] == pytest.approx(RUN_NS, rel=0.02)
+    assert found["module_child_ratio"][0] == pytest.approx(CHILD_NS / CALL_NS, rel=0.02)
+    assert not {"bpf_run_ns", "bpf_child_ns"} & set(found)
+    assert set(found) <= {field.name for field in fields(cost.Calibration)}
+
+
+def test_executors_that_are_here_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "MODULE", tmp_path / "cosy")
+    assert calibrate.executors() == ["bpf"]
+    (tmp_path / "cosy").touch()
+    assert calibrate.executors() == ["bpf", "module"]
+
+
+def test_what_a_slurp_copies_no_executor_saves() -> None:
+    """Of files of a few bytes the calls are what they cost; of large ones it is the copying."""
+    (small,) = example_file().motifs
+    names = {"openat": 2000, "read": 10_000, "close": 1000}
+    small.calls = [
+        replace(small.calls[0], syscall=name, count=10, time_ns=10 * ns, usual_ns=10 * ns)
+        for name, ns in names.items()
+    ]
+    small.loop = None
+    large = replace(small, calls=[replace(call) for call in small.calls])
+    large.calls[1].bytes_out = 10 * 90_000
+    costs = cost.Calibration(copy_byte_ns=0.1, module_slurp_ratio=0.5)
+    assert cost.predict(small, costs)["module"] == pytest.approx(10 * 13_000 / 2, rel=0.2)
+    saved = cost.predict(large, costs)["module"]
+    assert cost.predict(small, costs)["module"] - saved == pytest.approx(10 * 9000 / 2, abs=300)
+    low, high = cost.interval(large, costs)["module"]
+    assert low < saved < high
+
+
+def test_every_prediction_has_an_interval() -> None:
+    """Of each executor, measured or not."""
+    (loop,) = example_file().motifs
+    slow = replace(loop, calls=[replace(c, time_ns=c.count * 10**6) for c in loop.calls])
+    ends: dict[str, list[int]] = {}
+    saved: dict[str, int] = {}
+    for motif, known in ((loop, (0, 0)), (slow, (100, 50_000))):
+        costs = cost.Calibration(bpf_run_ns=10.0, bpf_child_ns=10.0)
+        ends |= cost.interval(motif, costs, *known)
+        saved |= cost.predict(motif, costs, *known)
+    assert set(ends) == set(saved) == set(cost.EXECUTORS)
+    for executor, (low, high) in ends.items():
+        assert low < high, executor
 
 
 def test_noise_and_disturbed_walks_do_not_move_the_costs() -> None:

@@ -128,9 +128,9 @@ def test_what_an_epoll_watches_is_not_the_epoll(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "line", "meant"),
     [
-        ("other", "renameat(r0, ?, r1, ?)", "/new"),
-        ("same", "renameat(r0, ?, r0, ?)", "/old"),
-        ("none", "renameat(r0, ?, AT_FDCWD, ?)", None),
+        ("other", "renameat(r0, ?, r1, p2)", "/new"),
+        ("same", "renameat(r0, ?, r0, p2)", "/old"),
+        ("none", "renameat(r0, ?, AT_FDCWD, p2)", None),
     ],
 )
 def test_two_directories(tmp_path: Path, target: str, line: str, meant: str | None) -> None:

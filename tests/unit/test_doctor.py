@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from synth import doctor
+from miner import cost
+from synth import calibrate, doctor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +52,23 @@ def test_a_cache_that_others_may_write_to_is_no_cache(
     assert "others may write" in finding.detail
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert not doctor.cache().ok
+
+
+def test_costs_of_another_kernel_are_no_costs_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert "not measured here" in doctor.costs().detail
+    path = cost.stored_path()
+    assert path is not None
+    cost.save_calibration(cost.Calibration(machine=calibrate.machine()), path)
+    assert doctor.costs().ok
+    isolated = calibrate.isolation()
+    monkeypatch.setattr(calibrate, "isolation", lambda: not isolated)
+    finding = doctor.costs()
+    assert (finding.ok, finding.command) == (False, "cosy-doctor --calibrate")
+    path.write_text("{")
+    assert "cannot read calibration" in doctor.costs().detail
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from miner import cost, measured, mine, motifs
+from miner.frames import Mined
 from miner.page import page
 from tests.unit.test_motifs import example_file
 from tests.unit.test_runs import record
@@ -111,6 +112,8 @@ def test_tables_and_pages_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "  a run: predicted 15 µs (10 µs to 20 µs), measured 20 µs (20 µs to 20 µs)",
         "  20 of 20 calls answered; a call took 1,000 ns, in the trace 1,000",
     ]
+    (told,) = Mined(found).measured.to_dict("records")
+    assert (told["program"], told["measured_ns"]) == ("/usr/bin/du", 20_000)
     text = page(found, 3)
     assert "Predicted and measured" in text
     assert "<td>du (bpf)</td>" in text
