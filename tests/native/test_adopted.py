@@ -81,8 +81,16 @@ def test_bcc_takes_over_from_ptrace_when_it_pays(
     """While the program runs: not a call is missing or there twice."""
     usable("bcc")
     static = compiled("calls.c", "-static", "-pthread", name="calls-static")
+    # The program waits for the compiler, or it might end first.
     early = """from tracer.backends import adopt
 adopt.PTRACE_CALLS = 1000
+changed = adopt.Adopter.changed
+def change(self, *words):
+    left = changed(self, *words)
+    if self._compiler:
+        self._compiler.join()
+    return left
+adopt.Adopter.changed = change
 from tracer.cli import main; main()"""
     path = tracer.folder / "over"
     script = script.format(static)
