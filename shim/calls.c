@@ -13,8 +13,8 @@
 #include "fence.h"
 #include "leaf.h"
 #include "mem.h"
-#include "runs.h"
 #include "opened.h"
+#include "runs.h"
 #include "watch.h"
 
 // --- descriptors -----------------------------------------------------------

@@ -147,25 +147,14 @@ def test_pointers_that_lead_nowhere(
 
 
 @pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize("source", ["abs_path.c", "lent.c"])
 def test_an_absolute_path_leads_where_it_leads_now(
-    env: dict[str, str], compiled: Compiler, tmp_path: Path
+    env: dict[str, str], compiled: Compiler, tmp_path: Path, source: str
 ) -> None:
-    """What is known of a descriptor's directory is not of the one that has its path by now."""
-    program, top = compiled("abs_path.c"), tmp_path / "top"
-    top.mkdir()
-    under = call(env, "cosy-auto", "--stats", "--profile", adversary(tmp_path), program, top)
-    assert under.stdout == b"20 20000\n"
-    served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)
-    assert served is not None
-    assert int(served[1]) > 10
-
-
-@pytest.mark.usefixtures("executor")
-def test_what_a_child_of_vfork_opens_is_not_its_parents(
-    env: dict[str, str], compiled: Compiler, tmp_path: Path
-) -> None:
-    """Also if the parent is a child of fork that asked nothing before it lent its memory."""
-    program, top = compiled("lent.c"), tmp_path / "top"
+    """What is known of a descriptor's directory is not of the one that has its path by now, nor of
+    what a child of vfork opened under that descriptor in its parent's memory, also if the parent is
+    a child of fork that asked nothing before."""
+    program, top = compiled(source), tmp_path / "top"
     top.mkdir()
     under = call(env, "cosy-auto", "--stats", "--profile", adversary(tmp_path), program, top)
     assert under.stdout == b"20 20000\n"
