@@ -34,51 +34,73 @@ static bool is_sorted(const u64 *elements, u64 n)
 	return true;
 }
 
-/* Sort the elements by `bits` bits from `low` on; ties keep their order. */
-static void sort_digit(struct sort *s, u32 low, u32 bits)
+/* How many digits of about the same size some bits are; few elements do not pay for many counts. */
+static u32 digits_of(u64 n, u32 bits)
 {
-	u64 mask = (1ul << bits) - 1, begin = 0, *from = s->from, *to = s->to;
-	u32 count[1 << DIGIT];
+	u32 most = bits_of(n) < DIGIT ? bits_of(n) : DIGIT;
 
-	memset(count, 0, (mask + 1) * sizeof(*count));
-	for (u64 i = 0; i < s->n; i++)
-		count[from[i] >> low & mask]++;
+	return (bits + most - 1) / most;
+}
+
+/* Turn the counts of a digit's values into the places where the first element of each goes. */
+static void place(u32 *count, u64 mask)
+{
+	u32 begin = 0;
+
 	for (u64 i = 0; i <= mask; i++) {
 		u32 size = count[i];
 
-		count[i] = (u32)begin;
+		count[i] = begin;
 		begin += size;
 	}
+}
+
+/*
+ * Sort the elements by `bits` bits from `low` on; ties keep their order. The last digit brings the places
+ * themselves into order, in `to`: those of rows, or what `out` has there.
+ */
+static void sort_digit(struct sort *s, u32 low, u32 bits, bool last)
+{
+	u64 digit = (1ul << bits) - 1, rows = (1ul << s->place_bits) - 1, *from = s->from,
+	    *to = s->to;
+	u32 count[1 << DIGIT];
+
+	memset(count, 0, (digit + 1) * sizeof(*count));
 	for (u64 i = 0; i < s->n; i++)
-		to[count[from[i] >> low & mask]++] = from[i];
-	s->from = to;
-	s->to = from;
+		count[from[i] >> low & digit]++;
+	place(count, digit);
+	if (last && s->begun) {
+		for (u64 i = 0; i < s->n; i++)
+			to[count[from[i] >> low & digit]++] = (u64)s->out[from[i] & rows];
+	} else if (last) {
+		for (u64 i = 0; i < s->n; i++)
+			s->out[count[from[i] >> low & digit]++] = (s64)(from[i] & rows);
+	} else {
+		for (u64 i = 0; i < s->n; i++)
+			to[count[from[i] >> low & digit]++] = from[i];
+		s->from = to;
+		s->to = from;
+	}
 }
 
 /* Sort by the bits that the elements have, and bring `out` into their order. */
 static void finish_round(struct sort *s)
 {
-	// Few elements do not pay for many counts.
-	u32 most = bits_of(s->n) < DIGIT ? bits_of(s->n) : DIGIT;
-	u32 digits = (s->used + most - 1) / most;
-	u64 mask = (1ul << s->place_bits) - 1;
+	u32 digits = digits_of(s->n, s->used);
 	u32 low = s->place_bits;
 
 	if (!is_sorted(s->from, s->n)) {
 		for (; digits; digits--) {
 			u32 bits = (s->place_bits + s->used - low) / digits;
 
-			sort_digit(s, low, bits);
+			sort_digit(s, low, bits, digits == 1);
 			low += bits;
 		}
-	}
-	if (s->begun) {
+		if (s->begun)
+			memcpy(s->out, s->to, s->n * sizeof(*s->out));
+	} else if (!s->begun) {
 		for (u64 i = 0; i < s->n; i++)
-			s->to[i] = (u64)s->out[s->from[i] & mask];
-		memcpy(s->out, s->to, s->n * sizeof(*s->out));
-	} else {
-		for (u64 i = 0; i < s->n; i++)
-			s->out[i] = (s64)(s->from[i] & mask);
+			s->out[i] = (s64)i;
 	}
 	s->begun = true;
 	s->used = 0;
@@ -116,6 +138,57 @@ static void add(struct sort *s, const s64 *key)
 	}
 }
 
+static bool is_rising(const s64 *key, u64 n)
+{
+	for (u64 i = 1; i < n; i++) {
+		if (key[i] < key[i - 1])
+			return false;
+	}
+	return true;
+}
+
+/* Order rows by one key of few bits: no elements are needed. */
+static void order_by_digit(const s64 *key, u64 n, struct span span, s64 *out)
+{
+	u64 low = (u64)span.low;
+	u32 count[1 << DIGIT] = { 0 };
+
+	for (u64 i = 0; i < n; i++)
+		count[(u64)key[i] - low]++;
+	place(count, (1ul << span.bits) - 1);
+	for (u64 i = 0; i < n; i++)
+		out[count[(u64)key[i] - low]++] = (s64)i;
+}
+
+/* Order rows by one key whose bits fit an element; by the first digit while elements are made. */
+static int order_by_one(const s64 *key, u64 n, struct span span, s64 *out)
+{
+	struct sort s = { .n = n, .place_bits = bits_of(n), .used = span.bits, .out = out };
+	u32 digits = digits_of(n, span.bits), bits = span.bits / digits;
+	u64 mask = (1ul << bits) - 1, low = (u64)span.low, *memory;
+	u32 count[1 << DIGIT] = { 0 };
+
+	memory = malloc((digits > 2 ? 2 : 1) * n * sizeof(*memory));
+	if (!memory)
+		return -1;
+	s.from = memory;
+	s.to = memory + n;
+	for (u64 i = 0; i < n; i++)
+		count[((u64)key[i] - low) & mask]++;
+	place(count, mask);
+	for (u64 i = 0; i < n; i++) {
+		u64 value = (u64)key[i] - low;
+
+		memory[count[value & mask]++] = value << s.place_bits | i;
+	}
+	for (u32 done = bits; --digits; done += bits) {
+		bits = (span.bits - done) / digits;
+		sort_digit(&s, s.place_bits + done, bits, digits == 1);
+	}
+	free(memory);
+	return 0;
+}
+
 EXPORT int cosy_order(const s64 *const *keys, u32 n_keys, u64 n, s64 *out)
 {
 	struct sort s = { .n = n, .place_bits = bits_of(n), .out = out };
@@ -123,6 +196,18 @@ EXPORT int cosy_order(const s64 *const *keys, u32 n_keys, u64 n, s64 *out)
 
 	if (!n)
 		return 0;
+	if (n_keys == 1 && !is_rising(keys[0], n)) {
+		struct span span = span_of(keys[0], n);
+
+		if (digits_of(n, span.bits) == 1) {
+			order_by_digit(keys[0], n, span, out);
+			return 0;
+		}
+		if (s.place_bits + span.bits <= 64)
+			return order_by_one(keys[0], n, span, out);
+	} else if (n_keys == 1) {
+		n_keys = 0;
+	}
 	memory = malloc(2 * n * sizeof(*memory));
 	if (!memory)
 		return -1;
