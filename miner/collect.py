@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
-from miner.segments import counters, histograms, most_frequent, pairs, sums_of
+from miner.segments import (
+    counters,
+    histograms,
+    most_frequent,
+    most_frequent_of,
+    pairs,
+    pairs_of,
+    sums_of,
+)
 from miner.tokens import BodyKey
 from tracer import syscalls
 
@@ -103,10 +111,10 @@ class Calls:
             self._add_nulls(i, np.flatnonzero(table[:, i] == _Counted.NULL))
             is_fd = (table[:, i] == _Counted.DESCRIPTOR) | (table[:, i] == _Counted.SECOND)
             calls = np.flatnonzero(is_fd | (table[:, i] == _Counted.VALUE))
-            raw, number = self._argument(i, calls), self._of(calls, self.number)
-            if is_fd.any():
-                raw = np.where(is_fd[number], raw.astype(np.int32), raw)
-            kept = most_frequent(number, raw, _VALUES_KEPT)
+            column = self._events.args[:, i].view(np.int64)
+            begin, size = self.begin[calls], self.size[calls]
+            at, value, count = pairs_of(column, self.rows, begin, size, is_fd[calls])
+            kept = most_frequent_of(calls[at], value, count, _VALUES_KEPT)
             found = counters(len(self.stats), *kept)
             for call in calls.tolist():
                 self.stats[call].values[i] = found[call]

@@ -26,14 +26,22 @@ class Points(Structure):
     _fields_ = (("key", c_void_p), ("time", c_void_p), ("n", c_uint64))
 
 
+class Segments(Structure):
+    """struct cosy_segments."""
+
+    _fields_ = (("begin", c_void_p), ("size", c_void_p), ("is_int", c_void_p), ("n", c_uint64))
+
+
 function = functions(
     LIBRARY,
     {
         "order": (c_int, (c_void_p, c_uint32, c_uint64, c_void_p)),
-        "dense": (c_int64, (c_void_p, c_uint32, c_uint64, c_void_p, c_void_p, c_void_p)),
+        "dense": (c_int64, (c_void_p, c_uint32, c_uint64, c_void_p, c_void_p)),
         "last_before": (c_int, (POINTER(Points), POINTER(Points), c_void_p)),
         "fill": (c_int, (c_void_p, c_uint32, c_void_p, c_uint64, c_uint64, c_int64, c_void_p)),
         "carry": (c_int, (c_void_p, c_uint64, c_void_p, c_uint64, c_void_p)),
+        "pick": (None, (c_void_p, c_uint64, *(c_void_p,) * 3, c_uint64, c_void_p)),
+        "count": (c_int64, (POINTER(Segments), *(c_void_p,) * 5)),
         "sums": (None, (c_void_p, c_void_p, c_uint64, c_void_p, c_uint64, c_void_p)),
     },
 )

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from miner.events import CALL_NUMBERS, Bools, Events, Ints
-from miner.joins import AT_FDCWD, fd_index, is_one, last_before, pick
+from miner.joins import AT_FDCWD, fd_index, first_fd, is_one, last_before, pick
 from tracer import syscalls
 
 _K = syscalls.ArgKind
@@ -74,9 +74,9 @@ class Second:
 def second(events: Events, image: Ints) -> Second:
     """Replay the descriptor tables for all second descriptor arguments; image: by event, index of
     the program image."""
-    index = _second_index()[events.nr]
-    uses = np.flatnonzero(index >= 0)
-    fd = pick(events, uses, index[uses])
+    index = _second_index()
+    uses = np.flatnonzero((index >= 0)[events.nr])
+    fd = pick(events, uses, index)
     uses, fd = uses[fd < _AT_FDCWD], fd[fd < _AT_FDCWD]
     # Where calls are missing a number may have been given away unseen.
     if not len(uses) or not _complete(events):
@@ -120,7 +120,7 @@ class _Table:
         asked = np.isin(given_key, wanted)
         given, given_key = given[asked], given_key[asked]
         used = mine[fd_index(events.nr[mine]) >= 0]
-        used_key = _keys(events, used, pick(events, used, fd_index(events.nr[used])))
+        used_key = _keys(events, used, first_fd(events, used))
         asked = np.isin(used_key, wanted)
         used, used_key = used[asked], used_key[asked]
         closes = is_one(events.nr[used], "close")

@@ -49,17 +49,26 @@ def argument_index(*kinds: syscalls.ArgKind) -> Ints:
 
 
 def pick(events: Events, rows: Ints, index: Ints) -> Ints:
-    """Of each of the events `rows` the lower 32 bits of argument `index`; 0 where that is -1."""
-    out = np.zeros(len(rows), dtype=np.int64)
-    for i in range(int(index.max(initial=-1)) + 1):
-        at = np.flatnonzero(index == i)
-        out[at] = events.args[:, i][rows[at]].astype(np.uint32)
+    """Of each of the events `rows` the lower 32 bits of argument index[nr]; 0 where that is -1."""
+    out = np.empty(len(rows), dtype=np.int64)
+    columns = [compiled.column(values) for values in (events.nr, index, rows)]
+    where = [at(values) for values in columns]
+    args = at(events.args.T)
+    compiled.function("pick")(args, len(events), *where, len(rows), at(out))
     return out
+
+
+_DESCRIPTORS = syscalls.ArgKind.FD, syscalls.ArgKind.DIRFD
 
 
 def fd_index(nr: Ints) -> Ints:
     """Position of each call's first descriptor argument, -1 where it has none."""
-    return argument_index(syscalls.ArgKind.FD, syscalls.ArgKind.DIRFD)[nr]
+    return argument_index(*_DESCRIPTORS)[nr]
+
+
+def first_fd(events: Events, rows: Ints) -> Ints:
+    """The first descriptor argument of the events `rows`, 32 bits; 0 where one has none."""
+    return pick(events, rows, argument_index(*_DESCRIPTORS))
 
 
 def last_before(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) -> Ints:

@@ -40,21 +40,9 @@ def ranks(key: Ints) -> Ints:
 def dense(*keys: Ints) -> tuple[Ints, Ints]:
     """Numbers from 0 in the order of appearance, equal rows sharing one, and the first row of each
     number."""
-    return _numbered(keys, None)
-
-
-def counted(*keys: Ints) -> tuple[Ints, Ints, Ints]:
-    """`dense`, and how many rows each number has."""
-    count = np.empty(len(keys[0]), dtype=np.int64)
-    number, first = _numbered(keys, count)
-    return number, first, count[: len(first)].copy()
-
-
-def _numbered(keys: tuple[Ints, ...], count: Ints | None) -> tuple[Ints, Ints]:
     where, n, _columns = compiled.addresses(keys)
     number, first = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-    counts = None if count is None else at(count)
-    found = compiled.function("dense")(where, len(keys), n, at(number), at(first), counts)
+    found = compiled.function("dense")(where, len(keys), n, at(number), at(first))
     check(found < 0)
     return number, first[:found].copy()
 

@@ -93,9 +93,9 @@ def arguments(events: Events, folders: Directories) -> Arguments:
     """Take the path argument of every event apart."""
     kinds = syscalls.ArgKind
     has_path = (events.path.codes >= 0) & (argument_index(kinds.PATH)[events.nr] >= 0)
-    dirfd_index = argument_index(kinds.DIRFD)[events.nr]
-    on_fd = dirfd_index >= 0
-    on_fd[on_fd] = pick(events, np.flatnonzero(on_fd), dirfd_index[on_fd]) != AT_FDCWD & 0xFFFFFFFF
+    dirfd_index = argument_index(kinds.DIRFD)
+    on_fd = (dirfd_index >= 0)[events.nr]
+    on_fd[on_fd] = pick(events, np.flatnonzero(on_fd), dirfd_index) != AT_FDCWD & 0xFFFFFFFF
     has = has_path & events.path.nonempty & (events.ret != NO_RET)
     rows = np.flatnonzero(has)
     key, time = np.array([m[:2] for m in events.moves], dtype=np.int64).reshape(-1, 2).T

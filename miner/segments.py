@@ -12,10 +12,10 @@ from collections import Counter
 import numpy as np
 
 from miner import compiled
-from miner.events import Ints
+from miner.events import Bools, Ints
 from miner.histogram import Histogram, rounded
-from miner.order import counted, order, position, starts
-from tracer.compiled import at
+from miner.order import order, position, starts
+from tracer.compiled import at, check
 
 _FEW = 256
 """Of fewer values in a segment those as frequent stay in their order, of more they are sorted."""
@@ -32,15 +32,40 @@ def sums_of(values: Ints, rows: Ints, begin: Ints) -> Ints:
 
 def pairs(segment: Ints, values: Ints) -> tuple[Ints, Ints, Ints]:
     """Each pair of a segment and a value in it, in the order of appearance: segment, value, and how
-    often it is there."""
-    _, first, count = counted(segment, values)
-    return segment[first], values[first], count
+    often it is there; segment: rising numbers."""
+    begin = np.flatnonzero(starts(segment))
+    size = np.diff(begin, append=len(segment))
+    at, value, count = pairs_of(values, None, begin, size, np.zeros(len(begin), dtype=bool))
+    return segment[begin][at], value, count
+
+
+def pairs_of(
+    values: Ints, rows: Ints | None, begin: Ints, size: Ints, is_int: Bools
+) -> tuple[Ints, Ints, Ints]:
+    """`pairs` of segments of `size` places from `begin` on, numbered from 0. A place holds
+    values[rows[place]], or without rows values[place]; is_int: of a segment's values only the lower
+    32 bits count, with their sign."""
+    columns = [compiled.column(column) for column in (begin, size, values)]
+    is_int = np.ascontiguousarray(is_int)
+    where = compiled.Segments(at(columns[0]), at(columns[1]), at(is_int), len(begin))
+    place = None if rows is None else compiled.column(rows)
+    found = [np.empty(int(size.sum()), dtype=np.int64) for _ in range(3)]
+    n = compiled.function("count")(
+        where, at(columns[2]), None if place is None else at(place), *map(at, found)
+    )
+    check(n < 0)
+    segment, value, count = (column[:n].copy() for column in found)
+    return segment, value, count
 
 
 def most_frequent(segment: Ints, values: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
     """Of each segment the `limit` most frequent values, by falling frequency: segments, values,
     counts; segment: rising numbers."""
-    owner, value, count = pairs(segment, values)
+    return most_frequent_of(*pairs(segment, values), limit)
+
+
+def most_frequent_of(owner: Ints, value: Ints, count: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
+    """`most_frequent` of what `pairs` found."""
     if len(owner) < 2:
         return owner, value, count
     size = np.bincount(owner, count).astype(np.int64)

@@ -7,6 +7,8 @@ between, threads and noise do not break an iteration apart.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from miner.annotate import Annotated, Via
@@ -28,21 +30,23 @@ _READS = ("read", "pread64", "recvfrom")
 _WRITES = ("write", "pwrite64", "sendto")
 
 
-def _details(events: Events, rows: Ints) -> Ints:
-    """What tells calls of one number apart: how an open opens, which command an ioctl gives."""
+@cache
+def _detail_index() -> tuple[Ints, Ints]:
+    """By call number: position of the argument that `_details` are of (-1: none), and its bits."""
     flags, command = argument_index(_K.OPEN_FLAGS), argument_index(_K.CMD)
-    index = np.where(flags >= 0, flags, command)[events.nr[rows]]
-    told = np.flatnonzero(index >= 0)
-    is_open = (flags >= 0)[events.nr[rows[told]]]
-    value = pick(events, rows[told], index[told])
-    out = np.zeros(len(rows), dtype=np.int64)
-    out[told] = np.where(is_open, value & _ACCESS, value)
-    return out
+    return np.where(flags >= 0, flags, command), np.where(flags >= 0, _ACCESS, 0xFFFFFFFF)
+
+
+def _details(events: Events, rows: Ints, nr: Ints) -> Ints:
+    """What tells calls of one number apart: how an open opens, which command an ioctl gives."""
+    index, bits = _detail_index()
+    return pick(events, rows, index) & bits[nr]
 
 
 def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey]]:
     """Body calls of the events `rows`: codes, and what each code means."""
-    nr, detail = events.nr[rows], _details(events, rows)
+    nr = events.nr[rows]
+    detail = _details(events, rows, nr)
     # The details as small numbers: what is left to number then has few bits.
     with_detail = np.flatnonzero(detail)
     kind = np.zeros(len(rows), dtype=np.int64)
@@ -119,7 +123,7 @@ def _named_again(annotated: Annotated) -> tuple[Ints, Ints]:
     events = annotated.events
     named = np.flatnonzero(is_one(events.nr, *_NAMES) & (events.ret == 0) & events.own)
     opens = np.flatnonzero(is_one(events.nr, *OPENS) & (events.ret >= 0) & events.own)
-    flags = pick(events, opens, argument_index(_K.OPEN_FLAGS)[events.nr[opens]])
+    flags = pick(events, opens, argument_index(_K.OPEN_FLAGS))
     opens = opens[(flags & _O_CREAT != 0) | is_one(events.nr[opens], "creat")]
     path, _ = dense(path_identity(annotated, np.append(opens, named)))
     key = (np.append(events.pid[opens], events.pid[named]) << 32) | path

@@ -88,8 +88,7 @@ def flag_values(events: Events, rows: Ints) -> Ints:
     """The flags argument of each call (32 bits), 0 where it has none."""
     kinds = syscalls.ArgKind
     flags = argument_index(kinds.AT_FLAGS, kinds.OPEN_FLAGS, kinds.FLAGS, kinds.CMD)
-    index = flags[events.nr[rows]]
-    return pick(events, rows, index)
+    return pick(events, rows, flags)
 
 
 def stream_tokens(annotated: Annotated, rows: Ints) -> Ints:

@@ -27,11 +27,26 @@ EXPORT int cosy_order(const s64 *const *keys, u32 n_keys, u64 n, s64 *out);
 
 /*
  * Number the rows of the keys from 0 in the order of appearance, equal rows sharing one: `number` by
- * row; by number the first such row, and, unless `count` is NULL, how many there are. Returns how many numbers there are, or
- * -1 for want of memory.
+ * row; by number the first such row. Returns how many numbers there are, or -1 for want of memory.
  */
-EXPORT s64 cosy_dense(const s64 *const *keys, u32 n_keys, u64 n, s64 *number, s64 *first,
-		      s64 *count);
+EXPORT s64 cosy_dense(const s64 *const *keys, u32 n_keys, u64 n, s64 *number, s64 *first);
+
+/* --- counts.c --------------------------------------------------------------- */
+
+/* Runs of places in a column. */
+struct cosy_segments {
+	const s64 *begin, *size;
+	const bool *is_int; /* of the values only the lower 32 bits count, with their sign */
+	u64 n;
+};
+
+/*
+ * Count the different values of each segment, in the order of appearance: the segment, the value, and how
+ * often it is there. A place holds values[rows[place]], or where `rows` is NULL values[place]. Returns how
+ * many there are, or -1 for want of memory.
+ */
+EXPORT s64 cosy_count(const struct cosy_segments *segments, const s64 *values, const s64 *rows,
+		      s64 *segment, s64 *value, s64 *count);
 
 /* --- joins.c ---------------------------------------------------------------- */
 
@@ -74,6 +89,13 @@ EXPORT int cosy_fill(const void *values, u32 type, const uint8_t *valid, u64 fir
  * groups are below n_groups. Returns 0, or -1 for want of memory.
  */
 EXPORT int cosy_carry(const s64 *group, u64 n_groups, const s64 *values, u64 n, s64 *out);
+
+/*
+ * Of each row the lower 32 bits of one of its arguments, columns of n_events each: of the one that `index`
+ * names by the lower 16 bits of the row's number; 0 where that is below 0.
+ */
+EXPORT void cosy_pick(const u64 *args, u64 n_events, const s64 *number, const s64 *index,
+		      const s64 *rows, u64 n, s64 *out);
 
 /* --- inside ----------------------------------------------------------------- */
 

@@ -67,3 +67,14 @@ EXPORT int cosy_carry(const s64 *group, u64 n_groups, const s64 *values, u64 n, 
 	free(last);
 	return 0;
 }
+
+EXPORT void cosy_pick(const u64 *args, u64 n_events, const s64 *number, const s64 *index,
+		      const s64 *rows, u64 n, s64 *out)
+{
+	for (u64 i = 0; i < n; i++) {
+		u64 row = (u64)rows[i];
+		s64 at = index[(uint16_t)number[row]];
+
+		out[i] = at < 0 ? 0 : (u32)args[(u64)at * n_events + row];
+	}
+}

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Numbers for distinct rows, in the order of their appearance. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "api.h"
 
@@ -150,8 +149,7 @@ static int add(u64 *word, u32 bits, const s64 *key, u64 n, s64 *number, s64 *fir
 	return (int)(bits + span.bits);
 }
 
-EXPORT s64 cosy_dense(const s64 *const *keys, u32 n_keys, u64 n, s64 *number, s64 *first,
-		      s64 *count)
+EXPORT s64 cosy_dense(const s64 *const *keys, u32 n_keys, u64 n, s64 *number, s64 *first)
 {
 	u64 *word = malloc((2 * n + 1) * sizeof(*word));
 	s64 found = -1;
@@ -163,11 +161,6 @@ EXPORT s64 cosy_dense(const s64 *const *keys, u32 n_keys, u64 n, s64 *number, s6
 		bits = add(word, (u32)bits, keys[i], n, number, first, word + n);
 	if (bits >= 0)
 		found = n ? number_words(word, (u32)bits, n, number, first) : 0;
-	if (count && found > 0) {
-		memset(count, 0, (u64)found * sizeof(*count));
-		for (u64 i = 0; i < n; i++)
-			count[number[i]]++;
-	}
 	free(word);
 	return found;
 }

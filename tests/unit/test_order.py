@@ -9,7 +9,7 @@ import pytest
 
 from miner import arrow, joins
 from miner.events import CALL_NUMBERS, Ints
-from miner.order import counted, dense, order, ranks
+from miner.order import dense, order, ranks
 from miner.prefixes import LONGEST, prefix_tables
 from miner.segments import sums_of
 from miner.tokens import BodyKey
@@ -46,9 +46,8 @@ def test_no_rows_and_one() -> None:
     none, one = np.zeros(0, dtype=np.int64), np.array([-(1 << 63)])
     for column in (none, one):
         assert order(column, column).tolist() == list(range(len(column)))
-        number, first, count = counted(column, column)
+        number, first = dense(column, column)
         assert number.tolist() == first.tolist() == list(range(len(column)))
-        assert count.tolist() == [1] * len(column)
         assert joins.last_before(none, none, column, column).tolist() == [-1] * len(column)
 
 
@@ -59,13 +58,12 @@ def test_columns_of_all_64_bits_are_sorted_and_numbered(kinds: int) -> None:
     values = np.append(rng.integers(limits.min, limits.max, kinds), [limits.min, limits.max])
     columns: list[Ints] = [values[rng.integers(0, len(values), 4000)] for _ in range(3)]
     assert order(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
-    number, first, count = counted(*columns)
+    number, first = dense(*columns)
     rows = list(zip(*(column.tolist() for column in columns), strict=True))
-    known: dict[tuple[int, ...], list[int]] = {}
+    known: dict[tuple[int, ...], int] = {}
     for i, row in enumerate(rows):
-        known.setdefault(row, []).append(i)
-    assert first.tolist() == [places[0] for places in known.values()]
-    assert count.tolist() == [len(places) for places in known.values()]
+        known.setdefault(row, i)
+    assert first.tolist() == list(known.values())
     assert [rows[i] for i in first[number].tolist()] == rows
 
 
