@@ -247,9 +247,10 @@ def annotate(events: Events) -> Annotated:
     scans.parent[has_opened] = scan[scans.opened[has_opened]]
     # Work on a descriptor of an entry that was opened; a sub-directory's scan is its own loop.
     root = events.root
-    rows = np.flatnonzero(root >= 0)
-    rows = rows[(scan[rows] < 0) & (scan[root[rows]] >= 0) & ~scanned[root[rows]]]
-    scan[rows], entry[rows] = scan[root[rows]], entry[root[rows]]
+    opens_entry = (scan >= 0) & ~scanned
+    rows = np.flatnonzero((root >= 0) & (scan < 0) & opens_entry[root])
+    opener = root[rows]
+    scan[rows], entry[rows] = scan[opener], entry[opener]
     via[rows] = Via.RESULT
     _fill_types(events, scans, entry)
     return Annotated(

@@ -110,7 +110,10 @@ class _Table:
 
     def __init__(self, events: Events, wanted: Ints) -> None:
         wanted = np.unique(wanted)
-        mine = np.flatnonzero(events.own & np.isin(events.pid, np.unique(wanted >> 32)))
+        pid_of = np.empty(int(events.thread.max()) + 1, dtype=np.int64)
+        pid_of[events.thread] = events.pid
+        asking = np.isin(pid_of, wanted >> 32)  # threads
+        mine = np.flatnonzero(events.own & asking[events.thread])
         done = np.flatnonzero(_gives()[events.nr[mine]] | is_one(events.nr[mine], "fcntl"))
         given = mine[done]
         given = given[events.ret[given] >= 0]

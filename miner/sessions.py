@@ -92,8 +92,11 @@ def files(annotated: Annotated) -> Body | None:
         return None
     opener = np.append(np.where(is_open[rows], rows, root[rows]), maker)
     by_path = np.append(is_open[rows], np.ones(len(named), dtype=bool))
+    # The others are few: they are put between the rows, which are sorted.
+    late = order(named)
+    place = np.searchsorted(rows, named[late], side="right")
+    by_time = np.insert(np.arange(len(rows)), place, len(rows) + late)
     rows = np.append(rows, named)
-    by_time = order(rows) if len(named) else np.arange(len(rows))
     sort = by_time[order(opener[by_time])]
     rows, opener, by_path = rows[sort], opener[sort], by_path[sort]
     codes, keys = key_codes(events, rows, np.where(by_path, int(Via.OTHER), int(Via.RESULT)))
