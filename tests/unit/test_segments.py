@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from miner.events import Ints
-from miner.segments import counters, histograms, most_frequent, pairs
+from miner.segments import counters, histograms, most_frequent, pairs, pairs_of
 
 NUMBER = 12
 SIZES = [0, 1, 3, 255, 256, 900, 0, 40, 3000, 1, 2, 0]
@@ -31,6 +31,25 @@ def test_pairs_are_counted_in_the_order_of_appearance(span: int) -> None:
     found = zip(*(part.tolist() for part in pairs(segment, values)), strict=True)
     expected = Counter(zip(segment.tolist(), values.tolist(), strict=True))
     assert list(found) == [(*pair, count) for pair, count in expected.items()]
+
+
+@pytest.mark.parametrize("span", [300, 1 << 40])
+def test_pairs_of_chosen_segments_and_rows(span: int) -> None:
+    """Of some segments only, the values by way of rows; of every other one as the int they are."""
+    segment, values = column(span)
+    rows = np.random.default_rng(5).permutation(len(values))
+    chosen = np.array([2, 4, 5, 8])
+    begin = np.searchsorted(segment, chosen)
+    size = np.array(SIZES)[chosen]
+    is_int = np.array([True, False, True, False])
+    found = pairs_of(values, rows, begin, size, is_int)
+    expected: Counter[tuple[int, int]] = Counter()
+    for i, (first, n) in enumerate(zip(begin.tolist(), size.tolist(), strict=True)):
+        mine = values[rows[first : first + n]]
+        mine = mine.astype(np.int32) if is_int[i] else mine
+        expected.update((i, value) for value in mine.tolist())
+    pairs_found = zip(*(part.tolist() for part in found), strict=True)
+    assert list(pairs_found) == [(*pair, count) for pair, count in expected.items()]
 
 
 @pytest.mark.parametrize("span", [1, 4, 300, 1 << 20, 1 << 62])
