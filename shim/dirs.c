@@ -124,11 +124,12 @@ static struct dir_slot *slot_new(void)
 	u64 least = used[0];
 	u32 at = 0;
 
+	// No branches: which is the oldest cannot be foreseen.
 	for (u32 i = 1; i < SLOTS; i++) {
-		if (used[i] < least) {
-			least = used[i];
-			at = i;
-		}
+		bool older = used[i] < least;
+
+		least = older ? used[i] : least;
+		at = older ? i : at;
 	}
 	path_keys[at] = 0;
 	oldest = &slots[at];
