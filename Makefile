@@ -65,6 +65,7 @@ bench: setup
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.answer_cost
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.predictions
 	$(BIN)/python -m bench.never_slower
 	$(BIN)/python -m bench.leave_one_out
 	$(BIN)/python -m bench.wrong_profile

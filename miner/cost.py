@@ -26,6 +26,7 @@ _EXECUTOR_COSTS = frozenset(
     (
         *("serve_ns", "bpf_run_ns", "bpf_child_ns", "module_run_ns", "module_child_ratio"),
         *("module_slurp_ratio", "ahead_gate_ns", "ahead_ratio", "inline_ns", "copy_byte_ns"),
+        "watch_ns",
     )
 )
 _FORMER_COSTS = frozenset(("byte_ns",))  # in files of earlier versions; nothing asks for them
@@ -51,6 +52,7 @@ class Calibration:
     serve_ns: float = 150.0  # the shim answers a call from its result table, cold
     bpf_run_ns: float = 900.0  # one run on an empty directory
     bpf_child_ns: float = 300.0  # per child of the directory, asked for or not
+    watch_ns: float = 40.0  # that the shim adds to a call that it lets pass
     module_run_ns: float = 400.0
     module_child_ratio: float = 1 / 2.3  # of the native stat, fused against the VFS
     module_slurp_ratio: float = 1 / 1.65  # of native open, fstat, read, close
@@ -238,6 +240,17 @@ def predict(
     if known_ends:
         saved["inline"] = int(known_ends_ns - known_ends * c.inline_ns)
     return {executor: saved[executor] for executor in EXECUTORS if saved.get(executor, 0) > 0}
+
+
+def at_pace(motif: Motif, pace: float) -> Motif:
+    """The motif as if its calls had taken `pace` times as long."""
+    calls = [
+        dataclasses.replace(
+            call, usual_ns=int(call.usual_ns * pace), time_ns=int(call.time_ns * pace)
+        )
+        for call in motif.calls
+    ]
+    return dataclasses.replace(motif, calls=calls)
 
 
 def interval(

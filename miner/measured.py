@@ -2,9 +2,9 @@
 """Predicted against measured, for what cosy-auto has run: nothing is run again.
 
 Processes under cosy-auto leave records of what they measured of themselves (`tracer/runs.py`). A
-run is compared with what the motifs of its program predict for one: of the same command, if it is
-on record, else of other ones, the prediction scaled by how many calls they made that a compound
-might have answered.
+run is compared with what the motifs of its program predict for one, calls taking what they took in
+that run: of the same command, if it is on record, else of other ones, the prediction scaled by how
+many calls they made that a compound might have answered.
 """
 
 from __future__ import annotations
@@ -79,8 +79,11 @@ def _asked(motif: Motif, executor: str, costs: cost.Calibration) -> tuple[float,
     return sum(c.count for c in calls), sum(c.count * cost.native_ns(c, costs) for c in calls)
 
 
-def _predicted(found: MotifFile, exe: str, executor: str) -> _Predicted:
-    """A motif of several programs counts for each by its share of the instances."""
+def _predicted(found: MotifFile, exe: str, executor: str, pace: float = 1.0) -> _Predicted:
+    """A motif of several programs counts for each by its share of the instances.
+
+    `pace`: what calls take by what they took in the traces.
+    """
     costs = cost.calibration_from(found.calibration, "motif file")
     out = _Predicted([0.0, 0.0, 0.0])
     for motif in found.motifs:
@@ -90,6 +93,10 @@ def _predicted(found: MotifFile, exe: str, executor: str) -> _Predicted:
         share = instances[exe] / max(sum(instances.values()), 1)
         value = motif.predicted.get(executor, 0)
         low, high = motif.interval.get(executor, [value, value])
+        if value and pace != 1.0:
+            paced = cost.at_pace(motif, pace)
+            value = cost.predict(paced, costs).get(executor, 0)
+            low, high = cost.interval(paced, costs).get(executor, [value, value])
         out.saved = [s + share * v for s, v in zip(out.saved, (value, low, high), strict=True)]
         calls, call_ns = _asked(motif, executor, costs)
         out.calls += share * calls
@@ -109,8 +116,9 @@ def _median(values: Iterable[float]) -> int:
 
 
 def _measured(
-    program: Program, executor: str, theirs: list[Run], predicted: _Predicted
+    found: MotifFile, program: Program, executor: str, theirs: list[Run]
 ) -> Measured | None:
+    predicted = _predicted(found, program.exe, executor)
     same = [r for r in theirs if f"{r.command:016x}" in program.commands]
     # Of commands of different size the trace does not say what each would save.
     one_size = len(program.commands) == 1
@@ -118,6 +126,12 @@ def _measured(
     measured = [r for r in chosen if r.saved_ns is not None]
     if not measured or not predicted.calls:
         return None
+
+    # These runs had another pace than the trace.
+    call_ns = _median(r.kernel_ns for r in measured)
+    then_ns = predicted.call_ns / predicted.calls
+    if call_ns and then_ns:
+        predicted.saved = _predicted(found, program.exe, executor, call_ns / then_ns).saved
 
     def size(run: Run) -> float:
         return 1 / program.processes if same and one_size else run.calls / predicted.calls
@@ -137,8 +151,8 @@ def _measured(
         cpu_ns=_median(r.cpu_ns for r in measured),
         calls=_median(r.calls for r in measured),
         answers=_median(r.answers for r in measured),
-        call_ns=_median(r.kernel_ns for r in measured),
-        predicted_call_ns=int(predicted.call_ns / predicted.calls),
+        call_ns=call_ns,
+        predicted_call_ns=int(then_ns),
     )
 
 
@@ -153,8 +167,7 @@ def compare(found: MotifFile, records: Sequence[Run] | None = None) -> list[Meas
         mine = [r for r in records if r.build_id == program.build_id]
         for executor in sorted({r.executor for r in mine}):
             theirs = [r for r in mine if r.executor == executor]
-            predicted = _predicted(found, program.exe, executor)
-            row = _measured(program, executor, theirs, predicted)
+            row = _measured(found, program, executor, theirs)
             if row:
                 out.append(row)
     return sorted(out, key=lambda row: -row.predicted_ns * row.runs)

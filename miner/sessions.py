@@ -17,7 +17,7 @@ from miner.events import NO_RET, Bools, Events, Ints
 from miner.joins import argument_index, fd_index, is_one, last_before, pick
 from miner.motifs import Over
 from miner.order import dense, order, starts
-from miner.tokens import BodyKey, by_class
+from miner.tokens import BodyKey, by_class, xattr_codes
 from tracer import syscalls
 
 _K = syscalls.ArgKind
@@ -51,9 +51,14 @@ def key_codes(events: Events, rows: Ints, via: Ints) -> tuple[Ints, list[BodyKey
     with_detail = np.flatnonzero(detail)
     kind = np.zeros(len(rows), dtype=np.int64)
     kind[with_detail] = dense(detail[with_detail])[0] + 1
+    xattr = xattr_codes(events, rows)
+    with_name = np.flatnonzero(xattr >= 0)  # such calls have no details
+    kind[with_name] = xattr[with_name] + 1
     codes, first = dense(kind, nr, via)
-    columns = (nr[first].tolist(), via[first].tolist(), detail[first].tolist())
-    return codes, [BodyKey(n, v, "", d) for n, v, d in zip(*columns, strict=True)]
+    texts, named = events.path2.texts(rows[first]), (xattr[first] >= 0).tolist()
+    names = [text if is_name else "" for text, is_name in zip(texts, named, strict=True)]
+    columns = (nr[first].tolist(), via[first].tolist(), names, detail[first].tolist())
+    return codes, [BodyKey(*key) for key in zip(*columns, strict=True)]
 
 
 def word_of_command(annotated: Annotated, rows: Ints) -> Bools:

@@ -47,15 +47,9 @@ def _of_class(classes: tuple[syscalls.SyscallClass, ...]) -> Bools:
 
 
 def xattr_codes(events: Events, rows: Ints) -> Ints:
-    """Code of the attribute's name in `events.path2` of each of the events `rows`, -1: none.
-
-    A backend stores strings in the order of the arguments, so a call whose only string is the
-    attribute's name (fgetxattr) has it as its first.
-    """
-    kinds = syscalls.ArgKind
-    has_name = argument_index(kinds.NAME)[events.nr[rows]] >= 0
-    has_path = argument_index(kinds.PATH)[events.nr[rows]] >= 0
-    return np.where(has_name & has_path, events.path2.codes[rows], -1)
+    """Code of the attribute's name in `events.path2` of each of the events `rows`, -1: none."""
+    has_name = argument_index(syscalls.ArgKind.NAME)[events.nr[rows]] >= 0
+    return np.where(has_name, events.path2.codes[rows], -1)
 
 
 def body_tokens(annotated: Annotated) -> BodyTokens:

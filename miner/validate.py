@@ -18,11 +18,11 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from miner import cost
-from miner.motifs import Motif, MotifFile, TraceInfo
+from miner.motifs import MotifFile, TraceInfo
 from tracer import output
 
 _KEPT = 1000  # comparisons in the file
@@ -120,26 +120,24 @@ def pace(trace: TraceInfo, native_ns: int, costs: cost.Calibration) -> float:
     return native_ns / then if trace.cpu_ns and then > 0 else 1.0
 
 
-def _at_pace(motif: Motif, pace: float) -> Motif:
-    calls = [
-        replace(call, usual_ns=int(call.usual_ns * pace), time_ns=int(call.time_ns * pace))
-        for call in motif.calls
-    ]
-    return replace(motif, calls=calls)
-
-
 def predicted(found: MotifFile, costs: cost.Calibration, pace: float) -> list[int]:
-    """What the executor would save of the CPU time of a run, and the ends of that, in ns."""
+    """What the executor would save of the CPU time of a run, and the ends of that, in ns.
+
+    The start of the shim and its looks at all other calls are taken off.
+    """
     sums = [0, 0, 0]
+    others = sum(trace.events for trace in found.traces)
     for motif in found.motifs:
         if _EXECUTOR in motif.predicted:
+            others -= sum(c.count for c in motif.calls if cost.answerable(c, _EXECUTOR))
             value, ends = motif.predicted[_EXECUTOR], motif.interval[_EXECUTOR]
             if pace != 1.0:
-                paced = _at_pace(motif, pace)
+                paced = cost.at_pace(motif, pace)
                 value = cost.predict(paced, costs).get(_EXECUTOR, 0)
                 ends = cost.interval(paced, costs).get(_EXECUTOR, [0, 0])
             sums = [s + v for s, v in zip(sums, (value, *ends), strict=True)]
-    return [s - int(costs.start_ns) for s in sums]
+    paid_ns = int(costs.start_ns + max(others, 0) * costs.watch_ns)
+    return [s - paid_ns for s in sums]
 
 
 def validate(found: MotifFile, runs: int) -> list[Comparison]:

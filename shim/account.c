@@ -23,7 +23,18 @@
 #define LATE_RECORDS 16384
 #define LATE_CALLS 256
 
+// So many calls in directories that were left to the kernel tell what it takes.
+#define ENOUGH_CONTROLS 64
+
 struct cosy_sums sums;
+/*
+ * Of sums.native... what was asked in such directories. What else the kernel is asked are first calls
+ * in a directory above all, and these are dearer: the directory itself is still cold.
+ */
+static struct {
+	u64 calls, ticks;
+	u64 xattrs, xattr_ticks;
+} controls;
 
 static u32 native_ticks = USUAL_TICKS; // running mean
 // Of a call: three quarters of the kernel's time; the answer is not free either.
@@ -44,6 +55,19 @@ static s64 saving(s64 calls)
 void account_forget(void)
 {
 	sums = (struct cosy_sums){ 0 };
+	__builtin_memset(&controls, 0, sizeof(controls));
+}
+
+void account_record(struct cosy_sums *to)
+{
+	if (controls.calls >= ENOUGH_CONTROLS) {
+		to->native = controls.calls;
+		to->native_ticks = controls.ticks;
+	}
+	if (controls.xattrs >= ENOUGH_CONTROLS) {
+		to->native_xattrs = controls.xattrs;
+		to->native_xattr_ticks = controls.xattr_ticks;
+	}
 }
 
 void account_open(struct account *a)
@@ -77,18 +101,23 @@ void account_native(u64 ticks, bool control)
 		return;
 	sums.native++;
 	sums.native_ticks += ticks;
-	if (control)
+	if (control) {
+		controls.calls++;
+		controls.ticks += ticks;
 		return;
+	}
 	native_ticks += (u32)(((s32)ticks - (s32)native_ticks) / 8);
 	saved_ticks = (s64)native_ticks * 3 / 4;
 }
 
-void account_native_xattr(u64 ticks)
+void account_native_xattr(u64 ticks, bool control)
 {
 	if (ticks >= MOST_TICKS)
 		return;
 	sums.native_xattrs++;
 	sums.native_xattr_ticks += ticks;
+	controls.xattrs += control;
+	controls.xattr_ticks += control ? ticks : 0;
 }
 
 void account_timed(u64 ticks)

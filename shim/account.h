@@ -25,6 +25,9 @@ extern HIDDEN struct cosy_sums sums;
 /* A child of fork: its own begin with nothing. */
 HIDDEN void account_forget(void);
 
+/* For the record: what the kernel takes is what it took in directories left to it, if that suffices. */
+HIDDEN void account_record(struct cosy_sums *to);
+
 /* Before anything was timed or counted. */
 HIDDEN void account_open(struct account *a);
 /* After a rest: what went wrong before counts half at most. */
@@ -35,7 +38,7 @@ HIDDEN void account_reopen(struct account *a);
  */
 HIDDEN void account_native(u64 ticks, bool control);
 /* The same for an xattr, which the child does not have. */
-HIDDEN void account_native_xattr(u64 ticks);
+HIDDEN void account_native_xattr(u64 ticks, bool control);
 /* The kernel answered a triggering call; `repeat`: about the same child as the one before. */
 HIDDEN void account_call(struct account *a, bool repeat);
 /* A call that the compound could answer went to the kernel: it was looked at for nothing. */

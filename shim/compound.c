@@ -261,6 +261,8 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 		       int ci, u32 generation)
 {
 	bool control = child->dir && child->dir->control;
+	// Of a directory that is left to the kernel the first call is no measure: none is answered.
+	bool first = control && !child->dir->asked;
 	u64 tsc = rdtsc(), ticks;
 	long ret = sys_regs(r);
 	bool told;
@@ -270,14 +272,14 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (!control)
 		unanswered();
 	if (call->xattr && ret == -ENODATA)
-		account_native_xattr(ticks);
+		account_native_xattr(ticks, control);
 	if (ci < 0 || ret || !ground_trylock())
 		return ret;
 	told = has_results(child);
 	if (child->dir->generation == generation)
 		count(r, call, child, (u32)ci);
 	// A child that was looked at already is warm: its price says nothing of the others'.
-	if (!told)
+	if (!told && !first)
 		account_native(ticks, control);
 	if (!told && !control) {
 		account_look(&works[ci].account);

@@ -140,6 +140,7 @@ void runs_exit(void)
 	run.command = command();
 	run.pid = (u32)sys(__NR_getpid);
 	run.sums = sums;
+	account_record(&run.sums);
 	run.crc = crc32(&run.executor, sizeof(run) - offsetof(struct cosy_run, executor));
 	append(&run);
 }

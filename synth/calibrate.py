@@ -236,8 +236,11 @@ def _traced(folder: Path, command: list[str]) -> tuple[Dataset, bytes]:
     return Dataset(dataset), done.stdout
 
 
-def _tracing(probe: str, folder: Path, tree: Path, samples: Samples, plain: Walk) -> None:
-    """What recording adds to the duration of a call, and to the CPU time of the program by call."""
+def _tracing(probe: str, folder: Path, tree: Path, samples: Samples, asking: Walk) -> int:
+    """What recording adds to the duration of a call, and to the CPU time of the program by call.
+
+    Returns how many calls a walk through the tree makes besides those that ask.
+    """
     from tracer.syscalls import by_name
 
     call_ns = min(samples["call_ns"])
@@ -247,8 +250,9 @@ def _tracing(probe: str, folder: Path, tree: Path, samples: Samples, plain: Walk
         recorded = float(table.dur_ns[table.nr == by_name()["getppid"].nr].median())
         samples["trace_ns"].append(max(recorded - call_ns, 0.0))
         dataset, printed = _traced(folder, [probe, "walk", *map(str, ASKS[0]), str(tree)])
-        added = float(printed.split()[0]) - plain.cpu_ns
+        added = float(printed.split()[0]) - asking.cpu_ns
         samples["record_ns"].append(max(added / len(dataset), 0.0))
+    return len(dataset) - asking.asked
 
 
 def _round(probe: str, trees: list[Path], launcher: str, executor: str) -> Round:
@@ -317,13 +321,16 @@ def calibrate(rounds: int = ROUNDS, sizes: Mapping[int, int] = SIZES) -> Calibra
             _single(probe, launcher, file, samples)
             for executor in executors():
                 walks[executor].append(_round(probe, trees, launcher, executor))
-        plain = undisturbed(walks["bpf"])[0].asking
-        _tracing(probe, Path(scratch), trees[0], samples, plain)
+        asking = undisturbed(walks["bpf"])[0].asking
+        passed = _tracing(probe, Path(scratch), trees[0], samples, asking)
     found = {
         name: lowest(samples[name]) for name in ("call_ns", "trace_ns", "record_ns", "copy_byte_ns")
     }
     found["start_ns"] = _difference(samples["started_ns"], samples["native_ns"])
     found["inline_ns"] = _difference(samples["passed_ns"], samples["call_ns"])
+    first = [through[0] for through in walks["bpf"]]
+    looks = _difference([w.idle.cpu_ns for w in first], [w.plain.cpu_ns for w in first])
+    found["watch_ns"] = looks[0] / max(passed, 1), looks[1]
     for executor in reversed(list(walks)):
         found |= walk_costs(walks[executor], executor)
     return replace(

@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests" / "native" / "programs"
 DEADLINE_S = 120
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("cosy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cosy")
 
 Compiler = Callable[..., Path]
 

@@ -25,7 +25,10 @@ struct cosy_sums {
 	__u64 runs,
 		run_ticks; /* of an executor; one that was disturbed counts as twice the usual */
 	__u64 records; /* results of these */
-	/* Calls that the kernel answered: about children that no executor had looked at; ENODATA. */
+	/*
+	 * Calls that the kernel answered: about children that no executor had looked at, ENODATA; of
+	 * directories that were left to it alone, if these were enough.
+	 */
 	__u64 native, native_ticks;
 	__u64 native_xattrs, native_xattr_ticks;
 	__u64 timed, timed_ticks; /* answers: every 64th is timed */

@@ -19,7 +19,7 @@ import pytest
 from ptrace.binding import func as binding
 
 from miner import cost, mine
-from tests.conftest import Compiler
+from tests.conftest import DEADLINE_S, Compiler
 from tests.native.tracing import COSY_TRACE, OUTSIDE, Tracer, counts, exes, strace, usable
 from tracer.backends import bcc
 from tracer.backends.ptrace import Ptrace
@@ -262,14 +262,20 @@ def test_a_killed_tracer_leaves_a_recording_and_the_program(tracer: Tracer, name
     raw.mkdir()
     out = tracer.folder / "out"
     env = {**tracer.env, "TMPDIR": str(raw)}
-    loop = f"i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo $i > {out}; sleep 0.05; done"
+    killed = tracer.folder / "killed"
+    # It cannot end before: long enough for a flush it writes, then it waits.
+    step = f"i=$((i + 1)); echo $i > {out}; sleep 0.05"
+    wait = f"until [ -e {killed} ]; do sleep 0.01; done"
+    until = "while [ $i -lt {} ]; do {}; done"
+    loop = f"i=0; {until.format(30, step)}; {wait}; {until.format(60, step)}"
     command = [*COSY_TRACE, "--backend", name, "sh", "-c", loop]
     with subprocess.Popen(command, env=env, cwd=tracer.folder, stderr=subprocess.DEVNULL) as traced:
         while not out.exists() or int(out.read_text().strip() or 0) < 25:
             assert traced.poll() is None, "cosy-trace ended by itself"
             time.sleep(0.02)
         traced.send_signal(signal.SIGKILL)
-    for _ in range(500):
+    killed.touch()
+    for _ in range(50 * DEADLINE_S):
         if out.read_text().strip() == "60":
             break
         time.sleep(0.02)

@@ -49,7 +49,9 @@ def test_lives_of_processes(tracer: Tracer, any_backend: str) -> None:
     assert shell.life_ns > 2e8
     assert shell.life_ns <= data.meta["wall_ns"]
     assert shell.cpu_ns is not None
-    assert shell.cpu_ns < data.meta["user_ns"] / 2
+    # Not user time alone: how the kernel divides it is by ticks, few of which there may be.
+    all_ns = data.meta["user_ns"] + data.meta["system_ns"]
+    assert shell.cpu_ns < all_ns / 2
     assert first.exit == 3 << 8
     assert last.exit == 0
     if os.geteuid() != 0 and any_backend == "shim":
@@ -58,6 +60,5 @@ def test_lives_of_processes(tracer: Tracer, any_backend: str) -> None:
     for process in (first, second, last):
         assert process.life_ns is not None
         assert process.cpu_ns is not None
-    assert first.user_ns is not None
-    assert first.user_ns > data.meta["user_ns"] / 2
+    assert first.cpu_ns > all_ns / 2
     assert f"{first.life_ns / 1e9:>8.3f} {first.cpu_ns / 1e9:>8.3f}" in done.stderr.decode()

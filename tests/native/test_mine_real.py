@@ -152,3 +152,16 @@ def test_grep_reads_each_file(tree: Path, tmp_path: Path) -> None:
     assert (read.args[0].kind, read.args[0].call) == (ArgKind.RESULT, names["openat"])
     total, directories = entries(tree)
     assert motif.calls[names["openat"]].types["file"] == total - directories - 1
+
+
+def test_rights_that_are_copied_as_attributes_have_their_names(tree: Path, tmp_path: Path) -> None:
+    """`cp -p` gives a file its rights by fsetxattr, a directory by setxattr and removexattr."""
+    found = mined(tmp_path, "cp", "-pr", tree, tmp_path / "copy")
+    calls = [call for motif in found.motifs for call in motif.calls if "xattr" in call.syscall]
+    if not any(call.syscall == "fsetxattr" for call in calls):
+        pytest.skip("this cp, or the file system, gives rights in another way")
+    for call in calls:
+        (name,) = (arg.text for arg in call.args if arg.kind is ArgKind.STRING and arg.text)
+        assert [seen.name for seen in call.xattrs] == [name]
+        if call.syscall in ("fgetxattr", "fsetxattr"):
+            assert name == "system.posix_acl_access"

@@ -34,6 +34,7 @@ def test_what_is_lost(compiled: Compiler) -> None:
         "none of a file's calls answered: 1, one: 0, one of many: 1",
         "everything asked: of 100 gain, of 1 too little",
         "next to nothing asked: of 100 waste, of 1 too little",
+        "a call takes 2980; if enough are left to the kernel 1000",
     ]
 
 

@@ -52,6 +52,18 @@ def test_runs_of_the_same_command_are_compared_as_they_are() -> None:
     assert (row.answers, row.calls, row.call_ns, row.predicted_call_ns) == (19, 20, 1000, 1000)
 
 
+def test_what_is_predicted_has_the_pace_of_the_runs() -> None:
+    """Calls took twice as long in the trace."""
+    found = mined()
+    motif = found.motifs[0]
+    found.motifs[0] = cost.at_pace(motif, 2.0)
+    costs = cost.calibration_from(found.calibration, "")
+    value, (low, high) = cost.predict(motif, costs)["bpf"], cost.interval(motif, costs)["bpf"]
+    (row,) = measured.compare(found, [a_run()])
+    assert (row.call_ns, row.predicted_call_ns) == (1000, 2000)
+    assert (row.predicted_ns, row.low_ns, row.high_ns) == (value // 2, low // 2, high // 2)
+
+
 def test_other_commands_count_by_their_calls() -> None:
     (row,) = measured.compare(mined(), [a_run(command=1, calls=400, attributes=300)])
     assert (row.same_command, row.predicted_ns, row.measured_ns) == (False, 300_000, 300_000)
