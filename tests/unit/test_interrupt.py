@@ -143,6 +143,7 @@ def test_interrupts(name: str, inputs: Path, tmp_path: Path) -> None:
     assert bool(said) == bool(outputs)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_loop_of_a_script_ends(inputs: Path) -> None:
     """A shell goes on after a command that exits, and ends with one that SIGINT has ended."""
     program = inputs / "program.py"
