@@ -94,7 +94,7 @@ static bool shared_descriptors AT_START;
 static void watch_reads(void)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
-		cosy_actions[when_armed[i].nr] = when_armed[i].action;
+		action_change(when_armed[i].nr, when_armed[i].action);
 }
 
 // A profile of AppArmor may refuse what the executor, which cannot see it, would answer.
@@ -143,7 +143,7 @@ static void watch_attributes(bool watch)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		if (compounds_want(nr))
-			cosy_actions[nr] = watch ? ACTION_ATTR : pass_action(nr);
+			action_change(nr, watch ? ACTION_ATTR : pass_action(nr));
 }
 
 // Nothing is known of any descriptor while nobody looks at what is opened and closed.
@@ -155,7 +155,7 @@ static void watch_descriptors(bool watch)
 	if (!watch)
 		fd_forget(0, ~0ul);
 	for (u32 i = 0; i < ARRAY_SIZE(calls); i++)
-		cosy_actions[calls[i]] = watch ? special[calls[i]] : pass_action(calls[i]);
+		action_change(calls[i], watch ? special[calls[i]] : pass_action(calls[i]));
 }
 
 /*
@@ -169,14 +169,14 @@ static void fall_asleep(void)
 {
 	asleep = true;
 	watch_descriptors(false);
-	cosy_actions[__NR_open] = ACTION_OPEN;
-	cosy_actions[__NR_openat] = ACTION_OPEN;
+	action_change(__NR_open, ACTION_OPEN);
+	action_change(__NR_openat, ACTION_OPEN);
 }
 
 static void leave(void)
 {
 	pass_start();
-	cosy_actions[__NR_rt_sigaction] = 1;
+	action_change(__NR_rt_sigaction, 1);
 }
 
 // The image, and room for results. False: there is nothing to do in this process.
@@ -210,7 +210,7 @@ void exec_rest(void)
 		watch_descriptors(false);
 	// With threads, one may be reading now and come back when there are results again.
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed) && !threads; i++)
-		cosy_actions[when_armed[i].nr] = pass_action(when_armed[i].nr);
+		action_change(when_armed[i].nr, pass_action(when_armed[i].nr));
 }
 
 void exec_wake(void)
@@ -301,6 +301,7 @@ void exec_start(void)
 		watch_attributes(true);
 	else
 		fall_asleep();
+	actions_changed();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;
