@@ -139,10 +139,20 @@ static u8 pass_action(u64 nr)
 	return reference_wants(nr) ? ACTION_LOOK : ACTION_PASS;
 }
 
+static bool loaded AT_START;
+
+// Before the image says which: those that may ask about a file for the first time.
+static bool want_attributes(u32 nr)
+{
+	return loaded ? compounds_want(nr) :
+			nr == __NR_newfstatat || nr == __NR_statx || nr == __NR_stat ||
+				nr == __NR_lstat;
+}
+
 static void watch_attributes(bool watch)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
-		if (compounds_want(nr))
+		if (want_attributes(nr))
 			action_change(nr, watch ? ACTION_ATTR : pass_action(nr));
 }
 
@@ -160,8 +170,8 @@ static void watch_descriptors(bool watch)
 
 /*
  * A program that opens no directory asks nothing that a compound could answer: until it does, only
- * opens are looked at, and neither the image nor memory for results is there (60 us for each exec).
- * What the reference executor runs may be about files.
+ * opens are looked at. And one that asks about no file in it has no use for the image and memory for
+ * results, which take 30 us. What the reference executor runs may be about files only.
  */
 static bool asleep AT_START;
 
@@ -179,14 +189,17 @@ static void leave(void)
 	action_change(__NR_rt_sigaction, 1);
 }
 
-// The image, and room for results. False: there is nothing to do in this process.
-static bool load(void)
+bool exec_load(void)
 {
-	static bool loaded;
-
-	loaded = loaded || (fence_start() && compounds_start() && results_start());
+	// A child of vfork leaves it to its parent.
+	if (likely(loaded) || !ground_ours())
+		return loaded;
+	watch_attributes(false);
+	loaded = fence_start() && compounds_start() && results_start();
 	if (!loaded)
 		leave();
+	else if (!asleep)
+		watch_attributes(true);
 	return loaded;
 }
 
@@ -196,8 +209,10 @@ void exec_directory(void)
 	if (likely(!asleep) || !ground_ours())
 		return;
 	asleep = false;
-	if (load())
+	if (fence_start())
 		exec_wake();
+	else
+		leave();
 }
 
 void exec_rest(void)
@@ -251,7 +266,7 @@ static void exec_before(struct regs *r)
 	// What takes a descriptor for a moment comes before there are threads that could meet it.
 	if (!threads)
 		leaf_before_fork();
-	if (flags & CLONE_VM && !(flags & CLONE_VFORK) && ground_ours() && !load())
+	if (flags & CLONE_VM && !(flags & CLONE_VFORK) && !exec_load() && ground_ours())
 		return;
 	if (flags & CLONE_VFORK) {
 		if (!ground_lend())
@@ -285,7 +300,7 @@ static u8 action_of_class(u8 class)
 
 void exec_start(void)
 {
-	if (cosy_config.executors & COSY_EXECUTOR_REFERENCE && !load())
+	if (cosy_config.executors & COSY_EXECUTOR_REFERENCE && !exec_load())
 		return;
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		cosy_actions[nr] = special[nr] ? special[nr] :
