@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from miner import compiled
+from tracer.compiled import at, check
+
 
 def numbers(values: NDArray[Any]) -> pa.Array:
     """The numbers as an Arrow array; it shares their memory."""
@@ -31,18 +34,24 @@ def strings(values: Iterable[str]) -> pa.StringArray:
     return builder.finish()
 
 
+_TYPES = {"i2": 0, "i4": 1, "u4": 2, "i8": 3, "u8": 3}  # enum cosy_type
+
+
 def fill(out: NDArray[Any], chunks: Iterable[pa.Array], missing: int) -> None:
-    """Copy the numbers of `chunks` to `out`, `missing` where there is none."""
-    at = 0
+    """Copy the numbers of `chunks` to `out` (of 64 bits each), `missing` where there is none."""
+    end = 0
     for chunk in chunks:
-        part = out[at : at + len(chunk)]
-        at += len(chunk)
+        begin, end = end, end + len(chunk)
         if not len(chunk):
             continue
-        values = np.frombuffer(chunk.buffers()[1], dtype=chunk.type.to_pandas_dtype())
-        part[:] = values[chunk.offset : chunk.offset + len(chunk)]
-        if chunk.null_count:
-            part[~_unpacked(chunk, 0)] = missing
+        valid, data = chunk.buffers()
+        values = np.frombuffer(data, dtype=chunk.type.to_pandas_dtype())
+        kind = _TYPES.get(values.dtype.str[1:])
+        if kind is None:
+            values, kind = values.astype(np.int64), _TYPES["i8"]
+        bits = valid.address if chunk.null_count else None
+        where = (at(values), kind, bits, chunk.offset, len(chunk), missing, at(out[begin:end]))
+        check(compiled.function("fill")(*where))
 
 
 def integers(column: pa.Array | pa.ChunkedArray, missing: int) -> NDArray[np.int64]:

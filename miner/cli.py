@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -15,6 +14,7 @@ import click
 
 from tracer import output
 from tracer.command import Command
+from tracer.interrupt import promised
 
 if TYPE_CHECKING:
     from miner.motifs import MotifFile
@@ -28,12 +28,6 @@ _MOTIFS_SUFFIX = ".motifs.json"
 def _fail(message: str) -> NoReturn:
     click.echo(f"cosy-mine: {message}", err=True)
     sys.exit(1)
-
-
-def interrupted() -> NoReturn:
-    """Ctrl-C while processes mined: end at once, as threads of their pool may wait for ever."""
-    click.echo("\nAborted!", err=True)
-    os._exit(1)
 
 
 def _target(traces: tuple[str, ...]) -> Path:
@@ -201,14 +195,14 @@ def main(
 
     try:
         costs = cost.load_calibration(calibration) if calibration else cost.here()
-        found = mine.mine(traces, costs, workers, dask)
-    except KeyboardInterrupt:
-        interrupted()
+        with promised(target):
+            found = mine.mine(traces, costs, workers, dask)
     except (cost.CalibrationError, DatasetError, execution.ExecutionError) as error:
         _fail(str(error))
     if target:
         try:
-            motifs.save(found, target)
+            with promised(target):
+                motifs.save(found, target)
         except OSError as error:
             _fail(f"cannot write: {target}: {error.strerror or error}")
     if as_json:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from miner.callstats import AS_FIRST, INHERITED, POINTERS, CallStats, table_entry
 from miner.descriptors import Second, positions
 from miner.events import Bools, Events, Ints
-from miner.joins import mode_before
 from miner.segments import counters, histograms, most_frequent, pairs, sums_of
 from miner.tokens import BodyKey
 from tracer import syscalls
@@ -129,7 +128,7 @@ class Calls:
             calls = np.array([c for c in modes if len(self.stats[c].values[i]) > 1], np.int64)
             if not len(calls):
                 continue
-            told = mode_before(self._events, self._of(calls, self.rows))
+            told = self._events.told_mode[self._of(calls, self.rows)]
             same = (told >= 0) & ((self._argument(i, calls) ^ told) & _PERMISSIONS == 0)
             hits = np.bincount(self._of(calls, self.number)[same], minlength=len(self.begin))
             for call in calls.tolist():

@@ -32,6 +32,8 @@ function = functions(
         "order": (c_int, (c_void_p, c_uint32, c_uint64, c_void_p)),
         "dense": (c_int64, (c_void_p, c_uint32, c_uint64, c_void_p, c_void_p, c_void_p)),
         "last_before": (c_int, (POINTER(Points), POINTER(Points), c_void_p)),
+        "fill": (c_int, (c_void_p, c_uint32, c_void_p, c_uint64, c_uint64, c_int64, c_void_p)),
+        "carry": (c_int, (c_void_p, c_uint64, c_void_p, c_uint64, c_void_p)),
         "sums": (None, (c_void_p, c_void_p, c_uint64, c_void_p, c_uint64, c_void_p)),
     },
 )

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from miner import arrow
+from miner import arrow, compiled
 from tracer import syscalls
+from tracer.compiled import at, check
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -188,6 +189,16 @@ class Events:
     def thread(self) -> Ints:
         """Thread that made each call, numbered from 0."""
         return _appearance((self.pid << 32) | self.tid)
+
+    @cached_property
+    def told_mode(self) -> Ints:
+        """The st_mode that the thread of each event was told last, by it or before, -1: none."""
+        thread = _appearance(self.tid)
+        number = int(thread.max(initial=-1)) + 1
+        out = np.empty(len(self), dtype=np.int64)
+        columns = at(thread), number, at(self.st_mode), len(self), at(out)
+        check(compiled.function("carry")(*columns))
+        return out
 
     def fd_arg(self, index: int, rows: Ints | slice = slice(None)) -> Ints:
         """Argument `index` of the events as the int that the kernel takes it for."""

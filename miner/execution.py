@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ import pyarrow as pa
 
 from miner.partial import Partial, mine_piece
 from miner.pieces import Task
+from tracer.interrupt import uninterrupted
 
 _POOL_ROWS = 1 << 20  # fewer are mined before other processes have started
 CONNECT_S = 10  # to reach a scheduler
@@ -115,25 +115,6 @@ def _without_script() -> Iterator[None]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C has to wait. Programs that are started meanwhile do not get it at all."""
-    held: list[int] = []
-    handles = threading.current_thread() is threading.main_thread()
-    if handles:
-        # A signal that is blocked here comes to another thread, and the handler runs here.
-        before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        if handles:
-            signal.signal(signal.SIGINT, before)
-        if held:
-            signal.raise_signal(signal.SIGINT)
-
-
-@contextmanager
 def _ended_with_us() -> Iterator[None]:
     """End the processes that mine when this one gives up: a pool waits for what they do."""
     others = set(multiprocessing.active_children())  # a Dask cluster's in this process, say
@@ -151,7 +132,7 @@ def _pool(workers: int, rows: int, tasks: Iterable[Task]) -> Iterator[Partial]:
             waiting = []
             for share in shares(tasks, rows, workers):
                 # Processes start when there is work for them; none may be there unknown to us.
-                with _uninterrupted(), _without_script():
+                with uninterrupted(), _without_script():
                     waiting.append(pool.submit(_mine_tasks, share))
             # What clusters need takes a second to import: better now than at the end.
             import_module("sklearn.cluster")
@@ -174,7 +155,7 @@ def local(rows: int, workers: int | None = None) -> Iterator[Executor]:
         # (`_begin`) Ctrl-C is not for it: while it imports it would print where it was.
         _context()
         resource_tracker.ensure_running()  # which would let Ctrl-C through again
-        with _uninterrupted():
+        with uninterrupted():
             forkserver.ensure_running()
 
     def run(tasks: Iterable[Task]) -> Iterator[Partial]:

@@ -74,14 +74,3 @@ def last_before(def_key: Ints, def_time: Ints, use_key: Ints, use_time: Ints) ->
     uses = compiled.Points(where[2], where[3], len(use_key))
     check(compiled.function("last_before")(definitions, uses, at(out)))
     return out
-
-
-def mode_before(events: Events, rows: Ints) -> Ints:
-    """Of each of the events `rows` the st_mode that its thread was told last, -1: none."""
-    told = np.flatnonzero(events.st_mode >= 0)
-    out = np.full(len(rows), -1, dtype=np.int64)
-    by_time = np.argsort(rows, kind="stable")
-    uses = rows[by_time]
-    found = last_before(events.tid[told], told, events.tid[uses], uses)
-    out[by_time[found >= 0]] = events.st_mode[told[found[found >= 0]]]
-    return out

@@ -49,12 +49,15 @@ def traced(paths: Iterable[str | Path]) -> list[Program]:
     """The programs of these traces that have a build-id, and how often they ran by which command;
     one process after another, whatever their number."""
     found: dict[tuple[str, str], Counter[str]] = {}
+    keys: dict[tuple[tuple[str, ...], str | None], str] = {}  # few commands, of many processes
     for path in paths:
         columns = ["exe", "build_id", "argv", "cwd"]
         for row in Dataset(path).processes().select(columns).to_pylist():
             if row["build_id"]:
-                key = f"{runs.command_key(row['argv'] or [], row['cwd']):016x}"
-                found.setdefault((row["exe"], row["build_id"]), Counter())[key] += 1
+                command = tuple(row["argv"] or []), row["cwd"]
+                if command not in keys:
+                    keys[command] = f"{runs.command_key(*command):016x}"
+                found.setdefault((row["exe"], row["build_id"]), Counter())[keys[command]] += 1
     return [
         Program(exe, build_id, commands.total(), dict(commands.most_common(_COMMANDS_KEPT)))
         for (exe, build_id), commands in sorted(found.items())

@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import click
 
-from miner.cli import choice, interrupted, print_json
+from miner.cli import choice, print_json
 from tracer import output
 from tracer.command import Command
+from tracer.interrupt import promised
 
 TOP = 12  # motifs in a table or on a page
 
@@ -75,9 +76,8 @@ def main(
     from tracer.target import DatasetError
 
     try:
-        found = miner.load(*sources, workers=workers).file
-    except KeyboardInterrupt:
-        interrupted()
+        with promised(html):
+            found = miner.load(*sources, workers=workers).file
     except motifs.MotifFileError as error:
         _fail(f"cannot read: {sources[0]}: {error}")
     except OSError as error:
@@ -87,7 +87,8 @@ def main(
     if html:
         from miner.page import page
 
-        _write(html, page(found, top or TOP, min_saving))
+        with promised(html):
+            _write(html, page(found, top or TOP, min_saving))
         click.echo(f"wrote {html}")
         return
     if as_json:

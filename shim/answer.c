@@ -34,16 +34,13 @@ bool names_xattr(u32 nr)
 	return nr == __NR_getxattr || nr == __NR_lgetxattr;
 }
 
-/* Where a call has what, by its number; places are of arguments, counted from 1 (0: nowhere). */
-static struct layout {
-	u8 dirfd, path, flags, mask, out, xattr;
-	u16 implied; // flags
-} layouts[ATTR_LAYOUTS] AT_START;
-static u8 layout_of[COSY_NR_MAX] AT_START, n_layouts AT_START; // index, plus 1
+struct attr_layout attr_layouts[ATTR_LAYOUTS] AT_START;
+u8 attr_layout_of[COSY_NR_MAX] AT_START;
+static u8 n_layouts AT_START;
 
 bool attr_call_expected(u32 nr)
 {
-	return layout_of[nr];
+	return attr_layout_of[nr];
 }
 
 bool asks_xattrs(void)
@@ -59,7 +56,7 @@ bool asks_statx(void)
 bool attr_call_expect(u32 nr)
 {
 	const struct cosy_syscall *s = &cosy_syscalls[nr];
-	struct layout *l = &layouts[n_layouts];
+	struct attr_layout *l = &attr_layouts[n_layouts];
 
 	if (attr_call_expected(nr))
 		return true;
@@ -68,59 +65,35 @@ bool attr_call_expect(u32 nr)
 	if (nr == __NR_lstat || nr == __NR_lgetxattr)
 		l->implied = AT_SYMLINK_NOFOLLOW;
 	for (u8 i = 0; i < s->n_args; i++) {
+		u8 place = (u8)(offsetof(struct regs, a) + i * sizeof(u64));
+
 		switch (s->args[i]) {
 		case COSY_ARGT_DIRFD:
-			l->dirfd = i + 1;
+			l->dirfd = place;
 			break;
 		case COSY_ARGT_PATH:
-			l->path = i + 1;
+			l->path = place;
 			break;
 		case COSY_ARGT_AT_FLAGS:
-			l->flags = i + 1;
+			l->flags = place;
 			break;
 		case COSY_ARGT_STATX_MASK:
-			l->mask = i + 1;
+			l->mask = place;
 			break;
 		case COSY_ARGT_STAT_OUT:
 		case COSY_ARGT_STATX_OUT:
 		case COSY_ARGT_BUF_OUT:
-			l->out = i + 1;
+			l->out = place;
 			break;
 		case COSY_ARGT_NAME:
-			l->xattr = i + 1;
+			l->xattr = place;
 			break;
 		}
 	}
 	if (!l->path || !l->out)
 		return false;
-	layout_of[nr] = ++n_layouts;
+	attr_layout_of[nr] = ++n_layouts;
 	return true;
-}
-
-u8 attr_call_layout(u32 nr)
-{
-	return layout_of[nr] - 1;
-}
-
-static u64 argument(const struct regs *r, u8 place, u64 otherwise)
-{
-	return place ? r->a[place - 1] : otherwise;
-}
-
-void attr_call_take(const struct regs *r, struct attr_call *to)
-{
-	u32 layout = attr_call_layout((u32)r->nr);
-	const struct layout *l = &layouts[layout];
-
-	to->regs = r;
-	to->nr = (u32)r->nr;
-	to->layout = layout;
-	to->dirfd = (int)argument(r, l->dirfd, (u64)AT_FDCWD);
-	to->flags = (u32)argument(r, l->flags, l->implied);
-	to->mask = (u32)argument(r, l->mask, 0);
-	to->path = (const char *)r->a[l->path - 1];
-	to->out = (void *)r->a[l->out - 1];
-	to->xattr = (const char *)argument(r, l->xattr, 0);
 }
 
 void attr_call_note(u32 nr)
@@ -133,29 +106,30 @@ void attr_call_note(u32 nr)
 void attr_pattern_take(struct attr_pattern *to, const struct cosy_pattern *p, const char *name)
 {
 	// What a call implies needs no leave.
-	to->flags_refused = layouts[attr_call_layout(p->nr)].flags ? ~p->flags_allowed : 0;
+	to->flags_refused = attr_layouts[attr_call_layout(p->nr)].flags ? ~p->flags_allowed : 0;
 	to->mask_refused = ~p->mask_within;
 	to->name = name;
 	to->name_len = (u32)strlen(name);
+	if (to->name_len >= sizeof(to->name_end))
+		to->name_end = load_word(name + to->name_len + 1 - sizeof(to->name_end));
 	to->acl = str_starts(name, "system.posix_acl_");
 	to->security = str_starts(name, "security.");
 }
 
-static bool names(const char *xattr, const struct attr_pattern *p)
+bool attr_call_names(const struct attr_call *call, const struct attr_pattern *p)
 {
-	if (!xattr)
+	const char *xattr = call->xattr;
+
+	if (!xattr || !mem_page_readable(xattr))
 		return false;
 	// Not beyond its page, if it is shorter than ours.
-	if (((u64)xattr & (PAGE_SIZE - 1)) + p->name_len >= PAGE_SIZE)
+	if (unlikely(((u64)xattr & (PAGE_SIZE - 1)) + p->name_len >= PAGE_SIZE))
 		return mem_strlen(xattr, p->name_len) == p->name_len &&
 		       same_bytes(xattr, p->name, p->name_len);
-	return mem_page_readable(xattr) && same_bytes(xattr, p->name, p->name_len + 1);
-}
-
-bool attr_call_matches(const struct attr_call *call, const struct attr_pattern *p)
-{
-	return !(call->flags & p->flags_refused) && !(call->mask & p->mask_refused) &&
-	       (p->name_len ? names(call->xattr, p) : !call->xattr);
+	if (p->name_len >= sizeof(p->name_end) &&
+	    load_word(xattr + p->name_len + 1 - sizeof(p->name_end)) != p->name_end)
+		return false;
+	return same_bytes(xattr, p->name, p->name_len + 1);
 }
 
 static enum cosy_decline answer_stat(const struct attr_call *call, const struct record *rec)
@@ -275,8 +249,8 @@ static bool atime_moved(const struct record *rec)
 	       (kind == TOUCH_FILE && was_read(rec->results->st_dev, c->ino));
 }
 
-enum cosy_decline answer(const struct attr_call *call, const struct attr_pattern *p,
-			 const struct record *rec, long *ret)
+APART enum cosy_decline answer(const struct attr_call *call, const struct attr_pattern *p,
+			       const struct record *rec, long *ret)
 {
 	const struct cosy_bpf_child *c = rec->child;
 

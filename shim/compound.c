@@ -186,7 +186,7 @@ static bool pays(u32 ci, struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
 	s64 entries = (s64)d->entries - DOTS, reach = next_reach(&profile.compounds[ci], d);
-	enum expectation expected = account_expects(a, entries, left(d), results_waiting());
+	enum expectation expected = account_expects(a, entries, left(d), waiting.records);
 
 	if (asked_epoch != epoch_now())
 		return false;
@@ -355,17 +355,15 @@ static void count_firing(const struct attr_call *call, const struct dir_slot *d)
 		r->site = site;
 }
 
-// True: *ret is the answer. Else the kernel must be asked, about *child if *ci >= 0.
-static bool answered(const struct attr_call *call, struct child *child, int *ci, long *ret)
+/*
+ * No record of the directory `near` answers for `name`. True: *ret is the answer. Else the kernel
+ * must be asked, about *child if *ci >= 0.
+ */
+static bool answered(const struct attr_call *call, const struct dir_slot *near, const char *name,
+		     struct child *child, int *ci, long *ret)
 {
-	struct dir_slot *near;
-	const char *name;
 	u32 runs;
 
-	opened_settle();
-	near = dir_near(call->dirfd, call->path, &name);
-	if (near && serve(call, near, call->dirfd, name, ret))
-		return true;
 	if (!dir_child(call->dirfd, call->path, child))
 		return false;
 	if ((child->dir != near || child->at != name) &&
@@ -376,10 +374,29 @@ static bool answered(const struct attr_call *call, struct child *child, int *ci,
 		return false;
 	runs = child->dir->runs;
 	last_fired = (u32)*ci;
-	fire((u32)*ci, &works[*ci].account, child);
+	fire((u32)*ci, &works[*ci], child);
 	if (unlikely(cosy_stats) && child->dir->runs != runs)
 		count_firing(call, child->dir);
 	return serve(call, child->dir, child->dirfd, child->at, ret);
+}
+
+// With the lock, which it gives back. Apart: what few calls need is much of the stack.
+static APART long look_further(struct regs *r, const struct dir_slot *near, const char *name)
+{
+	struct attr_call call;
+	struct child child;
+	u32 generation = 0;
+	long ret;
+	int ci = -1;
+	bool done;
+
+	child.dir = NULL;
+	attr_call_take(r, &call);
+	done = answered(&call, near, name, &child, &ci, &ret);
+	if (ci >= 0)
+		generation = child.dir->generation;
+	ground_unlock();
+	return done ? ret : ask_kernel(r, &call, &child, ci, generation);
 }
 
 /*
@@ -406,36 +423,31 @@ static long ask_about_descriptor(struct regs *r)
 
 long compound_call(struct regs *r)
 {
-	struct attr_call call;
-	struct child child;
-	u64 start = 0, fired = sums.fired;
-	u32 generation = 0;
+	struct dir_slot *near;
+	const char *name;
+	u64 start = 0;
 	long ret;
-	int ci = -1;
-	bool done;
 
 	stats_add(calls, 1);
 	if (about_descriptor(r))
 		return ask_about_descriptor(r);
-	if (!primed) {
+	if (unlikely(!primed)) {
 		sums.calls++;
 		return watch(r);
 	}
-	if (++sums.calls % TIMED_EVERY == 0)
+	if (unlikely(++sums.calls % TIMED_EVERY == 0))
 		start = rdtsc();
-	child.dir = NULL;
-	attr_call_take(r, &call);
-	if (!ground_trylock()) {
+	if (unlikely(!ground_trylock())) {
 		stats_decline(COSY_DECLINE_BUSY);
 		return sys_regs(r);
 	}
-	done = answered(&call, &child, &ci, &ret);
-	if (unlikely(start) && done && sums.fired == fired)
+	opened_settle();
+	if (unlikely(!serve_near(r, &near, &name, &ret)))
+		return look_further(r, near, name);
+	if (unlikely(start))
 		account_timed(rdtsc() - start);
-	if (ci >= 0)
-		generation = child.dir->generation;
 	ground_unlock();
-	return done ? ret : ask_kernel(r, &call, &child, ci, generation);
+	return ret;
 }
 
 void compound_opened(const struct opening *o)

@@ -8,6 +8,7 @@
 #include "compound.h"
 #include "executor.h"
 #include "fence.h"
+#include "serve.h"
 #include "stats.h"
 
 #define LONGEST_NS 20000000 // of a firing, whatever its compound allows
@@ -17,7 +18,7 @@
 
 bool opened_now(const struct dir_slot *d, u64 epoch, u64 tsc)
 {
-	return d->open_epoch == epoch && tsc - d->open_tsc < max_age_ticks();
+	return d->open_epoch == epoch && tsc - d->open_tsc < max_age_ticks;
 }
 
 int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours)
@@ -63,7 +64,8 @@ static bool cut(const struct cosy_bpf_run *run)
 
 struct firing {
 	const struct cosy_compound *compound;
-	struct account *account;
+	struct work *work;
+	struct account *account; // of it
 	u32 ci;
 	struct dir_slot *dir;
 	bool confident; // before it began: all of it, however large
@@ -93,7 +95,7 @@ static struct results *open_results(const struct firing *f)
 	}
 	if (bytes > f->compound->limit_bytes)
 		bytes = f->compound->limit_bytes;
-	d->results = results_open(&f->start, (u16)f->ci, (u32)records, (u32)bytes);
+	d->results = results_open(&f->start, (u16)f->ci, f->work, (u32)records, (u32)bytes);
 	return results_of(d->results);
 }
 
@@ -178,15 +180,16 @@ static void run_all(struct firing *f)
 	}
 }
 
-void fire(u32 ci, struct account *account, const struct child *child)
+void fire(u32 ci, struct work *work, const struct child *child)
 {
 	struct dir_slot *d = child->dir;
 	struct firing f = {
 		.compound = &profile.compounds[ci],
-		.account = account,
+		.work = work,
+		.account = &work->account,
 		.ci = ci,
 		.dir = d,
-		.confident = account_confident(account),
+		.confident = account_confident(&work->account),
 		.reach = next_reach(&profile.compounds[ci], d),
 	};
 	bool ours, now;
@@ -206,7 +209,7 @@ void fire(u32 ci, struct account *account, const struct child *child)
 	results_give_up(d->results);
 	// The rest of a large directory pays for its beginning, too.
 	if (!d->partial)
-		account_settle(f.account, results_waiting());
+		account_settle(f.account, waiting.records);
 	d->results = (struct results_ref){ 0 };
 	d->matched = 0;
 	d->partial = false;

@@ -3,7 +3,6 @@
 #ifndef COSY_FIRING_H
 #define COSY_FIRING_H
 
-#include "account.h"
 #include "dirs.h"
 #include "image.h"
 
@@ -25,7 +24,8 @@ HIDDEN int run_fd(const struct child *child, u64 epoch, u64 tsc, bool *ours);
  * the last, if that stopped before the end.
  */
 HIDDEN u32 next_reach(const struct cosy_compound *c, const struct dir_slot *d);
-/* Compound number `ci` runs over the directory of this child, on this account. */
-HIDDEN void fire(u32 ci, struct account *account, const struct child *child);
+struct work;
+/* Compound number `ci` runs over the directory of this child. */
+HIDDEN void fire(u32 ci, struct work *work, const struct child *child);
 
 #endif

@@ -28,33 +28,17 @@ static COLD bool take_carefully(struct name *to, const char *s)
 
 bool name_take(struct name *to, const char *s)
 {
-	// Up to here a word can be loaded without crossing into the next page.
-	const char *end = (const char *)PAGE_UP((u64)s + 1) - 7, *at = s;
-	u64 hash = 0, word, nul;
-	u32 i = 0, rest;
+	struct name_at name;
 
-	if (!mem_page_readable(s))
-		return false;
-	for (;;) {
-		if (unlikely(at >= end))
-			return take_carefully(to, s);
-		word = load_word(at);
-		nul = zero_bytes(word);
-		if (nul)
-			break;
-		if (i == NAME_WORDS - 1)
-			return false;
-		to->words[i++] = word;
-		hash = name_mix(hash, word);
-		at += 8;
-	}
-	rest = (u32)__builtin_ctzl(nul) & ~7u;
-	to->len = i * 8 + rest / 8;
-	if (rest) {
-		word &= (1ul << rest) - 1;
-		to->words[i] = word;
-		hash = name_mix(hash, word);
-	}
-	to->hash = name_hash_of(hash);
+	if (unlikely(!name_scan(&name, s)))
+		return take_carefully(to, s);
+	to->len = name.len;
+	to->hash = name.hash;
+	to->words[name.len / 8] = 0;
+	for (u32 i = 0; i < name.len / 8; i++)
+		to->words[i] = load_word(s + 8 * i);
+	if (name.len % 8)
+		to->words[name.len / 8] = load_word(s + name.len / 8 * 8) &
+					  ((1ul << name.len % 8 * 8) - 1);
 	return true;
 }

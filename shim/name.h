@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The name of a directory's entry as the shim compares it: whole words, padded
- * with NULs, as executors pad the names of their records. One pass over the
- * program's string copies and hashes it.
+ * The name of a directory's entry as the shim compares it: by whole words, padded
+ * with NULs, as executors pad the names of their records.
  */
 #ifndef COSY_NAME_H
 #define COSY_NAME_H
@@ -43,23 +42,61 @@ static inline u32 name_hash(const u64 *words, u32 len)
 	return name_hash_of(hash);
 }
 
-static inline bool name_equal(const u64 *a, const u64 *b, u32 len)
+/* A name where it lies: whole words can be loaded there, the last of which may go beyond it. */
+struct name_at {
+	const char *s;
+	u32 len, hash;
+};
+
+/* Is it the one of these padded words? */
+static inline bool name_equal(const struct name_at *name, const u64 *words)
 {
-	for (u32 i = 0; i < name_words(len); i++)
-		if (a[i] != b[i])
+	const char *at = name->s, *end = at + name->len / 8 * 8;
+	u32 rest = name->len % 8;
+
+	for (; at < end; at += 8, words++)
+		if (load_word(at) != *words)
 			return false;
-	return true;
+	return !rest || !((load_word(at) ^ *words) << (64 - 8 * rest));
 }
 
-/* Is the string at s this name? False, too, where it cannot be told at once. */
-static inline bool name_is(const struct name *name, const char *s)
+/*
+ * One pass over the program's string. False: it cannot be read, is no name, or may reach into the
+ * next page; name_take() may know better.
+ */
+static inline bool name_scan(struct name_at *to, const char *s)
 {
-	return ((u64)s & (PAGE_SIZE - 1)) + name->len < PAGE_SIZE && mem_page_readable(s) &&
-	       same_bytes(s, name->words, name->len) && !s[name->len];
+	// Up to here a word can be loaded without crossing into the next page.
+	const char *end = (const char *)PAGE_UP((u64)s + 1) - 7, *at = s;
+	u64 hash = 0, word, nul;
+	u32 bits;
+
+	if (!mem_page_readable(s))
+		return false;
+	for (;; at += 8) {
+		if (unlikely(at >= end))
+			return false;
+		word = load_word(at);
+		nul = zero_bytes(word);
+		if (nul)
+			break;
+		hash = name_mix(hash, word);
+	}
+	bits = (u32)__builtin_ctzl(nul) & ~7u;
+	if (bits)
+		hash = name_mix(hash, word & ((1ul << bits) - 1));
+	to->s = s;
+	to->len = (u32)(at - s) + bits / 8;
+	to->hash = name_hash_of(hash);
+	return to->len < 8 * NAME_WORDS;
 }
 
-/* False: the string cannot be read, or is longer than names are. */
+/* A copy. False: the string cannot be read, or is longer than names are. */
 HIDDEN bool name_take(struct name *to, const char *s);
+static inline struct name_at name_in(const struct name *name)
+{
+	return (struct name_at){ (const char *)name->words, name->len, name->hash };
+}
 /* False: it has a slash, or is empty, "." or "..": no directory has such an entry. */
 HIDDEN bool name_is_entry(const struct name *name);
 

@@ -96,7 +96,7 @@ static bool still_true(const struct answer *a, const struct question *q)
 	const struct recorded_run *run = recorded_run(a->run);
 
 	if (run->start.epoch != epoch_now() ||
-	    (rdtsc() - run->start.tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE)))
+	    (rdtsc() - run->start.tsc > max_age_ticks && fence_on(FENCE_MAX_AGE)))
 		return false;
 	if (a->inode.ino && written(a->inode.dev, a->inode.ino))
 		return false;
@@ -300,7 +300,7 @@ static bool due(u32 ci, const struct question *q, const struct about *about)
 	}
 	// What a run over the same could say is known already, unless news came.
 	if (c->loop != COSY_LOOP_NONE && f->run_epoch == epoch_now() &&
-	    rdtsc() - f->run_tsc <= max_age_ticks())
+	    rdtsc() - f->run_tsc <= max_age_ticks)
 		return false;
 	// Each opening of a file is another one: no habit that may end.
 	doublings = !key ? 0 : f->fired < MOST_DOUBLINGS ? f->fired : MOST_DOUBLINGS;

@@ -4,8 +4,6 @@
 #include <asm/unistd_64.h>
 #include <sys/mman.h>
 
-#include "fence.h"
-
 #define SLOTS 512u
 #define RING (4u << 20) // bytes of results and indexes; the oldest make room
 #define OFFSET 0x7ffffu // of an index entry: record offset / 8 + 1
@@ -21,11 +19,11 @@ static u8 *ring;
 static u32 ring_head;
 
 static u64 last_epoch, last_tsc; // of the last run
-static u64 waiting_epoch;
-static u32 waiting; // records of that epoch that answered nothing yet
+struct waiting waiting;
 static u64 tsc_start, ns_start;
 static bool calibrated;
-static u64 ticks_per_ms = 1000000; // no such machine is slower: a safe underestimate
+#define SLOWEST_CLOCK 1000000u // ticks in a millisecond, of no such machine: a safe underestimate
+u64 max_age_ticks;
 
 bool results_start(void)
 {
@@ -42,6 +40,7 @@ bool results_start(void)
 	// In this order, and the other one later: what comes in between makes a tick longer.
 	ns_start = now_ns(1 /* CLOCK_MONOTONIC */);
 	tsc_start = rdtsc();
+	max_age_ticks = cosy_config.max_age_ms * SLOWEST_CLOCK;
 	return true;
 }
 
@@ -54,7 +53,8 @@ static void calibrate(u64 tsc)
 	ns = now_ns(1 /* CLOCK_MONOTONIC */) - ns_start;
 	// 1/64 off, so that an error in the measurement cannot make results older.
 	if (ns)
-		ticks_per_ms = (tsc - tsc_start) * 1000 / (ns / 1000 + 1) * 63 / 64;
+		max_age_ticks = (tsc - tsc_start) * 1000 / (ns / 1000 + 1) * 63 / 64 *
+				cosy_config.max_age_ms;
 	calibrated = true;
 }
 
@@ -62,11 +62,6 @@ void results_clock(u64 *ticks, u64 *ns)
 {
 	*ns = now_ns(1 /* CLOCK_MONOTONIC */) - ns_start;
 	*ticks = rdtsc() - tsc_start;
-}
-
-u64 max_age_ticks(void)
-{
-	return cosy_config.max_age_ms * ticks_per_ms;
 }
 
 struct run_buffers *results_staging(void)
@@ -81,9 +76,9 @@ void results_begin(struct run_start *start)
 		start->touches[i] = touched(i);
 	start->tsc = rdtsc();
 	calibrate(start->tsc);
-	if (waiting_epoch != start->epoch) {
-		waiting_epoch = start->epoch;
-		waiting = 0;
+	if (waiting.epoch != start->epoch) {
+		waiting.epoch = start->epoch;
+		waiting.records = 0;
 	}
 	__atomic_store_n(&last_tsc, start->tsc, __ATOMIC_RELAXED);
 	__atomic_store_n(&last_epoch, start->epoch, __ATOMIC_RELEASE);
@@ -92,16 +87,7 @@ void results_begin(struct run_start *start)
 bool results_alive(void)
 {
 	return __atomic_load_n(&last_epoch, __ATOMIC_ACQUIRE) == epoch_now() &&
-	       rdtsc() - __atomic_load_n(&last_tsc, __ATOMIC_RELAXED) <= max_age_ticks();
-}
-
-enum cosy_decline results_fresh(const struct results *r)
-{
-	if (r->start.epoch != epoch_now())
-		return COSY_DECLINE_EPOCH;
-	if (rdtsc() - r->start.tsc > max_age_ticks() && fence_on(FENCE_MAX_AGE))
-		return COSY_DECLINE_AGE;
-	return COSY_DECLINES;
+	       rdtsc() - __atomic_load_n(&last_tsc, __ATOMIC_RELAXED) <= max_age_ticks;
 }
 
 static bool overlap(const struct results *r, const u8 *from, u32 bytes)
@@ -109,15 +95,10 @@ static bool overlap(const struct results *r, const u8 *from, u32 bytes)
 	return (const u8 *)r->index < from + bytes && from < r->data + r->room;
 }
 
-static bool waits(const struct results *r)
-{
-	return r->start.epoch == waiting_epoch;
-}
-
 static void drop_oldest(void)
 {
 	if (waits(&slots[oldest]))
-		waiting -= slots[oldest].fresh;
+		waiting.records -= slots[oldest].fresh;
 	slots[oldest].generation++;
 	oldest = (oldest + 1) % SLOTS;
 	n_live--;
@@ -140,35 +121,24 @@ static void drop_used_up(void)
 	}
 }
 
-static const u64 *words_of(const struct cosy_bpf_child *child)
-{
-	return (const u64 *)(child + 1);
-}
-
 static const struct cosy_bpf_child *child_at(const struct results *r, u32 entry)
 {
 	return (const void *)(r->data + ((entry & OFFSET) - 1) * 8);
 }
 
-static bool same_name(const struct cosy_bpf_child *child, const u64 *words, u32 len)
-{
-	return child->namelen == len && name_equal(words_of(child), words, len);
-}
-
 // The place of a name in the index, or the free one where it would be.
-static u32 *place(const struct results *r, const u64 *words, u32 len, u32 hash)
+static inline u32 *place(const struct results *r, const struct name_at *name)
 {
-	for (u32 i = hash;; i++) {
+	for (u32 i = name->hash;; i++) {
 		u32 *at = &r->index[i & r->mask];
 
-		if (!*at)
-			return at;
-		if ((*at & TAG) == (hash & TAG) && same_name(child_at(r, *at), words, len))
+		if (!*at || (!((*at ^ name->hash) & TAG) && is_named(child_at(r, *at), name)))
 			return at;
 	}
 }
 
-struct results_ref results_open(const struct run_start *start, u16 compound, u32 records, u32 bytes)
+struct results_ref results_open(const struct run_start *start, u16 compound, struct work *work,
+				u32 records, u32 bytes)
 {
 	u32 places = PLACES_FEWEST, total;
 	struct results *r;
@@ -190,6 +160,7 @@ struct results_ref results_open(const struct run_start *start, u16 compound, u32
 		drop_oldest();
 	r = &slots[(oldest + n_live++) % SLOTS];
 	r->compound = compound;
+	r->work = work;
 	r->start = *start;
 	r->index = (u32 *)at;
 	r->mask = places - 1;
@@ -200,7 +171,7 @@ struct results_ref results_open(const struct run_start *start, u16 compound, u32
 	r->records = 0;
 	r->most = places / 2;
 	memset(r->index, 0, places * sizeof(u32));
-	return (struct results_ref){ .slot = (u32)(r - slots + 1), .generation = r->generation };
+	return (struct results_ref){ .at = r, .generation = r->generation };
 }
 
 // A copy of a record's name; its hash, of the same pass.
@@ -224,7 +195,8 @@ static bool add_page(struct results *r, const u8 *page, u32 bytes)
 	for (u32 at = 0, size; at < bytes; at += size) {
 		const struct cosy_bpf_child *from = (const void *)(page + at);
 		struct cosy_bpf_child *to = (void *)(r->data + r->used);
-		u32 *free, hash;
+		struct name_at name;
+		u32 *free;
 
 		if (bytes - at < MIN_RECORD || r->room - r->used < MIN_RECORD ||
 		    r->records >= r->most)
@@ -233,11 +205,13 @@ static bool add_page(struct results *r, const u8 *page, u32 bytes)
 		size = (u32)sizeof(*to) + name_words(to->namelen) * 8;
 		if (!to->namelen || size > bytes - at || size > r->room - r->used)
 			return false;
-		hash = copy_name((u64 *)(to + 1), words_of(from), to->namelen);
-		free = place(r, words_of(to), to->namelen, hash);
+		name.s = (const char *)(to + 1);
+		name.len = to->namelen;
+		name.hash = copy_name((u64 *)(to + 1), child_name(from), to->namelen);
+		free = place(r, &name);
 		// The same name twice: a list that moved while it was read. The first counts.
 		if (!*free)
-			*free = (r->used / 8 + 1) | (hash & TAG);
+			*free = (r->used / 8 + 1) | (name.hash & TAG);
 		r->used += size;
 		r->records++;
 	}
@@ -270,18 +244,8 @@ void results_close(struct results *r, u32 asked)
 	r->room = r->used;
 	r->fresh = r->records > asked ? r->records - asked : 0;
 	if (waits(r))
-		waiting += r->fresh;
+		waiting.records += r->fresh;
 	ring_head = (u32)(r->data + r->used - ring);
-}
-
-struct results *results_of(struct results_ref ref)
-{
-	struct results *r;
-
-	if (!ref.slot)
-		return NULL;
-	r = &slots[ref.slot - 1];
-	return r->generation == ref.generation ? r : NULL;
 }
 
 void results_give_up(struct results_ref ref)
@@ -291,27 +255,13 @@ void results_give_up(struct results_ref ref)
 	if (!r)
 		return;
 	if (waits(r))
-		waiting -= r->fresh;
+		waiting.records -= r->fresh;
 	r->fresh = 0;
 }
 
-void results_asked(struct results *r)
+bool results_lookup(struct results *r, const struct name_at *name, struct record *to)
 {
-	if (!r->fresh)
-		return;
-	r->fresh--;
-	if (waits(r))
-		waiting--;
-}
-
-u32 results_waiting(void)
-{
-	return waiting;
-}
-
-bool results_lookup(struct results *r, const struct name *name, struct record *to)
-{
-	u32 *at = place(r, name->words, name->len, name->hash);
+	u32 *at = place(r, name);
 
 	if (!*at)
 		return false;
@@ -325,8 +275,9 @@ enum cosy_decline results_find(struct results_ref ref, const struct name *name, 
 {
 	struct results *r = results_of(ref);
 	enum cosy_decline why = r ? results_fresh(r) : COSY_DECLINE_ABSENT;
+	struct name_at at = name_in(name);
 
-	if (why == COSY_DECLINES && !results_lookup(r, name, to))
+	if (why == COSY_DECLINES && !results_lookup(r, &at, to))
 		return COSY_DECLINE_ABSENT;
 	return why;
 }

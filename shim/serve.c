@@ -24,9 +24,9 @@ static struct {
 	const char *at; // where the program had the name; NULL: none was found
 	const struct results *results;
 	u32 generation;
-	struct name name;
 	struct record rec;
 } again;
+static struct name copied; // of a name that cannot be compared where it lies
 
 // --- what the image says ---------------------------------------------------
 
@@ -57,6 +57,13 @@ static bool take_served(struct work *w, const struct cosy_compound *c)
 		attr_pattern_take(&w->patterns[i], p, attribute_of(p));
 		w->patterns[i].kind = kind;
 		w->serving[attr_call_layout(p->nr)] |= 1u << i;
+	}
+	for (u32 layout = 0; layout < ATTR_LAYOUTS; layout++) {
+		u32 may = w->serving[layout];
+		const struct attr_pattern *only = &w->patterns[may ? __builtin_ctz(may) : 0];
+
+		if (may && !(may & (may - 1)) && !attr_layouts[layout].xattr)
+			w->plain[layout] = only;
 	}
 	return true;
 }
@@ -104,7 +111,8 @@ bool work_take(u32 ci, const struct cosy_compound *c)
 }
 
 // The first of these patterns that the call matches; NULL: none.
-static const struct attr_pattern *match(const struct work *w, u32 may, const struct attr_call *call)
+static APART const struct attr_pattern *match(const struct work *w, u32 may,
+					      const struct attr_call *call)
 {
 	for (; may; may &= may - 1) {
 		const struct attr_pattern *p = &w->patterns[__builtin_ctz(may)];
@@ -137,19 +145,44 @@ static void use(const struct record *rec, u8 kind)
 		*rec->served += 1u << SERVED_SHIFT;
 }
 
-// The record of the child named at `name`, into again.rec. No record has a name with a slash.
-static bool find(struct results *r, const char *name)
+static bool is_again(const struct results *r, const char *name)
 {
-	if (name == again.at && r == again.results && r->generation == again.generation &&
-	    name_is(&again.name, name))
+	const struct cosy_bpf_child *c = again.rec.child;
+
+	// Not beyond its page, if it is shorter than the record's.
+	return name == again.at && r == again.results && r->generation == again.generation &&
+	       ((u64)name & (PAGE_SIZE - 1)) + c->namelen < PAGE_SIZE && mem_page_readable(name) &&
+	       same_bytes(name, child_name(c), c->namelen) && !name[c->namelen];
+}
+
+// The record of the child named at `name`, into again.rec. No record has a name with a slash.
+static APART bool find(struct results *r, const char *name)
+{
+	struct name_at at;
+
+	if (is_again(r, name))
 		return true;
 	again.at = NULL;
-	if (!name_take(&again.name, name) || !results_lookup(r, &again.name, &again.rec))
+	if (unlikely(!name_scan(&at, name))) {
+		if (!name_take(&copied, name))
+			return false;
+		at = name_in(&copied);
+	}
+	if (!results_lookup(r, &at, &again.rec))
 		return false;
 	again.at = name;
 	again.results = r;
 	again.generation = r->generation;
 	return true;
+}
+
+ALWAYS_INLINE const struct attr_pattern *serving(const struct work *w, const struct attr_call *call)
+{
+	const struct attr_pattern *p = w->plain[call->layout];
+
+	if (likely(p != NULL))
+		return attr_call_allowed(call, p) ? p : NULL;
+	return match(w, w->serving[call->layout], call);
 }
 
 static void count_served(const struct attr_call *call, const struct results *r, bool first)
@@ -158,11 +191,11 @@ static void count_served(const struct attr_call *call, const struct results *r, 
 	sites_served(call->regs, r->site, first);
 }
 
-static enum cosy_decline serve_from(const struct attr_call *call, struct dir_slot *d,
-				    struct results *r, const struct attr_pattern *p,
-				    const char *name, long *ret)
+ALWAYS_INLINE enum cosy_decline serve_from(const struct attr_call *call, struct dir_slot *d,
+					   struct results *r, const struct attr_pattern *p,
+					   const char *name, long *ret)
 {
-	struct work *w = &works[r->compound];
+	struct work *w = r->work;
 	const struct record *rec = &again.rec;
 	enum cosy_decline why = results_fresh(r);
 	bool first;
@@ -194,7 +227,17 @@ static enum cosy_decline serve_from(const struct attr_call *call, struct dir_slo
 	return COSY_DECLINES;
 }
 
-bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const char *name, long *ret)
+static COLD void declined(enum cosy_decline why)
+{
+	stats_decline(why);
+	sums.declined[why]++;
+	// The end of a large directory, read slowly: no sign that nothing helps here.
+	if (why == COSY_DECLINE_AGE && fruitless)
+		fruitless--;
+}
+
+ALWAYS_INLINE bool serve_child(const struct attr_call *call, struct dir_slot *d, int dirfd,
+			       const char *name, long *ret)
 {
 	struct results *r = results_of(d->results);
 	const struct attr_pattern *p;
@@ -202,21 +245,31 @@ bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const ch
 
 	if (!r || !(dirfd == AT_FDCWD ? d->by_path : d->by_fd))
 		return false;
-	p = match(&works[r->compound], works[r->compound].serving[call->layout], call);
+	p = serving(r->work, call);
 	if (!p)
 		return false;
 	why = serve_from(call, d, r, p, name, ret);
-	if (likely(why == COSY_DECLINES)) {
-		fruitless = 0;
-		leaf_answered();
-		return true;
+	if (unlikely(why != COSY_DECLINES)) {
+		declined(why);
+		return false;
 	}
-	stats_decline(why);
-	sums.declined[why]++;
-	// The end of a large directory, read slowly: no sign that nothing helps here.
-	if (why == COSY_DECLINE_AGE && fruitless)
-		fruitless--;
-	return false;
+	fruitless = 0;
+	leaf_answered();
+	return true;
+}
+
+bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const char *name, long *ret)
+{
+	return serve_child(call, d, dirfd, name, ret);
+}
+
+bool serve_near(const struct regs *r, struct dir_slot **near, const char **name, long *ret)
+{
+	struct attr_call call;
+
+	attr_call_take(r, &call);
+	*near = dir_near(call.dirfd, call.path, name);
+	return *near && serve_child(&call, *near, call.dirfd, *name, ret);
 }
 
 bool serve_opened(const struct child *child)
@@ -229,7 +282,7 @@ bool serve_opened(const struct child *child)
 		return true;
 	// Opening it pays for the cold memory that the answer had saved.
 	if (*rec.served & SERVED_ALL)
-		account_take_back(&works[rec.results->compound].account);
+		account_take_back(&rec.results->work->account);
 	if (fence_on(FENCE_OPEN_FILE))
 		*rec.served |= SERVED_ALL;
 	return false;

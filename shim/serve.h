@@ -16,8 +16,9 @@
 struct work {
 	struct account account;
 	u8 times; /* that the body asks for the attributes of an entry */
-	/* By the call's layout: which patterns may match, a bit each. */
+	/* By the call's layout: which patterns may match, a bit each; the only one, if it names nothing. */
 	u32 serving[ATTR_LAYOUTS], triggering[ATTR_LAYOUTS];
+	const struct attr_pattern *plain[ATTR_LAYOUTS];
 	struct attr_pattern patterns[COSY_MAX_PATTERNS]; /* what it serves, then its triggers */
 };
 
@@ -35,6 +36,8 @@ HIDDEN bool work_triggers(const struct work *w, const struct attr_call *call);
  */
 HIDDEN bool serve(const struct attr_call *call, struct dir_slot *d, int dirfd, const char *name,
 		  long *ret);
+/* The same for a call that nobody has looked at yet, by dir_near(): *near and *name are what that says. */
+HIDDEN bool serve_near(const struct regs *r, struct dir_slot **near, const char **name, long *ret);
 /*
  * The program opened this child, whose record may have answered. What is asked from now on is
  * about a file that was open meanwhile: has it changed while it was read? True: a directory.

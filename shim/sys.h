@@ -22,6 +22,10 @@ typedef __s64 s64;
 
 #define HIDDEN __attribute__((visibility("hidden")))
 #define COLD __attribute__((cold, noinline))
+/* A piece of a frequent way that keeps registers for itself. */
+#define APART __attribute__((noinline))
+/* The frequent way itself, wherever it is begun. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))

@@ -80,6 +80,7 @@ def synthesize(
     from synth.language import print_profile
     from synth.synthesize import synthesize as decide
     from synth.synthesize import synthesize_reference
+    from tracer.interrupt import promised, uninterrupted
     from tracer.output import OutputError, check
 
     name = output or Path(motifs[0].name.removesuffix(MOTIFS_SUFFIX).removesuffix(".json"))
@@ -91,16 +92,18 @@ def synthesize(
     except OutputError as error:
         raise _Failure(str(error)) from None
     try:
-        files = [_load_motifs(path) for path in motifs]
-        profile, decisions = (
-            synthesize_reference(files) if executor == "reference" else decide(files)
-        )
+        with promised(text, image):
+            files = [_load_motifs(path) for path in motifs]
+            profile, decisions = (
+                synthesize_reference(files) if executor == "reference" else decide(files)
+            )
         _print_decisions(decisions)
         if not profile.compounds:
             raise _Failure(f"{motifs[0]}: no motif is worth a compound: nothing written")
         data = compile_profile(profile, str(text))
-        write_whole(text, print_profile(profile).encode())
-        write_whole(image, data)
+        with promised(text, image), uninterrupted():
+            write_whole(text, print_profile(profile).encode())
+            write_whole(image, data)
         if install:
             _install(profile, motifs)
     except SynthError as error:

@@ -17,6 +17,7 @@ from synth import store
 from synth.errors import SynthError
 from tracer import native
 from tracer.command import Command
+from tracer.interrupt import promised
 
 BPFFS: Final = Path("/sys/fs/bpf")
 DEVICE = Path("/dev/cosy")
@@ -249,8 +250,9 @@ def measure() -> None:
     if path is None:
         raise click.ClickException("no home folder: set XDG_DATA_HOME to an absolute path")
     try:
-        costs = calibrate.calibrate()
-        cost.save_calibration(costs, path)
+        with promised(path):
+            costs = calibrate.calibrate()
+            cost.save_calibration(costs, path)
     except (SynthError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for line in calibrate.describe(costs):

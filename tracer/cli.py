@@ -8,7 +8,6 @@ import importlib
 import math
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +16,7 @@ import click
 
 from tracer.backends import NAMES
 from tracer.command import EXIT_FAILED, Command
+from tracer.interrupt import promised
 
 if TYPE_CHECKING:
     from tracer.filters import Filter
@@ -39,12 +39,6 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     """Print one line and end."""
     say(f"cosy-trace: {message}")
     sys.exit(code)
-
-
-def interruptible() -> None:
-    """Let Ctrl-C be an exception from now on: until here there was nothing to tidy up."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
@@ -127,7 +121,6 @@ def trace(
     from tracer.run import hold_signals
 
     hold_signals()
-    interruptible()
     from tracer.backends import BackendError
     from tracer.native import NativeFileError
     from tracer.output import OutputError, check
@@ -205,16 +198,16 @@ def _write(
         return False
     name = f"{os.path.basename(recorder.command[0])}.{ended.pid}.cosytrace"
     path = recorder.folder / "summary" if output is None else Path(output or name)
+    again = f"cosy-trace import {shlex.quote(str(recorder.folder))} -o {shlex.quote(str(path))}"
+    recorder.keep_raw = output is not None  # for Ctrl-C
     try:
-        data = recorder.write(ended, path, force, kept)
-    except KeyboardInterrupt:
-        recorder.keep_raw = True
-        again = f"cosy-trace import {shlex.quote(str(recorder.folder))} -o {path}"
-        say(f"cosy-trace: interrupted, no dataset written: to write it: {again}")
-        return False
+        with promised(None if output is None else path, otherwise=f"to write it: {again}"):
+            data = recorder.write(ended, path, force, kept)
     except (DatasetError, BackendError, OSError) as error:
+        recorder.keep_raw = False
         say(f"cosy-trace: not recorded: {error}")
         return False
+    recorder.keep_raw = False
     say(text_of(data, as_json, output is not None, recorder.broken))
     if json_to:
         try:
@@ -244,7 +237,6 @@ def main() -> None:
     """Tell recording from the rest: a command's name counts only as the very first word."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name in COMMANDS:
-        interruptible()
         importlib.import_module(COMMANDS[name]).main(sys.argv[2:], prog_name=f"cosy-trace {name}")
     else:
         trace(prog_name="cosy-trace")

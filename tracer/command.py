@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What all commands do when their standard output is full or closed: as GNU's tools do."""
+"""How all commands end: when standard output is full or closed, and at Ctrl-C.
+
+As GNU's tools do.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -18,7 +22,8 @@ EXIT_FAILED = 1
 class _Mannered(click.Command):
     """A command whose output that cannot be written is one line on stderr, and exit code 1.
 
-    A pipe that nobody reads any more ends it silently, by SIGPIPE.
+    A pipe that nobody reads any more ends it silently, by SIGPIPE. Ctrl-C ends it by SIGINT, so
+    that a script's loop ends, too, with a line if there is something to say (promised() says it).
     """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -27,14 +32,47 @@ class _Mannered(click.Command):
             return super().main(*args, **kwargs)  # somebody else's, who calls us
         output = _Output()
         sys.stdout = output.text
+        name = kwargs.get("prog_name") or os.path.basename(sys.argv[0])
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # There is nothing to tidy up before invoke().
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             return super().main(*args, **kwargs)
+        except _Interrupted as stop:
+            said = stop.said
         except (SystemExit, OSError) as end:
             with contextlib.suppress(OSError):
                 output.text.flush()
             if output.trouble is None:
                 raise
-            _end(output.trouble, kwargs.get("prog_name"), end)
+            _end(output.trouble, name, end)
+        # By now what the frames held is gone, too: temporary folders.
+        if said:
+            with contextlib.suppress(OSError):
+                click.echo(f"{name}: interrupted: {', '.join(said)}", err=True)
+        return _die(signal.SIGINT)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's, which would say `Aborted!` and exit with code 1; Ctrl-C is an exception here
+        and nowhere else, unless it is ignored or somebody else's."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+            return super().invoke(ctx)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                return super().invoke(ctx)
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted(getattr(stop, "__notes__", [])) from None
+
+
+class _Interrupted(BaseException):
+    """A KeyboardInterrupt that click does not know; `said`: its notes."""
+
+    def __init__(self, said: Sequence[str]) -> None:
+        super().__init__(*said)
+        self.said = said
 
 
 class Command(_Mannered):
@@ -76,15 +114,21 @@ class _Output(io.FileIO):
             raise
 
 
-def _end(trouble: OSError, name: str | None, end: SystemExit | OSError) -> NoReturn:
+def _die(number: signal.Signals) -> NoReturn:
+    """End by this signal."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def _end(trouble: OSError, name: str, end: SystemExit | OSError) -> NoReturn:
     """End as `end` says if that is bad enough, else as one who could not print."""
     if isinstance(trouble, BrokenPipeError):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGPIPE)
+        _die(signal.SIGPIPE)
     code = end.code if isinstance(end, SystemExit) else None
     if not code:
         code = EXIT_FAILED
-        name = name or os.path.basename(sys.argv[0])
         with contextlib.suppress(OSError):
             click.echo(f"{name}: cannot write to standard output: {trouble.strerror}", err=True)
     raise SystemExit(code) from None

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tracer.interrupt import uninterrupted
 from tracer.target import DatasetError, check_target
 
 SCHEMA_VERSION = 3
@@ -172,9 +174,12 @@ class Writer:
         # A link to a dataset stays one: what it means is replaced.
         self.path = path = Path(os.path.realpath(path))
         self._tmp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        # Ctrl-C may come before anybody has us as a context manager.
+        self._remove = weakref.finalize(self, shutil.rmtree, self._tmp, ignore_errors=True)
         try:
             self._tmp.mkdir()
         except OSError as error:
+            self._remove.detach()
             raise self._failed(error) from error
         self._events: pq.ParquetWriter | None = None
         self.n_events = 0
@@ -193,10 +198,9 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         self._behind.shutdown(cancel_futures=True)
-        if self._tmp.exists():
-            if self._events:
-                self._events.close()
-            shutil.rmtree(self._tmp, ignore_errors=True)
+        if self._tmp.exists() and self._events:
+            self._events.close()
+        self._remove()
 
     def write_events(self, events: pa.Table) -> None:
         """Append events, sorted by t_ns and none earlier than those before."""
@@ -275,10 +279,11 @@ class Writer:
         if self._events:
             self._events.close()
         old = self.path.with_name(f"{self.path.name}.old-{os.getpid()}")
-        if self.path.exists():
-            self.path.rename(old)
-        self._tmp.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        with uninterrupted():
+            if self.path.exists():
+                self.path.rename(old)
+            self._tmp.rename(self.path)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 class Dataset:

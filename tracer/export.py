@@ -14,6 +14,7 @@ import click
 
 from tracer.cli import SETTINGS, fail, say
 from tracer.command import Command
+from tracer.interrupt import promised
 from tracer.output import OutputError, check, written
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def main(name: str, output: str | None, force: bool, dataset: str) -> None:
                 sys.stdout.flush()
                 return
             check(Path(target), force)
-            _write(writer, data, Path(target))
+            with promised(Path(target)):
+                _write(writer, data, Path(target))
     except (DatasetError, OutputError) as error:
         fail(str(error))
     except OSError as error:

@@ -14,6 +14,7 @@ import click
 
 from tracer.cli import SETTINGS, fail, say
 from tracer.command import Command
+from tracer.interrupt import promised
 
 if TYPE_CHECKING:
     from tracer.dataset import Dataset
@@ -58,13 +59,14 @@ def main(
     try:
         kept = make(expressions, paths)
         check_target(Path(name), force)
-        if len(sources) == 1 and os.path.isdir(sources[0]):
-            from tracer.recorder import recover
+        with promised(Path(name)):
+            if len(sources) == 1 and os.path.isdir(sources[0]):
+                from tracer.recorder import recover
 
-            data = recover(Path(sources[0]), Path(name), force, kept)
-        else:
-            with text(sources) as lines:
-                data = _import(lines, sources, Path(name), force, kept)
+                data = recover(Path(sources[0]), Path(name), force, kept)
+            else:
+                with text(sources) as lines:
+                    data = _import(lines, sources, Path(name), force, kept)
     except FilterError as error:
         fail(str(error), 2)
     except (DatasetError, BackendError, FilesError) as error:

@@ -58,14 +58,22 @@ def xdg_folder(variable: str, in_home: str) -> Path | None:
     return Path(home) / in_home / "cosy" if home.startswith("/") else None
 
 
+def cache_root() -> Path:
+    """Return our cache folder, which may not be there; without a home one of the system's.
+
+    As shim/launcher/places.c does it.
+    """
+    found = xdg_folder("XDG_CACHE_HOME", ".cache")
+    uid = os.geteuid()
+    return found or (Path(f"/run/user/{uid}/cosy") if uid else Path("/var/cache/cosy"))
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder of patched library text, made if need be.
 
     Raises OSError when it cannot be made. Nobody else may write to it.
     """
-    root = xdg_folder("XDG_CACHE_HOME", ".cache")
-    if root is None:
-        raise OSError("no home folder: set XDG_CACHE_HOME to an absolute path")
-    folder = root / "text"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = cache_root() / "text"
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder

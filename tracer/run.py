@@ -78,8 +78,10 @@ class Ended:
     status: int | None
     """As wait(2) tells it; None: it goes on, or was no child of ours."""
     wall_ns: int
+    """While it was watched: less than its life, if that was limited."""
     user_ns: int
-    """CPU time of the program and of all descendants that were waited for; 0: not known."""
+    """CPU time in wall_ns of the program and of all descendants that were waited for; 0: not
+    known."""
     system_ns: int
     own_ns: tuple[int, int] | None = None
     """The same of the program alone; None: not known."""
@@ -215,10 +217,14 @@ def run(
         begin = time.monotonic_ns()
         pid = _spawn(path, argv, env, _mask_at_start, watcher.hold if watcher else None)
         stop_ns = begin + round(duration_s * 1e9) if duration_s is not None else None
-        status, usage, own_ns = _wait(pid, watched, watcher, stop_ns)
+        status, usage, own_ns, stopped = _wait(pid, watched, watcher, stop_ns)
         end = time.monotonic_ns()
-        spent = int(usage.ru_utime * 1e9), int(usage.ru_stime * 1e9)
-        return Ended(pid, status, end - begin, *spent, own_ns, end)
+        until, user_ns, system_ns = stopped or (
+            end,
+            int(usage.ru_utime * 1e9),
+            int(usage.ru_stime * 1e9),
+        )
+        return Ended(pid, status, until - begin, user_ns, system_ns, own_ns, end)
     finally:
         if watcher and watcher.signal:
             signal.signal(watcher.signal, signal.SIG_IGN)  # drops what is still pending
@@ -234,7 +240,10 @@ def _next_signal(watched: set[int], until_ns: int | None) -> signal.struct_sigin
 
 def _wait(
     child: int, watched: set[int], watcher: Watcher | None, stop_ns: int | None
-) -> tuple[int, resource.struct_rusage, tuple[int, int] | None]:
+) -> tuple[int, resource.struct_rusage, tuple[int, int] | None, tuple[int, int, int] | None]:
+    """Return wait status, all its CPU time, its own, and when the watcher stopped, if it did: the
+    time, and what user and system time had been used by then."""
+    stopped = None
     whom = (os.P_ALL, 0) if watcher else (os.P_PID, child)
     kinds = os.WNOHANG | (WALL if watcher else 0)
     options = kinds | os.WUNTRACED
@@ -244,6 +253,7 @@ def _wait(
         if info is None:
             stop_ns = None
             if watcher:
+                stopped = time.monotonic_ns(), *identity.cpu_ns(child)
                 watcher.stop()
             continue
         if watcher and info.si_signo == watcher.signal:
@@ -272,7 +282,7 @@ def _wait(
             if pid != child or plain is None:
                 continue
             if not os.WIFSTOPPED(plain):
-                return plain, usage, own_ns
+                return plain, usage, own_ns, stopped
             # The shell must see that its job has stopped.
             os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(child, signal.SIGCONT)

@@ -139,19 +139,16 @@ def parse(data: bytes) -> Iterator[Run]:
         at = data.find(MAGIC, at + (size if run else 1))
 
 
-def folder() -> Path | None:
-    """Where `cosy-auto` keeps them; None without a home."""
-    root = native.xdg_folder("XDG_CACHE_HOME", ".cache")
-    return root / "text" if root else None
+def folder() -> Path:
+    """Where `cosy-auto` keeps them."""
+    return native.cache_root() / "text"
 
 
 def load() -> list[Run]:
     """All that is known on this machine, oldest first; what cannot be read counts as none."""
     found: list[Run] = []
-    base = folder()
-    for name in NAMES if base else ():
-        assert base is not None
-        path = base / name
+    for name in NAMES:
+        path = folder() / name
         try:
             # Opening a FIFO would wait for somebody to write.
             found += parse(path.read_bytes()) if path.is_file() else ()

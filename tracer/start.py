@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Where cosy-trace begins: before anything slow is loaded."""
+"""Where commands begin: before anything slow is loaded."""
 
 from __future__ import annotations
 
+import importlib
 import signal
 
 
-def main() -> None:
-    """Run the command; a Ctrl-C while it is loaded ends it without a word.
-
-    cli.interruptible() makes it an exception again.
-    """
+def begin(module: str) -> None:
+    """Run a module's main(); a Ctrl-C while it is loaded ends the command without a word."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from tracer import cli
+    importlib.import_module(module).main()
 
-    cli.main()
+
+def main() -> None:
+    """cosy-trace."""
+    begin("tracer.cli")

@@ -53,6 +53,28 @@ EXPORT int cosy_last_before(const struct cosy_points *definitions, const struct 
 EXPORT void cosy_sums(const s64 *values, const s64 *rows, u64 n, const s64 *begin, u64 n_groups,
 		      s64 *out);
 
+/* --- columns.c -------------------------------------------------------------- */
+
+enum cosy_type {
+	COSY_S16,
+	COSY_S32,
+	COSY_U32,
+	COSY_64,
+};
+
+/*
+ * Copy n numbers of an enum cosy_type from `first` on; where the bit of `valid` is 0 (NULL: nowhere)
+ * `missing` takes their place. Returns 0, or -1 for a type that there is not.
+ */
+EXPORT int cosy_fill(const void *values, u32 type, const uint8_t *valid, u64 first, u64 n,
+		     s64 missing, s64 *out);
+
+/*
+ * Write of each row the last value of its group so far, -1: there was none. Values below 0 are none;
+ * groups are below n_groups. Returns 0, or -1 for want of memory.
+ */
+EXPORT int cosy_carry(const s64 *group, u64 n_groups, const s64 *values, u64 n, s64 *out);
+
 /* --- inside ----------------------------------------------------------------- */
 
 /* The values of a column: its least one, and how many bits the distances from there have. */

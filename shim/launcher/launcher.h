@@ -26,6 +26,8 @@ enum exit_code {
 	EXIT_NOT_FOUND = 127,
 };
 
+/* Named in profiles and orders, but in no version yet. */
+#define EXECUTORS_LATER (COSY_EXECUTOR_AHEAD | COSY_EXECUTOR_INLINE)
 /* Unless the user says otherwise: that one gains nothing. */
 #define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
 /* What the shim uses without an order: it looks for no module that is not there. */

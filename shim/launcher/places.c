@@ -103,6 +103,20 @@ static bool make_private(char path[PATH_MAX])
 	       !access(path, W_OK | X_OK);
 }
 
+/*
+ * A service often has no home. Nobody but root can make a name in the folders above these, so what
+ * is ours there nobody else has put there.
+ */
+static bool cache_folder(char path[PATH_MAX])
+{
+	uid_t uid = geteuid();
+
+	if (xdg_folder(path, "XDG_CACHE_HOME", ".cache"))
+		return true;
+	return uid ? print_path(path, "/run/user/%u/cosy", uid) :
+		     print_path(path, "/var/cache/cosy");
+}
+
 void places_find(struct places *to)
 {
 	memset(to, 0, sizeof(*to));
@@ -112,7 +126,7 @@ void places_find(struct places *to)
 		strcat(to->store, "/profiles");
 	else
 		to->store[0] = 0;
-	if (!xdg_folder(to->cache, "XDG_CACHE_HOME", ".cache") || !make_private(to->cache)) {
+	if (!cache_folder(to->cache) || !make_private(to->cache)) {
 		to->cache[0] = 0;
 		return;
 	}

@@ -43,8 +43,10 @@ class Auto:
     ) -> subprocess.CompletedProcess[bytes]:
         return run([self.program, *words], {**self.env, **(env or {})}, **options)
 
-    def native(self, *words: str | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
-        return run(words, self.env, **options)
+    def native(
+        self, *words: str | Path, env: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        return run(words, {**self.env, **(env or {})}, **options)
 
 
 @pytest.fixture
@@ -296,7 +298,7 @@ def test_explain_runs_nothing(auto: Auto, tmp_path: Path) -> None:
     assert auto("--explain", "no-such-program").returncode == 127
 
 
-@pytest.mark.parametrize("kind", ["unwritable", "file", "foreign", "no home"])
+@pytest.mark.parametrize("kind", ["unwritable", "file", "foreign"])
 def test_no_cache_is_no_trouble(auto: Auto, kind: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     env = {"XDG_CACHE_HOME": str(cache)}
@@ -304,14 +306,34 @@ def test_no_cache_is_no_trouble(auto: Auto, kind: str, tmp_path: Path) -> None:
         env["XDG_CACHE_HOME"] = "/proc/nowhere"
     elif kind == "file":
         cache.write_text("")
-    elif kind == "foreign":
+    else:
         (cache / "cosy").mkdir(parents=True)
         (cache / "cosy").chmod(0o777)
-    else:
-        env = {"XDG_CACHE_HOME": "", "HOME": ""}
     done = auto("--executor", "none", "echo", "hi", env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
     assert b"cache     none" in auto("--explain", "echo", env=env).stdout
+
+
+# The system's folders are the test's own. A user without a session has none.
+SERVICES = """
+mount -t tmpfs tmpfs /var/cache && mount -t tmpfs tmpfs /run && mkdir -p /run/user/4711 || exit 77
+explain() { "$@" "$AUTO" --explain true | sed -n 's/^cache  *//p'; }
+as_user() { explain setpriv --reuid="$1" --regid="$1" --clear-groups; }
+explain; stat -c '%a %u' /var/cache/cosy
+chown 1 /var/cache/cosy; explain
+chown 4711 /run/user/4711; chmod 700 /run/user/4711; as_user 4711; as_user 4712
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts: run it as root")
+def test_without_a_home_the_cache_is_the_systems(auto: Auto) -> None:
+    env = {"XDG_CACHE_HOME": "", "HOME": "", "AUTO": str(auto.program)}
+    done = auto.native("unshare", "-m", "sh", "-c", SERVICES, env=env)
+    if done.returncode == 77:
+        pytest.skip("no mounts in a namespace here")
+    none = "none: no folder of our own"
+    found = ["/var/cache/cosy/text", "700 0", none, "/run/user/4711/cosy/text", none]
+    assert done.stdout.decode().splitlines() == found, done.stderr
 
 
 def test_no_executor_is_no_trouble(auto: Auto, tmp_path: Path) -> None:
@@ -360,6 +382,19 @@ def test_nested(auto: Auto) -> None:
     native = auto.native("sh", "-c", "ls /etc; env; exit 4")
     assert done.returncode == native.returncode == 4
     assert done.stdout == native.stdout
+
+
+@pytest.mark.parametrize("later", ["ahead", "inline", "inline,ahead"])
+def test_an_executor_that_is_in_no_version_yet(auto: Auto, later: str) -> None:
+    done = auto("--executor", later, "echo", "hi")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
+    done = auto("--executor", later, "--stats", "echo", "hi")
+    assert done.returncode == 0
+    assert b"ahead and inline are in no version yet: allow bpf or module" in done.stderr
+    done = auto("--executor", "aheed", "echo", "hi")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert b"use bpf, module, reference or none" in done.stderr
 
 
 def test_stats_count_and_leave_no_file(auto: Auto, executor: Path, tmp_path: Path) -> None:

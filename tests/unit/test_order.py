@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from miner import joins
+from miner import arrow, joins
 from miner.events import CALL_NUMBERS, Ints
 from miner.order import counted, dense, order, ranks
 from miner.prefixes import LONGEST, prefix_tables
@@ -83,6 +84,25 @@ def test_last_definition_before_a_use(in_time: bool) -> None:
     for use, now, at in zip(uses.tolist(), when.tolist(), found, strict=True):
         before = [i for i in range(len(key)) if key[i] == use and time[i] <= now]
         assert at == max(before, key=lambda i: (time[i], i), default=-1)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.int8(), pa.int16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()],
+    ids=str,
+)
+@pytest.mark.parametrize("holes", [False, True])
+def test_columns_of_arrow_with_holes(kind: pa.DataType, holes: bool) -> None:
+    """Of several chunks, one of them a slice; more rows than are copied at once."""
+    rng = np.random.default_rng(3)
+    low = 0 if str(kind).startswith("u") else -100
+    values: list[int | None] = rng.integers(low, 100, 5000).tolist()
+    if holes:
+        values = [None if rng.random() < 0.3 else value for value in values]
+    parts = (values[:4500], values[4500:4500], values[4500:])
+    column = pa.chunked_array([pa.array(part, kind) for part in parts]).slice(13)
+    wanted = [-7 if value is None else value for value in values[13:]]
+    assert arrow.integers(column, -7).tolist() == wanted
 
 
 def test_sums_of_rows() -> None:

@@ -84,38 +84,38 @@ long open_plain(int dirfd, const char *path, u64 flags)
 	return -1;
 }
 
-static void fire_once(struct account *account)
+static void fire_once(struct work *work)
 {
 	struct child child = { .dir = &dir, .dirfd = 0 };
 
 	runs = 0;
-	fire(0, account, &child);
+	fire(0, work, &child);
 }
 
 static void allow(u64 ns)
 {
-	struct account account;
+	struct work work;
 
-	account_open(&account);
+	account_open(&work.account);
 	dir = (struct dir_slot){ .entries = ENTRIES, .cut = true, .scanned = true };
 	compound.limit_time_ns = ns;
-	fire_once(&account);
+	fire_once(&work);
 	printf("%llu ns: %u runs, of %llu to %llu ns\n", ns, runs, first_ns, last_ns);
 }
 
 // Each run of the fake executor tells one entry; so do the next firings in the same directory.
 static void go_further(u32 chunk, u32 grow, u64 limit_ops)
 {
-	struct account account;
+	struct work work;
 
-	account_open(&account);
+	account_open(&work.account);
 	dir = (struct dir_slot){ .entries = ENTRIES, .cut = true, .scanned = true };
 	compound.chunk = chunk;
 	compound.grow = grow;
 	compound.limit_ops = limit_ops;
 	printf("chunk %u, grow %u, at most %llu:", chunk, grow, limit_ops);
 	for (u32 i = 0; i < 4; i++) {
-		fire_once(&account);
+		fire_once(&work);
 		printf(" %u%s", runs, dir.partial ? "" : " the end");
 	}
 	printf("\n");

@@ -74,7 +74,7 @@ static struct results_ref fill(u32 dir, u32 first, const u32 *n, u32 records, u3
 
 	results_begin(&start);
 	stage(dir, first, n);
-	ref = results_open(&start, 0, records, bytes);
+	ref = results_open(&start, 0, NULL, records, bytes);
 	results_add(results_of(ref));
 	results_close(results_of(ref), asked);
 	return ref;
@@ -100,11 +100,11 @@ int main(void)
 	pair("room for all", FULL_PAGE, 64, 2 * COSY_BPF_PAGE);
 	pair("the index is full in the middle of a page", FULL_PAGE, 32, 2 * COSY_BPF_PAGE);
 	pair("no room for the second page", FULL_PAGE, 64, COSY_BPF_PAGE);
-	before = results_waiting();
+	before = waiting.records;
 	one = fill(3, 0, ten, 10, COSY_BPF_PAGE, 0);
-	printf("waiting: %u\n", results_waiting() - before);
+	printf("waiting: %u\n", waiting.records - before);
 	results_give_up(one);
-	printf("waiting when given up: %u\n", results_waiting() - before);
+	printf("waiting when given up: %u\n", waiting.records - before);
 	two = fill(4, 0, ten, 10, COSY_BPF_PAGE, 0);
 	printf("in its place: %d, %s\n", found(two, 4, 0, 64), results_of(one) ? "both" : "alone");
 	results_give_up(two);
