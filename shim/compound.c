@@ -27,6 +27,7 @@
 #define FRUITLESS_AGAIN 32 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
 #define FEW_LEAVES 16 // calls about files, before it is said what the program does with them
+#define MOST_OPENED 16 // files that a look pays for
 #define LATE_LEAVES 512 // when so many came, the older count half
 #define TIMED_EVERY 64 // answers
 #define FIRST_REST 256 // reads of directory entries
@@ -42,8 +43,8 @@ static u64 asked_epoch; // of the last call that could trigger and that the kern
 static u64 last_key; // the child that the kernel was asked for last
 static u32 last_fired; // compound
 static u64 leaves; // calls about something else than a directory that the kernel answered
-u32 watched_transfers, opened_files;
-static u32 looked_files; // of the opened ones
+u32 watched_transfers;
+u64 opened_files;
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -168,9 +169,15 @@ static s64 left(const struct dir_slot *d)
 static bool opens_what_it_asks(void)
 {
 	static u64 asked_before, opened_before;
-	u64 asked = leaves + sums.answers[0] - asked_before;
-	u64 opened = opened_files - opened_before;
+	u64 all = leaves + sums.answers[0], asked, opened;
 
+	// A child of fork has answered nothing.
+	if (all < asked_before) {
+		asked_before = all;
+		opened_before = opened_files;
+	}
+	asked = all - asked_before;
+	opened = opened_files - opened_before;
 	if (asked > LATE_LEAVES) {
 		asked_before += asked / 2;
 		opened_before += opened / 2;
@@ -283,6 +290,16 @@ static void unanswered(void)
 		rest();
 }
 
+// Files that were opened since the last look: there may have been none for long.
+static u32 opened_since(void)
+{
+	static u64 before;
+	u64 n = opened_files - before;
+
+	before = opened_files;
+	return n < MOST_OPENED ? (u32)n : MOST_OPENED;
+}
+
 // The kernel's own answer, from which the next ones learn.
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
 		       int ci, u32 generation)
@@ -307,8 +324,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (!told)
 		account_native(ticks, control);
 	if (!told && !control) {
-		account_look(&works[ci].account, opened_files - looked_files);
-		looked_files = opened_files;
+		account_look(&works[ci].account, opened_since());
 		losing(&works[ci].account);
 	}
 	ground_unlock();

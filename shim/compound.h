@@ -14,7 +14,7 @@ HIDDEN long compound_call(struct regs *r);
 /* Reads and writes that were watched since a file was opened; about so many, with threads. */
 extern HIDDEN u32 watched_transfers;
 /* Files that were opened, no directories; about so many, with threads. */
-extern HIDDEN u32 opened_files;
+extern HIDDEN u64 opened_files;
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;
