@@ -26,6 +26,7 @@
 #define FRUITLESS_EARLY 64 // the same, where nothing could fire
 #define FRUITLESS_AGAIN 32 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
+#define FRUITLESS_HABIT 63 // and where each would be
 #define FEW_LEAVES 16 // calls about files, before it is said what the program does with them
 #define MOST_OPENED 16 // files that a look pays for
 #define LATE_LEAVES 512 // when so many came, the older count half
@@ -197,8 +198,10 @@ static bool pays(u32 ci, struct dir_slot *d)
 
 	if (asked_epoch != epoch_now())
 		return false;
-	if (expected == EXPECT_GAIN && opens_what_it_asks())
-		expected = EXPECT_WASTE;
+	if (expected == EXPECT_GAIN && opens_what_it_asks()) {
+		fruitless += FRUITLESS_HABIT;
+		return false;
+	}
 	if (expected == EXPECT_WASTE)
 		fruitless += FRUITLESS_WASTE;
 	return expected == EXPECT_GAIN && !losing(a) &&

@@ -17,7 +17,7 @@ from bench.never_slower import SHAPES, adversary, tree
 from synth.language import Reach
 from tests.conftest import DEADLINE_S, Compiler, built, plain_environment
 
-MOST_WASTED = 8_000
+MOST_WASTED = 4_000
 TURNS = 12
 
 
@@ -103,6 +103,15 @@ def test_who_reads_much_and_asks_little_is_left_alone(
     report = run.report("reader", trees["large"])
     count, files = SHAPES["large"]
     assert seen(report) < count * files * TURNS / 3
+
+
+def test_nothing_fires_for_who_opens_what_it_asks_about(
+    run: Adversary, trees: dict[str, list[Path]]
+) -> None:
+    """As diff -r and cp do: each answer is paid back when the file is opened."""
+    report = run.report("opener", trees["large"])
+    assert rows(report, "dirscan-stat") == [(0, 0, 0)]
+    assert seen(report) <= 1000
 
 
 @pytest.mark.parametrize("shape", SHAPES)
