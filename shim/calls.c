@@ -251,10 +251,21 @@ static void forget_memory(const struct regs *r)
 	mem_forget_all();
 }
 
+static long brk_call(struct regs *r)
+{
+	u32 number = mem_brk_begins(r->a[0]);
+	long ret = sys_regs(r);
+
+	mem_brk_ended(number, (u64)ret);
+	return ret;
+}
+
 static long memory_call(struct regs *r)
 {
 	long ret;
 
+	if (r->nr == __NR_brk && !exec_shares_descriptors())
+		return brk_call(r);
 	forget_memory(r);
 	ret = sys_regs(r);
 	forget_memory(r);

@@ -13,8 +13,15 @@
 
 /* Forget what is known of [at, at + len): after munmap, mprotect, madvise. */
 HIDDEN void mem_forget(u64 at, u64 len);
-/* Of all memory: after mremap, brk. */
+/* Of all memory: after mremap. */
 HIDDEN void mem_forget_all(void);
+/*
+ * Around brk(to), of a process without threads. What it adds is private memory that can be read and
+ * written: until the program does anything else to a part of it, nobody need ask.
+ */
+HIDDEN u32 mem_brk_begins(u64 to);
+/* The number is what mem_brk_begins() said. */
+HIDDEN void mem_brk_ended(u32 number, u64 now);
 /* What mem_known() says of pages known to be good, by page number; races only lose. */
 #define MEM_WAYS 512
 extern HIDDEN u64 mem_good_read[MEM_WAYS], mem_good_write[MEM_WAYS];

@@ -189,8 +189,6 @@ static __always_inline void touch_inode(const struct dentry *dentry)
 	const struct inode *inode = READ_ONCE(dentry->d_inode);
 	const struct ext4_inode_info *ext4;
 
-	if (!inode)
-		return;
 	ext4 = ext4_info(inode);
 	inode = CAST(struct inode, inode);
 	(void)READ_ONCE(inode->i_mode);
@@ -226,11 +224,10 @@ static __always_inline __u32 gather(struct scan *scan)
 		if (READ_ONCE(dentry->d_parent) != dir)
 			return COSY_BPF_MOVED;
 		(void)READ_ONCE(dentry->d_sb); /* shares its cache line with the name */
+		touch_inode(dentry);
 		gathered(scan, i)->dentry = (__u64)dentry;
 		scan->gathered = i + 1;
 	}
-	for (__u32 i = scan->zero; i < scan->gathered && CAN_LOOP; i++)
-		touch_inode(CAST(struct dentry, gathered(scan, i)->dentry));
 	return COSY_BPF_OK;
 }
 

@@ -76,6 +76,8 @@ def test_what_is_known_of_memory(compiled: Compiler) -> None:
         "more than a few: 0 of 128 known",
         "more than there is: 0 of 128 known",
         "gone: 0",
+        "heap: 10, more: 12, asked: 12, less: 0, again: 4, cut: 0, interrupted: 0",
+        "in the heap: 1 1, no more: 0",
         "known from an age ago: 0",
     ]
 

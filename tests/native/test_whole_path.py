@@ -138,7 +138,7 @@ def test_pointers_that_lead_nowhere(
         (tmp_path / f"a-name-of-some-length-{i}").touch()
     program = compiled("pointers.c")
     native = subprocess.run([program, tmp_path], env=env, capture_output=True, check=True)
-    assert native.stdout.count(b"EFAULT") == 30
+    assert native.stdout.count(b"EFAULT") == 38
     under = call(env, "cosy-auto", "--stats", program, tmp_path)
     assert (under.stdout, under.returncode) == (native.stdout, 0)
     served = re.search(rb"dirscan-stat +[\d,]+ +[\d,]+ +([\d,]+)", under.stderr)

@@ -41,6 +41,54 @@ static void forget(const char *what, u64 at, u64 len)
 	printf("%s: %u of %u known\n", what, count_known(), PAGES);
 }
 
+// As the hook does it. Returns where the heap ends.
+static u64 brk_to(u64 to)
+{
+	u32 number = mem_brk_begins(to);
+	u64 now = (u64)sys(__NR_brk, to);
+
+	mem_brk_ended(number, now);
+	return now;
+}
+
+static u32 heap_pages(u64 from, u64 to)
+{
+	u32 n = 0;
+
+	for (u64 page = from / PAGE_SIZE; page < to / PAGE_SIZE; page++)
+		n += is_heap(page);
+	return n;
+}
+
+static void heap_grows(void)
+{
+	u64 start = PAGE_UP(brk_to(0)), end;
+	u32 number;
+
+	start = brk_to(start);
+	end = brk_to(start + 10 * PAGE_SIZE);
+	printf("heap: %u", heap_pages(start, end));
+	end = brk_to(end + PAGE_SIZE + 100);
+	printf(", more: %u", heap_pages(start, PAGE_UP(end)));
+	brk_to(0);
+	printf(", asked: %u", heap_pages(start, PAGE_UP(end)));
+	end = brk_to(start + PAGE_SIZE);
+	printf(", less: %u", heap_pages(start, start + 20 * PAGE_SIZE));
+	end = brk_to(end + 4 * PAGE_SIZE);
+	printf(", again: %u", heap_pages(start, end));
+	mprotect((void *)(start + 2 * PAGE_SIZE), PAGE_SIZE, PROT_NONE);
+	mem_forget(start + 2 * PAGE_SIZE, PAGE_SIZE);
+	printf(", cut: %u", heap_pages(start, end));
+	number = mem_brk_begins(end + PAGE_SIZE);
+	brk_to(end + 2 * PAGE_SIZE);
+	mem_brk_ended(number, end + 2 * PAGE_SIZE);
+	printf(", interrupted: %u\n", heap_pages(start, end + 2 * PAGE_SIZE));
+	printf("in the heap: %d %d, no more: %d\n", mem_page_readable((void *)start),
+	       mem_writable((void *)start, 8),
+	       mem_page_readable((void *)(start + 2 * PAGE_SIZE)) +
+		       mem_writable((void *)(start + 2 * PAGE_SIZE), 8));
+}
+
 int main(void)
 {
 	u64 before;
@@ -58,6 +106,7 @@ int main(void)
 	mem_forget((u64)memory + PAGE_SIZE, PAGE_SIZE);
 	printf("gone: %d\n",
 	       mem_page_readable(memory + PAGE_SIZE) + mem_writable(memory + PAGE_SIZE, 8));
+	heap_grows();
 	// As often as it takes until the count begins anew: what was known then is not.
 	learn_all();
 	before = mem_age;

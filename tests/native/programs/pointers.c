@@ -65,6 +65,26 @@ static void ask_nowhere(int dir, int next)
 	say("attribute, no room", getxattr(paths[next + 8], "security.selinux", nowhere, 64));
 }
 
+// In the heap, and where it was.
+static void ask_in_heap(int dir, int next)
+{
+	char *heap = sbrk(PAGE - (unsigned long)sbrk(0) % PAGE) == (void *)-1 ? NULL :
+										sbrk(3 * PAGE);
+	struct stat *room = (void *)(heap + 512), st;
+
+	strcpy(heap, names[next]);
+	say("name and room in the heap", fstatat(dir, heap, room, AT_SYMLINK_NOFOLLOW));
+	strcpy(heap + PAGE, names[next + 1]);
+	say("name in its next page", fstatat(dir, heap + PAGE, room, AT_SYMLINK_NOFOLLOW));
+	mprotect(heap + PAGE, PAGE, PROT_NONE);
+	say("name in the heap, closed", fstatat(dir, heap + PAGE, &st, AT_SYMLINK_NOFOLLOW));
+	say("room in the heap, closed", fstatat(dir, names[next + 2], (void *)(heap + PAGE), 0));
+	mprotect(heap + PAGE, PAGE, PROT_READ | PROT_WRITE);
+	sbrk(-3 * PAGE);
+	say("name where the heap was", fstatat(dir, heap, &st, AT_SYMLINK_NOFOLLOW));
+	say("room where the heap was", fstatat(dir, names[next + 3], room, AT_SYMLINK_NOFOLLOW));
+}
+
 int main(int argc, char **argv)
 {
 	char *map =
@@ -92,6 +112,7 @@ int main(int argc, char **argv)
 			lstat(paths[i], &st);
 		}
 		ask_nowhere(dirfd(dir), n / 2);
+		ask_in_heap(dirfd(dir), n / 2 + 20);
 		closedir(dir);
 	}
 	return 0;
