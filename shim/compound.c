@@ -27,7 +27,7 @@
 #define FRUITLESS_AGAIN 32 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
 #define FRUITLESS_HABIT 63 // and where each would be
-#define FEW_LEAVES 16 // calls about files, before it is said what the program does with them
+#define FEW_LEAVES 8 // calls about files, before it is said what the program does with them
 #define MOST_OPENED 16 // files that a look pays for
 #define LATE_LEAVES 512 // when so many came, the older count half
 #define TIMED_EVERY 64 // answers
