@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "account.h"
 
-// The bounds, in ticks: about 0.3 ms of loss (walks that gain were never 0.02 ms behind), and
-// credit for no more than 1 ms.
-#define LOSS_LIMIT (-750 * 1000)
+/*
+ * What may be lost, in ticks: so much of the time that the process has run, but no less than about
+ * 50 us (walks that gain were never 20 us behind) and no more than 0.3 ms. And credit for 1 ms.
+ */
+#define LOSS_SHARE 128
+#define LEAST_LOSS (190 * 1000)
+#define MOST_LOSS (750 * 1000)
 #define CREDIT_LIMIT (2500 * 1000)
 // Before any was timed: ticks of a call and of a run, records of a run. On the hopeful side,
 // since what the first runs really cost is seen at once, and what they may lose is bounded.
@@ -11,6 +15,7 @@
 #define USUAL_RUN_COST 2000
 #define USUAL_RECORD_COST 500
 #define USUAL_LOOK 250 // at a call that the kernel answers after all
+#define USUAL_OPENED 200 // at a file being opened and closed, without results
 // To watch a file being opened, asked about and closed, and each time that it is read or written.
 #define USUAL_FILE 800
 #define USUAL_TRANSFER 250
@@ -19,6 +24,9 @@
 // Much more than usual: something else had the processor.
 #define MOST_TIMES_USUAL 2
 #define MOST_TICKS (16 * USUAL_TICKS)
+// One entry of so many was asked for, or so many: enough to run over what costs more than may be lost.
+#define ENOUGH_SHARE 32
+#define ENOUGH 128
 // When so many have come, the older count half.
 #define LATE_RECORDS 16384
 #define LATE_CALLS 256
@@ -47,6 +55,38 @@ static void learn(s64 *mean, s64 value)
 		*mean = 1;
 }
 
+// What may be lost by now: it grows with the process's time, which is asked for when it matters.
+static s64 allowance = LEAST_LOSS;
+
+static void allow_more(void)
+{
+	u64 ns = now_ns(2 /* CLOCK_PROCESS_CPUTIME_ID */);
+	s64 share = (s64)(ns / LOSS_SHARE * 5 / 2);
+
+	if (share > MOST_LOSS)
+		share = MOST_LOSS;
+	if (share > allowance)
+		allowance = share;
+}
+
+// Of what is not paid for yet nobody knows better how much will be.
+static s64 may_lose(const struct account *a)
+{
+	s64 most = allowance + a->unpaid / 4;
+
+	return most < MOST_LOSS ? most : MOST_LOSS;
+}
+
+// Would it have lost more than it may, if so much more were lost?
+static bool beyond(const struct account *a, s64 more)
+{
+	if (a->balance - more > -may_lose(a))
+		return false;
+	if (allowance < MOST_LOSS)
+		allow_more();
+	return a->balance - more <= -may_lose(a);
+}
+
 static s64 saving(s64 calls)
 {
 	return calls * saved_ticks;
@@ -55,6 +95,7 @@ static s64 saving(s64 calls)
 void account_forget(void)
 {
 	sums = (struct cosy_sums){ 0 };
+	allowance = LEAST_LOSS;
 	__builtin_memset(&controls, 0, sizeof(controls));
 }
 
@@ -91,8 +132,8 @@ void account_reopen(struct account *a)
 		a->run_cost = USUAL_RUN_COST;
 	if (a->record_cost > USUAL_RECORD_COST)
 		a->record_cost = USUAL_RECORD_COST;
-	if (a->balance < LOSS_LIMIT / 2)
-		a->balance = LOSS_LIMIT / 2;
+	if (a->balance < -allowance / 2)
+		a->balance = -allowance / 2;
 }
 
 void account_native(u64 ticks, bool control)
@@ -138,9 +179,9 @@ void account_call(struct account *a, bool repeat)
 	}
 }
 
-void account_look(struct account *a)
+void account_look(struct account *a, u32 opened)
 {
-	a->balance -= USUAL_LOOK;
+	a->balance -= USUAL_LOOK + (s64)opened * USUAL_OPENED;
 }
 
 void account_watch(struct account *a, u32 transfers)
@@ -220,15 +261,22 @@ bool account_worth(const struct account *a, s64 entries, s64 calls)
 }
 
 /*
- * Where a child is asked for twice and answered once, the kernel does the
- * second time what it was spared the first: such a pair saves nothing.
+ * Where a child is asked for twice and answered once, the kernel does the second time what it was
+ * spared the first: such a pair saves nothing. Records that wait say nothing yet: a walk leaves a
+ * directory for those in it and comes back. But no more of them than may be lost.
  */
-enum expectation account_expects(const struct account *a, s64 entries, s64 left)
+enum expectation account_expects(const struct account *a, s64 entries, s64 left, u32 waiting)
 {
 	s64 single = (s64)a->calls - 2 * (s64)a->repeats;
+	s64 trusted = allowance / a->record_cost, decided;
 
+	if (trusted > waiting)
+		trusted = waiting;
+	decided = a->records > trusted ? a->records - trusted : 1;
+	if (decided < a->answers)
+		decided = a->answers;
 	if (single > 0 &&
-	    saving(left * a->answers / a->records) * single / a->calls > cost(a, entries))
+	    saving(left * a->answers / decided) * single / a->calls > cost(a, entries))
 		return EXPECT_GAIN;
 	return account_worth(a, entries, left) ? EXPECT_WASTE : EXPECT_TOO_LITTLE;
 }
@@ -238,7 +286,13 @@ bool account_confident(const struct account *a)
 	return (u64)a->answers * 4 > (u64)a->records * 3;
 }
 
+bool account_affords(const struct account *a, s64 entries, s64 missed)
+{
+	return account_confident(a) || missed >= ENOUGH || missed * ENOUGH_SHARE >= entries ||
+	       !beyond(a, a->unpaid + cost(a, entries));
+}
+
 bool account_loses(const struct account *a)
 {
-	return a->balance <= LOSS_LIMIT;
+	return beyond(a, 0);
 }

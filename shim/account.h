@@ -41,8 +41,11 @@ HIDDEN void account_native(u64 ticks, bool control);
 HIDDEN void account_native_xattr(u64 ticks, bool control);
 /* The kernel answered a triggering call; `repeat`: about the same child as the one before. */
 HIDDEN void account_call(struct account *a, bool repeat);
-/* A call that the compound could answer went to the kernel: it was looked at for nothing. */
-HIDDEN void account_look(struct account *a);
+/*
+ * A call that the compound could answer went to the kernel: it was looked at for nothing, and so
+ * were `opened` files before it.
+ */
+HIDDEN void account_look(struct account *a, u32 opened);
 /*
  * A file was opened while there are results, and so many reads and writes came before it: each has
  * to be watched, which costs most where few calls are answered for many that are not.
@@ -69,12 +72,18 @@ enum expectation {
 	EXPECT_WASTE, /* too little of it would be asked for, as things went of late */
 };
 /*
- * Will runs over so many entries save more than they cost, if so many of them
- * can still be asked for?
+ * Will runs over so many entries save more than they cost, if so many of them can still be asked
+ * for? `waiting`: as above.
  */
-HIDDEN enum expectation account_expects(const struct account *a, s64 entries, s64 left);
+HIDDEN enum expectation account_expects(const struct account *a, s64 entries, s64 left,
+					u32 waiting);
 /* Would runs over so many entries save more than they cost if so many calls were answered? */
 HIDDEN bool account_worth(const struct account *a, s64 entries, s64 calls);
+/*
+ * May runs over so many entries be tried, though all of it may be lost? It is what went well so far
+ * that allows it, or what is left of the bound, or that so many calls could not be answered.
+ */
+HIDDEN bool account_affords(const struct account *a, s64 entries, s64 missed);
 /* Of late, nearly everything was asked for. */
 HIDDEN bool account_confident(const struct account *a);
 HIDDEN bool account_loses(const struct account *a);

@@ -69,6 +69,7 @@ static long open_call(struct regs *r)
 	if (flags & O_PATH)
 		return ret;
 	o.fd = (int)ret;
+	opened_files += !o.directory;
 	if (armed || o.directory)
 		compound_opened(&o);
 	if (armed && !o.directory && results_alive())

@@ -23,9 +23,13 @@
 
 #define MOST_DOUBLINGS 10
 #define FRUITLESS 2048 // calls in a row that nothing answered: time to rest
-#define FRUITLESS_EARLY 512 // the same, where nothing could fire
-#define FRUITLESS_AGAIN 64 // and after a rest
+#define FRUITLESS_EARLY 64 // the same, where nothing could fire
+#define FRUITLESS_AGAIN 32 // and after a rest
 #define FRUITLESS_WASTE 7 // what a call counts more where a run would be a waste
+#define FRUITLESS_HABIT 63 // and where each would be
+#define FEW_LEAVES 8 // calls about files, before it is said what the program does with them
+#define MOST_OPENED 16 // files that a look pays for
+#define LATE_LEAVES 512 // when so many came, the older count half
 #define TIMED_EVERY 64 // answers
 #define FIRST_REST 256 // reads of directory entries
 #define LONGEST_REST (1u << 18)
@@ -39,7 +43,9 @@ static u32 resting, next_rest = FIRST_REST; // reads of directories until the ne
 static u64 asked_epoch; // of the last call that could trigger and that the kernel answered
 static u64 last_key; // the child that the kernel was asked for last
 static u32 last_fired; // compound
+static u64 leaves; // calls about something else than a directory that the kernel answered
 u32 watched_transfers;
+u64 opened_files;
 static bool primed; // somewhere the next call could be the one that fires
 
 // --- what the image says ---------------------------------------------------
@@ -123,7 +129,7 @@ static void rest(void)
 	if (next_rest < LONGEST_REST)
 		next_rest *= 4;
 	fruitless = 0;
-	for (u32 i = 0; i < profile.head->n_compounds; i++)
+	for (u32 i = 0; profile.head && i < profile.head->n_compounds; i++)
 		account_reopen(&works[i].account);
 }
 
@@ -158,19 +164,49 @@ static s64 left(const struct dir_slot *d)
 }
 
 /*
+ * Opening a file pays for the cold memory that an answer about it saves: whoever opens what it asks
+ * about, as a copy or a comparison of two trees does, has no use for answers.
+ */
+static bool opens_what_it_asks(void)
+{
+	static u64 asked_before, opened_before;
+	u64 all = leaves + sums.answers[0], asked, opened;
+
+	// A child of fork has answered nothing.
+	if (all < asked_before) {
+		asked_before = all;
+		opened_before = opened_files;
+	}
+	asked = all - asked_before;
+	opened = opened_files - opened_before;
+	if (asked > LATE_LEAVES) {
+		asked_before += asked / 2;
+		opened_before += opened / 2;
+	}
+	return asked >= FEW_LEAVES && opened * 4 > asked * 3;
+}
+
+/*
  * Whoever ends the epoch after each question, as a copy does that makes a file for each, has
  * no use for answers to the next ones.
  */
 static bool pays(u32 ci, struct dir_slot *d)
 {
 	struct account *a = &works[ci].account;
-	enum expectation expected = account_expects(a, d->entries - DOTS, left(d));
+	s64 entries = (s64)d->entries - DOTS, reach = next_reach(&profile.compounds[ci], d);
+	enum expectation expected = account_expects(a, entries, left(d), waiting.records);
 
 	if (asked_epoch != epoch_now())
 		return false;
+	if (expected == EXPECT_GAIN && opens_what_it_asks()) {
+		fruitless += FRUITLESS_HABIT;
+		return false;
+	}
 	if (expected == EXPECT_WASTE)
 		fruitless += FRUITLESS_WASTE;
-	return expected == EXPECT_GAIN && !losing(a) && !sampled(&profile.compounds[ci], d);
+	return expected == EXPECT_GAIN && !losing(a) &&
+	       account_affords(a, entries < reach ? entries : reach, d->matched) &&
+	       !sampled(&profile.compounds[ci], d);
 }
 
 /*
@@ -227,6 +263,7 @@ static void count(const struct regs *r, const struct attr_call *call, const stru
 
 	asked_epoch = epoch_now();
 	// Walks ask for a directory once more when they enter it; that is no habit.
+	leaves += leaf;
 	if (leaf) {
 		u64 key = child_key(child);
 
@@ -256,6 +293,16 @@ static void unanswered(void)
 		rest();
 }
 
+// Files that were opened since the last look: there may have been none for long.
+static u32 opened_since(void)
+{
+	static u64 before;
+	u64 n = opened_files - before;
+
+	before = opened_files;
+	return n < MOST_OPENED ? (u32)n : MOST_OPENED;
+}
+
 // The kernel's own answer, from which the next ones learn.
 static long ask_kernel(struct regs *r, const struct attr_call *call, const struct child *child,
 		       int ci, u32 generation)
@@ -282,7 +329,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
 	if (!told && !first)
 		account_native(ticks, control);
 	if (!told && !control) {
-		account_look(&works[ci].account);
+		account_look(&works[ci].account, opened_since());
 		losing(&works[ci].account);
 	}
 	ground_unlock();
@@ -296,6 +343,7 @@ static long ask_kernel(struct regs *r, const struct attr_call *call, const struc
  */
 static long watch(struct regs *r)
 {
+	bool at = r->nr == __NR_newfstatat || r->nr == __NR_statx;
 	long ret = sys_regs(r);
 	struct attr_call call;
 	struct child child;
@@ -303,12 +351,13 @@ static long watch(struct regs *r)
 
 	attr_call_note((u32)r->nr);
 	unanswered();
-	if (ret || !dirs_known() || S_ISDIR(answer_mode(r)))
+	if (ret || !dirs_known() || names_xattr((u32)r->nr) || S_ISDIR(answer_mode(r)) ||
+	    !ground_trylock())
 		return ret;
-	attr_call_take(r, &call);
-	if (call.xattr || !ground_trylock())
-		return ret;
-	if (dir_child(call.dirfd, call.path, &child)) {
+	// The image is not looked at before a file in a known directory was asked about.
+	if (dir_child(at ? (int)r->a[0] : AT_FDCWD, (const char *)r->a[at], &child) &&
+	    exec_load() && compounds_want((u32)r->nr)) {
+		attr_call_take(r, &call);
 		ci = triggered(&call);
 		if (ci >= 0)
 			count(r, &call, &child, (u32)ci);

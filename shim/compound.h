@@ -13,6 +13,8 @@ HIDDEN bool compounds_want(u32 nr);
 HIDDEN long compound_call(struct regs *r);
 /* Reads and writes that were watched since a file was opened; about so many, with threads. */
 extern HIDDEN u32 watched_transfers;
+/* Files that were opened, no directories; about so many, with threads. */
+extern HIDDEN u64 opened_files;
 /* Something was opened, a directory for certain or perhaps. */
 struct opening {
 	int dirfd;
@@ -39,6 +41,11 @@ HIDDEN void exec_wake(void);
 HIDDEN bool exec_shares_descriptors(void);
 /* A directory was opened, or read: from now on calls are looked at. */
 HIDDEN void exec_directory(void);
+/*
+ * A file in it was asked about: the image, and room for results. False: there is nothing to do in
+ * this process.
+ */
+HIDDEN bool exec_load(void);
 /* Something happened that the shim cannot follow: interpose only, from now on. */
 HIDDEN void exec_disarm(int native_reason);
 

@@ -4,11 +4,14 @@
  *
  *   site (libc)      stub (in .gates)                     here
  *   jmp stub   --->  mov $nr,%eax
- *                    lea tail(%rip),%rcx
- *                    jmp *entry                     --->  cosy_entry
- *                    tail: moved instruction        <---  jmp *%rcx
+ *                    cmpb $0,actions+nr; jne 1f
+ *                    syscall
+ *                    tail: moved instruction
  *   next insn  <---  jmp next
- *                    syscall; jmp tail              (clone and its kin)
+ *                    1: lea tail(%rip),%rcx
+ *                    jmp *entry                     --->  cosy_entry
+ *                    tail                           <---  jmp *%rcx
+ *                    syscall                        <---  (clone and its kin)
  *
  * A system call clobbers rcx and r11, so the two are free. Nothing is pushed
  * before the red zone is skipped.
@@ -143,7 +146,7 @@ cosy_entry:
 	.cfi_register rip, rcx
 	lea	128(%rsp), %rsp
 	.cfi_def_cfa_offset 0
-	add	$(STUB_SYSCALL - STUB_TAIL), %rcx
+	sub	$STUB_SYSCALL, %rcx
 	jmp	*%rcx
 	.cfi_endproc
 	.size	cosy_entry, .-cosy_entry

@@ -94,7 +94,7 @@ static bool shared_descriptors AT_START;
 static void watch_reads(void)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed); i++)
-		cosy_actions[when_armed[i].nr] = when_armed[i].action;
+		action_change(when_armed[i].nr, when_armed[i].action);
 }
 
 // A profile of AppArmor may refuse what the executor, which cannot see it, would answer.
@@ -139,11 +139,21 @@ static u8 pass_action(u64 nr)
 	return reference_wants(nr) ? ACTION_LOOK : ACTION_PASS;
 }
 
+static bool loaded AT_START;
+
+// Before the image says which: those that may ask about a file for the first time.
+static bool want_attributes(u32 nr)
+{
+	return loaded ? compounds_want(nr) :
+			nr == __NR_newfstatat || nr == __NR_statx || nr == __NR_stat ||
+				nr == __NR_lstat;
+}
+
 static void watch_attributes(bool watch)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
-		if (compounds_want(nr))
-			cosy_actions[nr] = watch ? ACTION_ATTR : pass_action(nr);
+		if (want_attributes(nr))
+			action_change(nr, watch ? ACTION_ATTR : pass_action(nr));
 }
 
 // Nothing is known of any descriptor while nobody looks at what is opened and closed.
@@ -155,13 +165,13 @@ static void watch_descriptors(bool watch)
 	if (!watch)
 		fd_forget(0, ~0ul);
 	for (u32 i = 0; i < ARRAY_SIZE(calls); i++)
-		cosy_actions[calls[i]] = watch ? special[calls[i]] : pass_action(calls[i]);
+		action_change(calls[i], watch ? special[calls[i]] : pass_action(calls[i]));
 }
 
 /*
  * A program that opens no directory asks nothing that a compound could answer: until it does, only
- * opens are looked at, and neither the image nor memory for results is there (60 us for each exec).
- * What the reference executor runs may be about files.
+ * opens are looked at. And one that asks about no file in it has no use for the image and memory for
+ * results, which take 30 us. What the reference executor runs may be about files only.
  */
 static bool asleep AT_START;
 
@@ -169,24 +179,27 @@ static void fall_asleep(void)
 {
 	asleep = true;
 	watch_descriptors(false);
-	cosy_actions[__NR_open] = ACTION_OPEN;
-	cosy_actions[__NR_openat] = ACTION_OPEN;
+	action_change(__NR_open, ACTION_OPEN);
+	action_change(__NR_openat, ACTION_OPEN);
 }
 
 static void leave(void)
 {
 	pass_start();
-	cosy_actions[__NR_rt_sigaction] = 1;
+	action_change(__NR_rt_sigaction, 1);
 }
 
-// The image, and room for results. False: there is nothing to do in this process.
-static bool load(void)
+bool exec_load(void)
 {
-	static bool loaded;
-
-	loaded = loaded || (fence_start() && compounds_start() && results_start());
+	// A child of vfork leaves it to its parent.
+	if (likely(loaded) || !ground_ours())
+		return loaded;
+	watch_attributes(false);
+	loaded = fence_start() && compounds_start() && results_start();
 	if (!loaded)
 		leave();
+	else if (!asleep)
+		watch_attributes(true);
 	return loaded;
 }
 
@@ -196,8 +209,10 @@ void exec_directory(void)
 	if (likely(!asleep) || !ground_ours())
 		return;
 	asleep = false;
-	if (load())
+	if (fence_start())
 		exec_wake();
+	else
+		leave();
 }
 
 void exec_rest(void)
@@ -210,7 +225,7 @@ void exec_rest(void)
 		watch_descriptors(false);
 	// With threads, one may be reading now and come back when there are results again.
 	for (u32 i = 0; i < ARRAY_SIZE(when_armed) && !threads; i++)
-		cosy_actions[when_armed[i].nr] = pass_action(when_armed[i].nr);
+		action_change(when_armed[i].nr, pass_action(when_armed[i].nr));
 }
 
 void exec_wake(void)
@@ -251,7 +266,7 @@ static void exec_before(struct regs *r)
 	// What takes a descriptor for a moment comes before there are threads that could meet it.
 	if (!threads)
 		leaf_before_fork();
-	if (flags & CLONE_VM && !(flags & CLONE_VFORK) && ground_ours() && !load())
+	if (flags & CLONE_VM && !(flags & CLONE_VFORK) && !exec_load() && ground_ours())
 		return;
 	if (flags & CLONE_VFORK) {
 		if (!ground_lend())
@@ -285,7 +300,7 @@ static u8 action_of_class(u8 class)
 
 void exec_start(void)
 {
-	if (cosy_config.executors & COSY_EXECUTOR_REFERENCE && !load())
+	if (cosy_config.executors & COSY_EXECUTOR_REFERENCE && !exec_load())
 		return;
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
 		cosy_actions[nr] = special[nr] ? special[nr] :
@@ -301,6 +316,7 @@ void exec_start(void)
 		watch_attributes(true);
 	else
 		fall_asleep();
+	actions_changed();
 	leaf_start();
 	_Static_assert(F_GETFD == 1 && F_SETFL == 4, "as entry.S has it");
 	cosy_hook_before = exec_before;

@@ -25,12 +25,13 @@
 
 #include "build_id.h"
 #include "shim.h"
+#include "stub.h"
 
 #define MAX_SITES 1024
-#define MAX_AREAS 8
+#define MAX_AREAS STUB_TABLES
 #define CACHE_MAGIC "COSYTXT\x01"
 // Bump when stubs or entry change: cached text calls into this library.
-#define CACHE_VERSION 2
+#define CACHE_VERSION 3
 
 // A library's text and where its stubs belong.
 struct target {
@@ -46,7 +47,7 @@ struct site {
 	u8 moved; // bytes of the instruction behind it that move along; 0: form A
 };
 
-// One library's stubs: whole pages of stubs, then one page of pointers.
+// One library's stubs: whole pages of stubs, then one page with their table.
 struct area {
 	u8 *at;
 	size_t stubs_len;
@@ -61,10 +62,6 @@ struct cache_header {
 	s64 distance; // of the stubs from the library's load address
 	u8 id[20];
 	u8 pad[4];
-};
-
-struct pointers {
-	u8 *entry;
 };
 
 static struct site sites[MAX_SITES];
@@ -101,11 +98,6 @@ static u32 load32(const u8 *p)
 #define BYTES(byte) ((byte) * 0x0101010101010101ul)
 
 static void store32(u8 *p, u32 v)
-{
-	__builtin_memcpy(p, &v, sizeof(v));
-}
-
-static void store64(u8 *p, u64 v)
 {
 	__builtin_memcpy(p, &v, sizeof(v));
 }
@@ -263,38 +255,21 @@ static void find_sites(const u8 *text, size_t len)
  */
 static void build(const struct target *t, const struct area *area, u8 *text, u8 *stubs)
 {
-	u8 *pointers = area->at + area->stubs_len;
-
 	memset(stubs, 0xcc, area->stubs_len);
 	for (u32 i = 0; i < n_sites; i++) {
 		u8 *p = text + sites[i].off, *site = t->text + sites[i].off;
-		u8 *s = stubs + i * STUB_SIZE, *stub = area->at + i * STUB_SIZE;
+		u8 *stub = area->at + i * STUB_SIZE;
 		u32 moved = sites[i].moved;
 
-		s[STUB_ENTRY_NR] = 0xb8; // mov $nr,%eax
-		store32(s + 1, moved ? 0 : load32(p - 4));
-		s[5] = 0x48; // lea tail(%rip),%rcx
-		s[6] = 0x8d;
-		s[7] = 0x0d;
-		store32(s + 8, STUB_TAIL - 12);
-		s[12] = 0xff; // jmp *pointers->entry(%rip)
-		s[13] = 0x25;
-		store32(s + 14, (u32)(pointers - (stub + 18)));
-		for (u32 k = 0; k < moved; k++)
-			s[STUB_TAIL + k] = p[2 + k];
-		put_jump(s + STUB_TAIL + moved, stub + STUB_TAIL + moved, site + 2 + moved);
-		s[STUB_SYSCALL] = 0x0f; // syscall; jmp tail
-		s[STUB_SYSCALL + 1] = 0x05;
-		s[STUB_SYSCALL + 2] = 0xeb;
-		s[STUB_SYSCALL + 3] = (u8)(STUB_TAIL - (STUB_SYSCALL + 4));
-		// Relative, as all of the stub: cached text runs at any address.
-		store64(s + STUB_SITE, (u64)(site + 2 - (stub + STUB_SITE)));
+		stub_build(stubs + i * STUB_SIZE, stub,
+			   &(struct stub_site){ p + 2, site + 2, moved },
+			   area->at + area->stubs_len);
 		if (moved) {
-			put_jump(p, site, stub + STUB_ENTRY);
+			put_jump(p, site, stub);
 			for (u32 k = 5; k < 2 + moved; k++)
 				p[k] = 0xcc;
 		} else {
-			put_jump(p - 5, site - 5, stub + STUB_ENTRY_NR);
+			put_jump(p - 5, site - 5, stub);
 		}
 	}
 }
@@ -354,14 +329,14 @@ static bool in_jump_range(const struct target *t, const u8 *at)
 }
 
 // Stays writable, as cosy_hook is: to protect it took 3 us for each library and exec.
-static bool map_pointers(u8 *at)
+static bool map_table(u8 *at)
 {
-	struct pointers *p = (void *)sys(__NR_mmap, at, PAGE_SIZE, PROT_READ | PROT_WRITE,
-					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	struct stub_table *table = (void *)sys(__NR_mmap, at, PAGE_SIZE, PROT_READ | PROT_WRITE,
+					       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
-	if (sys_failed((long)p))
+	if (sys_failed((long)table))
 		return false;
-	p->entry = cosy_entry;
+	stub_table_open(table);
 	return true;
 }
 
@@ -409,7 +384,7 @@ static bool map_cached_fd(const struct target *t, int fd)
 		return false;
 	at = t->base + h.distance;
 	// Stubs first: from the moment the text is mapped, they are in use.
-	return area_take(at, h.stubs_len + PAGE_SIZE) && map_pointers(at + h.stubs_len) &&
+	return area_take(at, h.stubs_len + PAGE_SIZE) && map_table(at + h.stubs_len) &&
 	       map_file(at, h.stubs_len, fd, PAGE_SIZE + h.text_len) &&
 	       map_file(t->text, t->len, fd, PAGE_SIZE);
 }
@@ -498,7 +473,7 @@ static bool install(const struct target *t, const struct area *area, const u8 *t
 		return false;
 	memcpy(area->at, stubs, area->stubs_len);
 	if (sys_failed(sys(__NR_mprotect, area->at, area->stubs_len, PROT_READ | PROT_EXEC)) ||
-	    !map_pointers(area->at + area->stubs_len) ||
+	    !map_table(area->at + area->stubs_len) ||
 	    sys_failed(sys(__NR_mprotect, t->text, t->len, PROT_READ | PROT_WRITE | PROT_EXEC)))
 		return false;
 	for (size_t off = 0; off < t->len; off += PAGE_SIZE)

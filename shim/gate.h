@@ -16,10 +16,7 @@
 #define GATES_SIZE 0x4000000
 
 #define STUB_SIZE 64
-#define STUB_ENTRY_NR 0 /* mov $nr,%eax first */
-#define STUB_ENTRY 5 /* number already in rax */
-#define STUB_TAIL 24
-#define STUB_SYSCALL 40 /* the call itself, then on to the tail */
+#define STUB_SYSCALL 2 /* bytes in front of the tail: the call itself */
 #define STUB_SITE 56 /* quad: from itself to behind the system call instruction */
 
 #endif

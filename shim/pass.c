@@ -65,6 +65,7 @@ void pass_start(void)
 	cosy_actions[__NR_clone] = COSY_ACTION_CLONE;
 	cosy_actions[__NR_clone3] = COSY_ACTION_CLONE;
 	cosy_actions[__NR_vfork] = COSY_ACTION_CLONE;
+	actions_changed();
 }
 
 __attribute__((constructor)) static void start(int argc, char **argv, char **envp)

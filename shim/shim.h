@@ -34,8 +34,12 @@ struct cosy_config {
 
 extern HIDDEN struct cosy_config cosy_config;
 
-/* entry.S: what to do with a call, by number; 0: straight to the kernel. */
+/* What to do with a call, by number; 0: straight to the kernel, from the stub. */
 extern HIDDEN u8 cosy_actions[COSY_ACTIONS] AT_START;
+/* stub.c: stubs look at copies, which follow. */
+HIDDEN void action_change(u64 nr, u8 action);
+/* All of it was written anew, and nobody else does that. */
+HIDDEN void actions_changed(void);
 extern HIDDEN long (*cosy_hook)(struct regs *r);
 extern HIDDEN void (*cosy_hook_before)(struct regs *r);
 /* Before a handler of the program, unless NULL; gets its ucontext_t. */

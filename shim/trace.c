@@ -510,4 +510,5 @@ void trace_start(void)
 	cosy_actions[__NR_clone] = cosy_actions[__NR_clone3] = cosy_actions[__NR_vfork] =
 		COSY_ACTION_CLONE;
 	cosy_actions[__NR_rt_sigreturn] = 0;
+	actions_changed();
 }

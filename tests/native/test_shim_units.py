@@ -34,6 +34,9 @@ def test_what_is_lost(compiled: Compiler) -> None:
         "none of a file's calls answered: 1, one: 0, one of many: 1",
         "everything asked: of 100 gain, of 1 too little",
         "next to nothing asked: of 100 waste, of 1 too little",
+        "a walk that will come back: gain, from too much: waste",
+        "more than may be lost: 0, after some were missed: 1, after all were answered: 1",
+        "as much as that: 1, while the last is not paid for: 0",
         "a call takes 2980; if enough are left to the kernel 1000",
     ]
 

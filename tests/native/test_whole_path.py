@@ -296,7 +296,7 @@ READING = """
 my ($top, $n, $shown) = ($ARGV[0], 0, 0);
 opendir(my $d, $top) or die;
 while (defined(my $name = readdir $d)) {
-    $shown += (lstat "$top/$name")[7] if $name =~ /length/ and $n++ < 6;
+    $shown += (lstat "$top/$name")[7] if $name =~ /length/ and $n++ < 40;
 }
 print "$shown\\n";
 """

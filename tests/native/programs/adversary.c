@@ -64,7 +64,12 @@ static int asks(const char *how, int turn, unsigned int nth, const struct dirent
 		return ((chance = chance * 1103515245 + 12345) >> 16) % SUBSET == 0;
 	if (!strcmp(how, "reader"))
 		return nth % READER == 0;
-	return !strcmp(how, "all") || !strcmp(how, "epochs");
+	return !strcmp(how, "all") || !strcmp(how, "epochs") || !strcmp(how, "opener");
+}
+
+static int reads(const char *how)
+{
+	return !strcmp(how, "reader") || !strcmp(how, "opener");
 }
 
 static void scan(const char *how, int turn, const char *path)
@@ -88,7 +93,7 @@ static void scan(const char *how, int turn, const char *path)
 				hear_news();
 			look(dir, entries[i]);
 		}
-		if (entries[i]->d_name[0] != '.' && !strcmp(how, "reader"))
+		if (entries[i]->d_name[0] != '.' && reads(how))
 			read_it(dir, entries[i]);
 		free(entries[i]);
 	}
