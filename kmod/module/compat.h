@@ -7,6 +7,9 @@
 #define COSY_COMPAT_H
 
 #include <linux/fs.h>
+#ifdef HAVE_FILELOCK
+#include <linux/filelock.h>
+#endif
 #include <linux/ima.h>
 #include <linux/mm.h>
 #include <linux/mount.h>

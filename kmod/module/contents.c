@@ -19,7 +19,6 @@
 #include <linux/file.h>
 #include <linux/fsnotify.h>
 #include <linux/ktime.h>
-#include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/pagemap.h>
@@ -292,12 +291,6 @@ static ssize_t read_cached(struct file *file, u8 *to, size_t bytes, loff_t at)
 }
 #endif
 
-/* Its size is where reading ends. Elsewhere only a read of 0 bytes tells. */
-static bool size_is_true(const struct inode *inode)
-{
-	return inode->i_sb->s_bdev || inode->i_sb->s_magic == TMPFS_MAGIC;
-}
-
 /*
  * Goes on behind the first `done` bytes, which are not all. Bytes in all, or -errno.
  * *end: nothing is behind them.
@@ -325,17 +318,19 @@ static noinline ssize_t read_on(struct cosy_op *op, struct file *file, u8 *to, u
 		if (got < 0)
 			return done ? done : got;
 		done += got;
-		*end = !got || (size_is_true(inode) && at >= i_size_read(inode));
+		*end = !got || (cosy_size_is_true(inode) && at >= i_size_read(inode));
 		if (*end)
 			break;
 	}
 	return done;
 }
 
-bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
-		      bool whole, int *status)
+bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path,
+		      const struct kstat *st, bool whole, int *status)
 {
 	u32 room = (cosy_room(op) - r->bytes) & ~7u, most = op->most_data, bytes;
+	bool ahead = op->flags & COSY_WANT_AHEAD;
+	u64 size = st->size;
 	ssize_t got = 0;
 	struct file *file;
 	bool end;
@@ -343,6 +338,8 @@ bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct pa
 
 	if (whole && most > room && size > op->data_offset && size - op->data_offset > room)
 		return false;
+	if (ahead && (size > most || !cosy_may_be_ahead(path, st)))
+		return true;
 	file = reader_open(op, path);
 	if (IS_ERR(file)) {
 		cosy_record_no_data(r, PTR_ERR(file));
@@ -360,6 +357,8 @@ bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct pa
 		if (unlikely(!end && got >= 0))
 			got = read_on(op, file, to, bytes, got, &end, status);
 		cosy_record_data_end(r, got, end);
+		if (ahead && end && got == size)
+			r->flags |= COSY_ENTRY_AHEAD;
 	}
 	reader_close(op);
 	return true;

@@ -6,6 +6,7 @@
 #include <linux/cred.h>
 #include <linux/dcache.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/mutex.h>
 #include <linux/path.h>
 #include <linux/sched.h>
@@ -306,15 +307,29 @@ static __always_inline void cosy_record_end(const struct cosy_record *r, struct 
 /* As open(O_RDONLY) of a path that was looked up; directories and regular files. */
 struct file *cosy_open(const struct path *path, int flags);
 /*
- * Contents of a regular file with this size. False: no room for all of what is
+ * Contents of a regular file with these attributes. False: no room for all of what is
  * asked for though it is wanted whole, r is unchanged.
  */
-bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path, u64 size,
-		      bool whole, int *status);
+bool cosy_record_data(struct cosy_record *r, struct cosy_op *op, const struct path *path,
+		      const struct kstat *st, bool whole, int *status);
 /* The one file of an operation, from one to the next. */
 void cosy_reader_keep(struct cosy_op *op, struct file **kept);
 void cosy_reader_take(struct cosy_op *op, struct file **kept);
 void cosy_reader_destroy(struct cosy_op *op);
+
+/* --- ahead.c --------------------------------------------------------------------- */
+
+/* Its size is where reading ends. Elsewhere only a read of 0 bytes tells. */
+static inline bool cosy_size_is_true(const struct inode *inode)
+{
+	return inode->i_sb->s_bdev || inode->i_sb->s_magic == TMPFS_MAGIC;
+}
+/* Reading it at `now`, seconds of real time, or a little later leaves its access time. */
+bool cosy_atime_is_stable(const struct path *path, const struct kstat *st, time64_t now);
+/* inotify or fanotify would tell somebody that it is opened or read. */
+bool cosy_is_marked(const struct path *path);
+/* A regular file that can be opened, read and closed without a trace. */
+bool cosy_may_be_ahead(const struct path *path, const struct kstat *st);
 
 /* --- names.c ------------------------------------------------------------------------ */
 

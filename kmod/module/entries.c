@@ -113,7 +113,7 @@ static bool contents(struct walk *w, struct cosy_record *r, const struct path *p
 		return !(flags & COSY_WANT_LINK) || cosy_record_link(r, w->op, path);
 	if (S_ISREG(st->mode))
 		return !(flags & COSY_WANT_DATA) ||
-		       cosy_record_data(r, w->op, path, st->size, !first, &w->status);
+		       cosy_record_data(r, w->op, path, st, !first, &w->status);
 	if (!S_ISDIR(st->mode))
 		r->flags |= COSY_ENTRY_SPECIAL;
 	return true;
@@ -132,6 +132,12 @@ static bool one_entry(struct walk *w, const struct path *dir, const struct name 
 	if (!cosy_record_start(r, op, w->n_xattrs, name->len))
 		return false;
 	cosy_record_put_name(r, w->n_xattrs, name->text, name->len);
+	if (op->flags & COSY_WANT_NAMES) {
+		cosy_record_failed(r, 0);
+		cosy_record_end(r, op, name->type);
+		block->n++;
+		return true;
+	}
 	err = may ?: cosy_child(dir, (const char *)name->text, name->len, found);
 	if (err == -ENOENT)
 		return true; /* it went away since its name was read */
@@ -210,6 +216,8 @@ static int one_block(struct walk *w, const struct path *dir, u64 position, u32 p
 	if (cosy_room(op) < sizeof(block))
 		return -ENOSPC;
 	if (op->pure && (dir->dentry->d_flags & DCACHE_OP_REVALIDATE))
+		return -EOPNOTSUPP;
+	if ((op->flags & COSY_WANT_NAMES) && cosy_is_marked(dir))
 		return -EOPNOTSUPP;
 	file = cosy_open(dir, O_DIRECTORY | (op->flags & COSY_WANT_NOATIME ? O_NOATIME : 0));
 	if (IS_ERR(file))

@@ -15,6 +15,11 @@ struct files {
 	struct cosy_record record;
 	struct kstat st;
 	u64 name[(NAME_MAX + 8) / 8];
+	/* the directory that the last name with slashes led to, and the part of the name that says so */
+	struct path parent;
+	const char *prefix;
+	u32 prefix_len; /* its last slash included; 0: none is known */
+	int parent_error; /* of the permission to search it */
 };
 
 /*
@@ -73,7 +78,66 @@ static int child(const struct files *f, u32 len, struct cosy_found *found)
 	return f->dir_error ?: cosy_child_slow(&f->dir, name, len, found);
 }
 
-static int find(const struct files *f, u32 len, u32 at, struct cosy_found *found)
+static void forget_parent(struct files *f)
+{
+	if (f->prefix_len)
+		path_put(&f->parent);
+	f->prefix_len = 0;
+}
+
+/* Paths that come together are often of one directory: its path is walked once. */
+static void remember_parent(struct files *f, u32 at, u32 len, const struct path *path)
+{
+	const char *name = f->op->names + at;
+	u32 prefix = len;
+
+	forget_parent(f);
+	while (prefix && name[prefix - 1] != '/')
+		prefix--;
+	/* not where the last component is a mount point, a dot, or the slash itself */
+	if (!prefix || prefix == len || name[prefix] == '.' || path->dentry == path->mnt->mnt_root)
+		return;
+	f->parent.mnt = mntget(path->mnt);
+	f->parent.dentry = dget_parent(path->dentry);
+	f->prefix = name;
+	f->prefix_len = prefix;
+	f->parent_error = cosy_may_search(&f->parent);
+}
+
+/* By a path whose directory is known. As child(). */
+static int child_of_parent(const struct files *f, u32 at, u32 len, struct cosy_found *found)
+{
+	const char *name = f->op->names + at;
+
+	if (!f->prefix_len || len <= f->prefix_len || len - f->prefix_len > NAME_MAX ||
+	    f->parent_error || memcmp(name, f->prefix, f->prefix_len) ||
+	    memchr(name + f->prefix_len, '/', len - f->prefix_len))
+		return WALK;
+	if (cosy_child_cached(&f->parent, name + f->prefix_len, len - f->prefix_len, found))
+		return 0;
+	if (found->path.dentry)
+		dput(found->path.dentry);
+	return WALK;
+}
+
+static int walk(struct files *f, u32 at, u32 len, bool follow, struct cosy_found *found)
+{
+	int err = follow ? WALK : child_of_parent(f, at, len, found);
+
+	if (err != WALK)
+		return err;
+	if (!f->op->names_user)
+		return -EFAULT;
+	found->mount = false;
+	found->held = true;
+	err = cosy_user_path_at(f->dirfd, (const char __user *)(f->op->names_user + at),
+				follow ? LOOKUP_FOLLOW : 0, &found->path);
+	if (!err && !follow)
+		remember_parent(f, at, len, &found->path);
+	return err;
+}
+
+static int find(struct files *f, u32 len, u32 at, struct cosy_found *found)
 {
 	bool follow = !(f->op->flags & COSY_WANT_NOFOLLOW);
 	int err = child(f, len, found);
@@ -83,12 +147,7 @@ static int find(const struct files *f, u32 len, u32 at, struct cosy_found *found
 			return err;
 		cosy_found_put(found);
 	}
-	if (!f->op->names_user)
-		return -EFAULT;
-	found->mount = false;
-	found->held = true;
-	return cosy_user_path_at(f->dirfd, (const char __user *)(f->op->names_user + at),
-				 follow ? LOOKUP_FOLLOW : 0, &found->path);
+	return walk(f, at, len, follow, found);
 }
 
 /* False: no room. */
@@ -100,7 +159,7 @@ static bool contents(struct files *f, struct cosy_record *r, const struct path *
 	if (S_ISLNK(st->mode) && (flags & COSY_WANT_LINK))
 		return cosy_record_link(r, f->op, path);
 	if (S_ISREG(st->mode) && (flags & COSY_WANT_DATA))
-		return cosy_record_data(r, f->op, path, st->size, !first, &f->status);
+		return cosy_record_data(r, f->op, path, st, !first, &f->status);
 	if (!S_ISREG(st->mode) && !S_ISDIR(st->mode) && !S_ISLNK(st->mode))
 		r->flags |= COSY_ENTRY_SPECIAL;
 	else if ((flags & COSY_WANT_DATA) && !S_ISREG(st->mode))
@@ -188,6 +247,7 @@ s64 cosy_files(struct cosy_op *op, int *status)
 	if (opened)
 		f.dir_error = cosy_may_search(&f.dir);
 	all_files(&f, &block);
+	forget_parent(&f);
 	if (opened)
 		path_put(&f.dir);
 	block.bytes = op->used;

@@ -19,7 +19,8 @@ static const struct fused {
 } table[] = {
 	[COSY_OP_ENTRIES] = {
 		.run = cosy_entries,
-		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME,
+		.flags = COSY_WANT_XATTR | COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOATIME |
+			 COSY_WANT_NAMES,
 		.flags_at = 1,
 		.out_at = 2,
 		.names_at = 6,
@@ -27,7 +28,8 @@ static const struct fused {
 	},
 	[COSY_OP_FILES] = {
 		.run = cosy_files,
-		.flags = COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOFOLLOW | COSY_WANT_NOATIME,
+		.flags = COSY_WANT_LINK | COSY_WANT_DATA | COSY_WANT_NOFOLLOW | COSY_WANT_NOATIME |
+			 COSY_WANT_AHEAD,
 		.flags_at = 1,
 		.out_at = 2,
 		.names_at = 4,

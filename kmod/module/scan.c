@@ -132,25 +132,6 @@ static u32 take_names(struct scan *s, struct dentry *parent, u32 skip)
 	return status;
 }
 
-/*
- * As atime_needs_update(), which is not exported. Stable for as long as nobody
- * writes, a day at most under relatime.
- */
-static bool atime_is_stable(const struct path *path, const struct kstat *st, time64_t now)
-{
-	const struct inode *inode = d_backing_inode(path->dentry);
-	int mnt = path->mnt->mnt_flags;
-
-	if (IS_NOATIME(inode) || (mnt & (MNT_NOATIME | MNT_READONLY)))
-		return true;
-	if (S_ISDIR(inode->i_mode) &&
-	    ((mnt & MNT_NODIRATIME) || (inode->i_sb->s_flags & SB_NODIRATIME)))
-		return true;
-	return (mnt & MNT_RELATIME) && timespec64_compare(&st->atime, &st->mtime) > 0 &&
-	       timespec64_compare(&st->atime, &st->ctime) > 0 &&
-	       now - st->atime.tv_sec < 23 * 60 * 60;
-}
-
 static u8 flags_of(const struct scan *s, const struct path *path, const struct kstat *st)
 {
 	u8 flags = 0;
@@ -158,7 +139,7 @@ static u8 flags_of(const struct scan *s, const struct path *path, const struct k
 	if (st->dev != s->run.dev || st->blksize != s->run.blksize ||
 	    (st->result_mask & STATX_BASIC_STATS) != STATX_BASIC_STATS || d_unhashed(path->dentry))
 		flags |= COSY_BPF_DECLINE;
-	if (atime_is_stable(path, st, s->now))
+	if (cosy_atime_is_stable(path, st, s->now))
 		flags |= COSY_BPF_ATIME_STABLE;
 	if (s->hints && !vfs_listxattr(path->dentry, NULL, 0))
 		flags |= COSY_BPF_XATTR_NONE;

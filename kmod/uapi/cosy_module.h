@@ -97,6 +97,11 @@ struct cosy_block {
 #define COSY_ENTRY_DATA 0x2 /* data was asked for and tried: see data */
 #define COSY_ENTRY_DATA_END 0x4 /* data reaches to the end of the file */
 #define COSY_ENTRY_SPECIAL 0x8 /* never read: a device, FIFO, socket, file or link of /proc */
+/*
+ * A regular file, whole, that nobody can tell to have been read: its access time would not move, no
+ * watch of inotify or fanotify is on it, its directory or its file system, and no lease or POSIX lock.
+ */
+#define COSY_ENTRY_AHEAD 0x10
 
 /*
  * Behind the fixed part: n_xattrs __s32, padded to 8 bytes; the name and a NUL,
@@ -225,6 +230,12 @@ enum cosy_fused_op {
 #define COSY_WANT_HINTS 0x40 /* SCAN: say which children have no extended attribute */
 #define COSY_WANT_NONBLOCK 0x80 /* ACCEPT: SOCK_NONBLOCK */
 #define COSY_WANT_CLOEXEC 0x100 /* ACCEPT: SOCK_CLOEXEC */
+/*
+ * ENTRIES: nothing but names and types, without a look at the entries themselves; EOPNOTSUPP where
+ * somebody watches the directory and would see it read.
+ */
+#define COSY_WANT_NAMES 0x400
+#define COSY_WANT_AHEAD 0x200 /* FILES: contents only of those that COSY_ENTRY_AHEAD is said of */
 
 /* --- limits and how it ended ---------------------------------------------- */
 

@@ -143,6 +143,7 @@ static void fused_request(struct cosy_fused *call)
 	switch (call->op) {
 	case COSY_OP_ENTRIES:
 		call->args[5] = below(COSY_MAX_DEPTH + 1);
+		call->args[1] |= one_in(4) ? COSY_WANT_NAMES : 0;
 		call->args[7] = below(100000);
 		break;
 	case COSY_OP_FILES:
@@ -151,6 +152,7 @@ static void fused_request(struct cosy_fused *call)
 			call->args[5] = random_names(context.buffer, 4096);
 		call->args[6] = one_in(2) ? 0 : below(TREE_FILE_BYTES);
 		call->args[7] = below(100000);
+		call->args[1] |= one_in(4) ? COSY_WANT_AHEAD : 0;
 		break;
 	case COSY_OP_SCAN:
 		call->args[1] = one_in(2) ? COSY_WANT_HINTS : 0;
