@@ -132,7 +132,11 @@ def adversary(
             nth=1,
             min_entries=least,
             leaf=False,
-            limits=replace(c.limits, ops=most or c.limits.ops, reach=reach or c.limits.reach),
+            limits=replace(
+                c.limits,
+                ops=most or c.limits.ops,
+                reach=c.limits.reach and (reach or c.limits.reach),
+            ),
         )
         for c in shipped.compounds
     )

@@ -228,7 +228,7 @@ def predict(
             saved[executor] = best.saved_ns
     names = {call.syscall for call in motif.calls}
     if names & {"open", "openat"} and names & {"read", "pread64"}:
-        slurp_ns = sum(_fusible_ns(call, c) for call in motif.calls if _is_slurp(call))
+        slurp_ns = sum(fusible_ns(call, c) for call in motif.calls if _is_slurp(call))
         saved["module"] = max(saved.get("module", 0), int(slurp_ns * (1 - c.module_slurp_ratio)))
     slow_ns = sum(
         call.time_ns
@@ -273,7 +273,7 @@ def interval(
     }
 
 
-def _fusible_ns(call: Call, c: Calibration) -> float:
+def fusible_ns(call: Call, c: Calibration) -> float:
     """What all calls of a slurp take but for copying what is read."""
     return max(call.count * native_ns(call, c) - call.bytes_out * c.copy_byte_ns, 0.0)
 

@@ -122,6 +122,54 @@ static bool directory_scan(const struct image *im, const struct cosy_compound *c
 	return true;
 }
 
+// Of the entry at hand, or of what the program opens.
+static bool opens(const struct cosy_compound *c, const struct cosy_op *op)
+{
+	static const __u8 of_entry[] = { COSY_ARG_DIR, COSY_ARG_NAME };
+	static const __u8 of_trigger[] = { COSY_ARG_TRIGGER, COSY_ARG_TRIGGER };
+	const __u8 *wanted = c->loop == COSY_LOOP_ENTRIES ? of_entry : of_trigger;
+	__u32 n = 0;
+
+	for (__u32 k = 0; k < op->n_args; k++) {
+		if (op->args[k].kind == COSY_ARG_CONST)
+			continue;
+		if (n == 2 || op->args[k].kind != wanted[n])
+			return false;
+		n++;
+	}
+	return op->nr == __NR_openat && n == 2 && !op->n_conds;
+}
+
+static bool slurp_call(__u32 nr)
+{
+	return nr == __NR_fstat || nr == __NR_newfstatat || nr == __NR_read || nr == __NR_close;
+}
+
+static bool slurp(const struct image *im, const struct cosy_compound *c)
+{
+	const struct cosy_op *op = &im->ops[c->first_op];
+	bool reads = false, closes = false;
+
+	if (c->flags != COSY_SPECULATIVE ||
+	    (c->loop != COSY_LOOP_ENTRIES && c->loop != COSY_LOOP_NONE) || !opens(c, op))
+		return false;
+	for (__u32 i = 1; i < c->n_ops; i++) {
+		op = &im->ops[c->first_op + i];
+		if (!slurp_call(op->nr) || op->args[0].kind != COSY_ARG_RESULT ||
+		    op->args[0].index || (op->nr == __NR_read && !(op->flags & COSY_OP_UNTIL)))
+			return false;
+		reads = reads || op->nr == __NR_read;
+		closes = closes || op->nr == __NR_close;
+	}
+	for (__u32 i = 0; i < c->n_triggers; i++)
+		if (im->patterns[c->first_trigger + i].nr != __NR_openat)
+			return false;
+	for (__u32 i = 0; i < c->n_serve; i++)
+		if (!slurp_call(im->patterns[c->first_serve + i].nr))
+			return false;
+	return reads && closes;
+}
+
 static bool reference_call(__u32 nr)
 {
 	return family_of(nr) != FAMILY_NONE || nr == __NR_close;
@@ -146,7 +194,7 @@ bool executors_valid(const struct image *im, const struct cosy_compound *c)
 
 	if (directory_scan(im, c))
 		able |= COSY_EXECUTOR_BPF;
-	if (c->flags == COSY_EXPLICIT)
+	if (c->flags == COSY_EXPLICIT || slurp(im, c))
 		able |= COSY_EXECUTOR_MODULE;
 	if (plain_calls(im, c))
 		able |= COSY_EXECUTOR_REFERENCE;

@@ -38,6 +38,9 @@ SCAN_ATTRIBUTES: Final = (
     "system.posix_acl_default",
 )
 
+# What the module reads ahead of a program that opens file after file (shim/files.c).
+SLURP_CALLS: Final = frozenset({"fstat", "newfstatat", "read", "close"})
+
 # What the reference executor (shim/reference.c) knows how to ask ahead and to answer.
 REFERENCE_CALLS: Final = (
     STAT_CALLS
@@ -80,6 +83,45 @@ def _directory_scan(compound: ImageCompound) -> bool:
     )
 
 
+def _name(nr: int) -> str:
+    """The call's name; empty: there is no such call."""
+    call = by_nr().get(nr)
+    return call.name if call else ""
+
+
+def _opens(op: ImageOp, loop: int) -> bool:
+    """An open of the entry at hand, or of what the program opens."""
+    kinds = [arg.kind for arg in op.args if arg.kind != ArgKind.CONST]
+    wanted = [ArgKind.DIR, ArgKind.NAME] if loop == Loop.ENTRIES else [ArgKind.TRIGGER] * 2
+    return _name(op.nr) == "openat" and kinds == wanted and not op.conds
+
+
+def _of_opened(op: ImageOp) -> bool:
+    """A call on what the body's first call opened; reads go to the end."""
+    name = _name(op.nr)
+    first = next(iter(op.args), None)
+    return (
+        name in SLURP_CALLS
+        and first is not None
+        and (first.kind, first.index) == (ArgKind.RESULT, 0)
+        and (name != "read" or bool(op.flags & OpFlag.UNTIL))
+    )
+
+
+def _slurp(compound: ImageCompound) -> bool:
+    """Files opened one after the other, read to their end and closed."""
+    rest = compound.ops[1:]
+    return (
+        compound.flags == CompoundFlag.SPECULATIVE
+        and compound.loop in (Loop.ENTRIES, Loop.NONE)
+        and any(_opens(first, compound.loop) for first in compound.ops[:1])
+        and all(_of_opened(op) for op in rest)
+        and {"read", "close"} <= {_name(op.nr) for op in rest}
+        and all(_name(pattern.nr) == "openat" for pattern in compound.triggers)
+        and all(_name(pattern.nr) in SLURP_CALLS for pattern in compound.serves)
+    )
+
+
 def _plain_calls(compound: ImageCompound) -> bool:
     nrs = [op.nr for op in compound.ops] + [pattern.nr for pattern in compound.serves]
     calls = [by_nr().get(nr) for nr in nrs]
@@ -88,13 +130,13 @@ def _plain_calls(compound: ImageCompound) -> bool:
     )
 
 
-def _handed_over(compound: ImageCompound) -> bool:
-    return compound.flags == CompoundFlag.EXPLICIT
+def _by_module(compound: ImageCompound) -> bool:
+    return compound.flags == CompoundFlag.EXPLICIT or _slurp(compound)
 
 
 CAPABILITIES: Final[dict[Executor, Callable[[ImageCompound], bool]]] = {
     Executor.BPF: _directory_scan,
-    Executor.MODULE: _handed_over,
+    Executor.MODULE: _by_module,
     Executor.REFERENCE: _plain_calls,
 }
 

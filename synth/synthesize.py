@@ -23,7 +23,7 @@ from miner.cost import (
     saved_per_child_ns,
 )
 from miner.motifs import ArgKind, Call, Motif, MotifFile, Over, TraceInfo
-from synth import chunks
+from synth import chunks, slurps
 from synth.capability import SCAN_ATTRIBUTES, SCAN_FLAGS, SCAN_MASK, STAT_CALLS, XATTR_CALLS
 from synth.constants import AT_FLAGS
 from synth.errors import SynthError
@@ -137,14 +137,18 @@ def synthesize(
         costs = _costs_of(files)
     decisions: list[Decision] = []
     scan = _Scan()
+    files_read = {over: slurps.Slurps(over) for over in (Over.ENTRIES, Over.FILES)}
     for file in files:
         scan.traced_ns += sum(trace.time_ns for trace in file.traces)
         for motif in file.motifs:
             answered = _answered_calls(motif)
             reason = _rejection(motif, answered)
-            if reason:
+            kind = slurps.kind(motif)
+            if kind:
+                files_read[kind].add(motif, _source(file))
+            if reason and not kind:
                 decisions.append(Decision((motif.name,), reason))
-            else:
+            elif not reason:
                 scan.motifs.append(motif)
                 scan.calls += answered
                 source = _source(file)
@@ -156,6 +160,12 @@ def synthesize(
         decisions.insert(0, decision)
         if decision.compound:
             compounds = (decision.compound,)
+    for found in files_read.values():
+        if found.motifs:
+            decision = _decide_slurps(found, costs, scan.traced_ns)
+            decisions.append(decision)
+            if decision.compound:
+                compounds = (*compounds, decision.compound)
     return Profile(compounds, comments=_provenance(files)), decisions
 
 
@@ -276,6 +286,23 @@ def _decide(scan: _Scan, costs: Calibration) -> Decision:
     compound = _compound(scan, best, costs)
     reason = f"saves {ms(best.saved_ns)} for {ms(best.cost_ns)} in these traces"
     return Decision(names, reason, compound, best)
+
+
+def _decide_slurps(found: slurps.Slurps, costs: Calibration, traced_ns: int) -> Decision:
+    """Whether reading files ahead is worth it; how much is the running shim's to decide."""
+    names = tuple(motif.name for motif in found.motifs)
+    saved = found.saved_ns(costs)
+    if saved < LEAST_GAIN * found.time_ns:
+        return Decision(names, f"reading its files ahead would save {ms(saved)}: not worth it")
+    share = f", {found.time_ns / traced_ns:.0%} of the time in calls" if traced_ns else ""
+    sources = "; ".join(f"{name} {calls:,}" for name, calls in found.sources.items())
+    evidence = (
+        f"evidence: {found.programs}; {found.count:,} calls{share}",
+        f"from traces (calls of this kind): {sources}",
+        f"expected with the kernel module: saves {ms(saved)}",
+    )
+    compound = slurps.compound(found, tuple(_plain(line) for line in evidence))
+    return Decision(names, f"saves {ms(saved)} with the kernel module", compound)
 
 
 def triggers(motifs: Sequence[Motif], costs: Calibration) -> list[Trigger]:
