@@ -11,6 +11,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "files.h"
 #include "leaf.h"
 #include "mem.h"
 #include "opened.h"
@@ -74,6 +75,8 @@ static long open_call(struct regs *r)
 		compound_opened(&o);
 	if (armed && !o.directory && results_alive())
 		opened_later((u32)ret);
+	if (!o.directory)
+		files_opened(&(struct file_open){ o.dirfd, o.path, flags, o.fd });
 	return ret;
 }
 
@@ -371,6 +374,7 @@ long call_by_action(struct regs *r)
 	case ACTION_DUP:
 		return dup_call(r);
 	case ACTION_FCNTL:
+	case ACTION_FCNTL_ALL:
 		return fcntl_call(r);
 	case ACTION_IOCTL:
 		return ioctl_call(r);

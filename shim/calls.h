@@ -29,7 +29,8 @@ enum action {
 	ACTION_SIGACTION,
 	ACTION_EXEC,
 	ACTION_EXIT, /* the process ends: no news, but the last moment to note anything */
-	ACTION_LOOK, /* to the kernel; the reference executor wants to see it */
+	ACTION_LOOK, /* to the kernel; the reference executor wants to see it, or files.c */
+	ACTION_FCNTL_ALL, /* as ACTION_FCNTL, but the commands that pass unseen there are seen */
 	ACTION_FCNTL = COSY_ACTION_FCNTL,
 	ACTION_CLONE = COSY_ACTION_CLONE,
 };

@@ -14,6 +14,7 @@
 
 #include "executor.h"
 #include "fence.h"
+#include "files.h"
 #include "firing.h"
 #include "opened.h"
 #include "reference.h"
@@ -73,7 +74,9 @@ u32 compounds_start(void)
 		if (!(cosy_config.executors & (COSY_EXECUTOR_BPF | COSY_EXECUTOR_MODULE)) ||
 		    !bpf_can_run(&profile, c) || !expect(c->first_trigger, c->n_triggers) ||
 		    !expect(c->first_serve, c->n_serve) || !work_take(i, c)) {
-			n += cosy_config.executors & COSY_EXECUTOR_REFERENCE && reference_adopt(i);
+			n += files_adopt(i, c) ||
+			     (cosy_config.executors & COSY_EXECUTOR_REFERENCE &&
+			      reference_adopt(i));
 			continue;
 		}
 		n++;
@@ -86,6 +89,11 @@ u32 compounds_start(void)
 bool compounds_want(u32 nr)
 {
 	return attr_call_expected(nr);
+}
+
+bool compounds_ran(void)
+{
+	return sums.fired;
 }
 
 // Results that hold for calls that come this way.

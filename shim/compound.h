@@ -9,6 +9,8 @@
 HIDDEN u32 compounds_start(void);
 /* May this call trigger or be answered by one of them? */
 HIDDEN bool compounds_want(u32 nr);
+/* Has any of them run in this process? */
+HIDDEN bool compounds_ran(void);
 /* A call that does: answered, or passed to the kernel. */
 HIDDEN long compound_call(struct regs *r);
 /* Reads and writes that were watched since a file was opened; about so many, with threads. */

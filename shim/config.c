@@ -252,6 +252,7 @@ bool config_take(char **envp)
 	struct environment env = { 0 };
 	char **out = envp, **e, *values;
 
+	cosy_config.end_of_arguments = envp[0];
 	for (e = envp; *e; e++)
 		environment_take(&env, *e);
 	// Loaded without orders (by hand): hide nothing, do nothing.

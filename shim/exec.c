@@ -13,6 +13,7 @@
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
+#include "files.h"
 #include "foreign.h"
 #include "leaf.h"
 #include "mem.h"
@@ -136,7 +137,7 @@ bool exec_shares_descriptors(void)
 // Calls that are of no interest to the other executors.
 static u8 pass_action(u64 nr)
 {
-	return reference_wants(nr) ? ACTION_LOOK : ACTION_PASS;
+	return reference_wants(nr) || files_wants(nr) ? ACTION_LOOK : ACTION_PASS;
 }
 
 static bool loaded AT_START;
@@ -166,6 +167,8 @@ static void watch_descriptors(bool watch)
 		fd_forget(0, ~0ul);
 	for (u32 i = 0; i < ARRAY_SIZE(calls); i++)
 		action_change(calls[i], watch ? special[calls[i]] : pass_action(calls[i]));
+	if (watch && files_on)
+		action_change(__NR_fcntl, ACTION_FCNTL_ALL);
 }
 
 /*
@@ -218,8 +221,11 @@ void exec_directory(void)
 void exec_rest(void)
 {
 	epoch_end(FENCE_PROCESS);
-	armed = false;
 	watch_attributes(false);
+	// They stand on all the rest.
+	if (files_on)
+		return;
+	armed = false;
 	// Another thread's call that nobody saw could end when we look again.
 	if (!threads && !reference_wants(__NR_openat))
 		watch_descriptors(false);
@@ -234,13 +240,39 @@ void exec_wake(void)
 	watch_attributes(true);
 }
 
+bool exec_watch_files(void)
+{
+	if (threads || shared_descriptors || !exec_arm())
+		return false;
+	asleep = false;
+	files_on = true;
+	exec_wake();
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		if (cosy_actions[nr] == ACTION_PASS)
+			action_change(nr, pass_action(nr));
+	return true;
+}
+
+void exec_leave_files(void)
+{
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		if (cosy_actions[nr] == ACTION_LOOK)
+			action_change(nr, pass_action(nr));
+	action_change(__NR_fcntl, ACTION_FCNTL);
+	// As before there was anything: a program that only opens files has no use for the rest.
+	if (!dirs_known() && !reference_wants(__NR_openat)) {
+		exec_rest();
+		fall_asleep();
+	}
+}
+
 void exec_disarm(int native_reason)
 {
 	stats_native((enum cosy_native_reason)native_reason);
 	leave();
 }
 
-static long exec_hook(struct regs *r)
+static long exec_call(struct regs *r)
 {
 	if (unlikely(reference_wants(r->nr)))
 		return reference_call(r, call_by_action);
@@ -248,6 +280,11 @@ static long exec_hook(struct regs *r)
 	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR)
 		return compound_call(r);
 	return call_by_action(r);
+}
+
+static long exec_hook(struct regs *r)
+{
+	return unlikely(files_on) ? files_call(r, exec_call) : exec_call(r);
 }
 
 /*
@@ -262,6 +299,8 @@ static void exec_before(struct regs *r)
 		flags = mem_readable((void *)r->a[0], 8) ? *(const u64 *)r->a[0] : 0;
 	if (r->nr == __NR_vfork)
 		flags = CLONE_VM | CLONE_VFORK;
+	if (files_on)
+		files_before_child(flags & CLONE_VM);
 	epoch_end(FENCE_PROCESS);
 	// What takes a descriptor for a moment comes before there are threads that could meet it.
 	if (!threads)

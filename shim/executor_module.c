@@ -15,8 +15,10 @@
 #include "answer.h"
 #include "cosy_module.h"
 #include "fence.h"
+#include "file_batch.h"
 
 #define NOT_RUN 1
+#define FILES_NS 20000000 // of reading files ahead
 
 // The door's page: nothing else of it is looked at.
 static _Alignas(PAGE_SIZE) struct cosy_fused call;
@@ -33,29 +35,50 @@ static long map_door(int fd)
 	return sys(__NR_mmap, 0, PAGE_SIZE, PROT_NONE, MAP_SHARED, fd, COSY_DOOR | (u64)&call);
 }
 
-// Of this process: a child of fork has another. The descriptor is there for the moment only.
-static long open_door(void)
+// A buffer that the module shares, `bytes` long.
+static long map_buffer(int fd, u32 bytes)
+{
+	struct cosy_setup setup = { .abi = COSY_MODULE_ABI, .buffer_bytes = bytes };
+	long ret = sys(__NR_ioctl, fd, COSY_IOC_SETUP, &setup);
+
+	return ret < 0 ? ret : sys(__NR_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+/*
+ * Of this process: a child of fork has another. The descriptor is there for the moment only.
+ * `buffer`: with one of so many bytes.
+ */
+static long open_door(void **door, void **buffer, u32 bytes)
 {
 	int fd = (int)sys(__NR_openat, AT_FDCWD, COSY_DEVICE, O_RDWR | O_CLOEXEC);
-	long ret;
+	long ret, at = 0;
 
 	if (fd < 0)
 		return fd;
 	ret = map_door(fd);
+	if (!sys_failed(ret) && buffer) {
+		at = map_buffer(fd, bytes);
+		if (sys_failed(at)) {
+			sys(__NR_munmap, ret, PAGE_SIZE);
+			ret = at;
+		}
+	}
 	sys(__NR_close, fd);
 	if (sys_failed(ret))
 		return ret;
-	ground->door = (void *)ret;
+	*door = (void *)ret;
+	if (buffer)
+		*buffer = (void *)at;
 	return 0;
 }
 
 // -ENXIO: where the door was there is something else, by the program's doing.
-static long knock(void)
+static long knock(void *door)
 {
 	long ret;
 
 	call.outcome.status = NOT_RUN;
-	ret = sys(__NR_msync, ground->door, PAGE_SIZE, MS_SYNC);
+	ret = sys(__NR_msync, door, PAGE_SIZE, MS_SYNC);
 	if (ret == -ENOMEM || (!ret && call.outcome.status == NOT_RUN))
 		return -ENXIO;
 	return ret;
@@ -63,9 +86,9 @@ static long knock(void)
 
 static long ask(void)
 {
-	long ret = ground->door ? 0 : open_door();
+	long ret = ground->door ? 0 : open_door(&ground->door, NULL, 0);
 
-	return ret < 0 ? ret : knock();
+	return ret < 0 ? ret : knock(ground->door);
 }
 
 // What statx says of the mount that the directory is in.
@@ -106,4 +129,59 @@ long module_run(struct run_buffers *to, int dirfd, u32 skip, u64 ns)
 	if (asks_statx())
 		to->run.mnt_id = skip ? mnt_id : mount_id(dirfd);
 	return 0;
+}
+
+u8 *module_files_buffer(u32 bytes, bool *fresh)
+{
+	*fresh = !ground->files;
+#ifdef COSY_FENCE_TESTS
+	if (*fresh && sys(__NR_access, COSY_DEVICE, 0)) {
+		ground->files = plain_files_buffer(bytes);
+		return ground->files;
+	}
+#endif
+	if (*fresh && open_door(&ground->files_door, &ground->files, bytes) < 0)
+		return NULL;
+	return ground->files;
+}
+
+static long ask_files(void)
+{
+	long ret = knock(ground->files_door);
+
+	if (ret < 0)
+		return ret;
+	return call.result < 0 ? (long)call.result : (long)call.used;
+}
+
+long module_names(int dirfd, u64 position, u32 out, u32 bytes)
+{
+#ifdef COSY_FENCE_TESTS
+	if (!ground->files_door)
+		return plain_names(dirfd, position, (u8 *)ground->files + out, bytes);
+#endif
+	call = (struct cosy_fused){
+		.op = COSY_OP_ENTRIES,
+		.flags = COSY_FUSED_PURE,
+		.args = { (u32)dirfd, COSY_WANT_NAMES, out, bytes, position },
+		.limits = { .deadline_ns = FILES_NS },
+	};
+	return ask_files();
+}
+
+long module_files(int dirfd, u32 names, u32 n, u32 out, u32 bytes)
+{
+#ifdef COSY_FENCE_TESTS
+	if (!ground->files_door)
+		return plain_files(dirfd, (const char *)ground->files + names, n,
+				   (u8 *)ground->files + out, bytes);
+#endif
+	call = (struct cosy_fused){
+		.op = COSY_OP_FILES,
+		.flags = COSY_FUSED_PURE,
+		.args = { (u32)dirfd, COSY_WANT_DATA | COSY_WANT_AHEAD | COSY_WANT_NOFOLLOW, out,
+			  bytes, names, n, 0, FILE_MOST },
+		.limits = { .deadline_ns = FILES_NS },
+	};
+	return ask_files();
 }

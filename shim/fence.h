@@ -66,7 +66,7 @@ struct ground {
 	u32 alive; /* 0: we are a new child */
 	u32 lock; /* of the slots and results */
 	u64 mutating; /* calls in flight */
-	void *door; /* executor_module.c */
+	void *door, *files_door, *files; /* executor_module.c */
 };
 extern HIDDEN struct ground *ground;
 extern HIDDEN u64 touches[TOUCHES];

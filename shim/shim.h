@@ -22,6 +22,7 @@ struct cosy_config {
 	const char *image; /* profile image (exec mode) */
 	const char *stats; /* file of struct cosy_stats, or NULL */
 	const char *program; /* what was executed, or NULL; valid until the program runs */
+	const char *end_of_arguments; /* of their strings, which lie behind each other */
 	const void *headers; /* of the program, as it is mapped (Elf64_Phdr) */
 	u64 n_headers;
 	bool no_record; /* of the run */

@@ -22,7 +22,7 @@ AUTO = ("/cosy/cosy-auto",)
 # Where a build has what cosy-auto needs; the guest has all in one folder.
 PARTS = ("shim/libcosy.so", "shim/launcher/cosy-auto", "synth/default.img")
 BPF_PARTS = ("kmod/bpf/cosy-bpf-load", "kmod/bpf/cosy_dirscan.bpf.o")
-PROGRAMS = ("du", "ls", "find", "tar", "grep", "cat", "wc", "cp", "xargs", "rm", "true")
+PROGRAMS = ("du", "ls", "find", "tar", "grep", "cat", "wc", "md5sum", "cp", "xargs", "rm", "true")
 # Of what --stats prints, the answers of all compounds in all processes, and the calls seen.
 SERVED = "awk '/^  calls/ { seen = $2 } /^  call site/ { table = 0 } table { n += $4 }"
 SERVED += f" /^  compound/ {{ table = 1 }} END {{ print n + 0, seen + 0 }}' /tmp/{COSY}.err"
@@ -47,6 +47,7 @@ JOBS = (
     StockJob("grep -r", ("grep", "-r", "struct cosy_", "/mnt")),
     StockJob("cat", ("xargs", "-a", "/list", "cat")),
     StockJob("wc", ("xargs", "-a", "/list", "wc", "-l")),
+    StockJob("md5sum", ("xargs", "-a", "/list", "md5sum")),
     StockJob("cp -r", ("cp", "-r", "/mnt", "/tmp/copy"), makes="/tmp/copy"),
 )
 
