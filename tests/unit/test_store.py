@@ -129,7 +129,7 @@ def test_show_verify_explain(tmp_path: Path) -> None:
     code, text = run("show", alone)
     assert code == 0
     assert "compound dirscan-stat" in text
-    names = ", ".join(compound.name for compound in load_profile(DEFAULT))
+    names = ", ".join(compound.name for compound in load_profile(DEFAULT).compounds)
     assert run("verify", path) == (0, f"{path}: good: {names}\n")
     code, text = run("explain", path)
     assert code == 0
