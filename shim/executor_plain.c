@@ -43,8 +43,7 @@ static void put_attributes(struct cosy_entry *e, const struct statx *st)
 	e->nlink = st->stx_nlink;
 	e->uid = st->stx_uid;
 	e->gid = st->stx_gid;
-	e->dev = (st->stx_dev_minor & 0xff) | st->stx_dev_major << 8 |
-		 (st->stx_dev_minor & ~0xffu) << 12;
+	e->dev = statx_dev(st);
 	e->blksize = st->stx_blksize;
 }
 

@@ -6,11 +6,20 @@
 #ifndef COSY_FILE_BATCH_H
 #define COSY_FILE_BATCH_H
 
+#include <linux/stat.h>
+
 #include "cosy_module.h"
 #include "file_names.h"
 #include "sys.h"
 
 #define FILE_MOST (48u << 10) /* bytes of a file that is read ahead */
+
+/* What statx() says of the device, as entries and stat() have it. */
+static inline u64 statx_dev(const struct statx *st)
+{
+	return (st->stx_dev_minor & 0xff) | st->stx_dev_major << 8 |
+	       (st->stx_dev_minor & ~0xffu) << 12;
+}
 
 struct file_batch {
 	struct file_list list; /* what it is of: list.at is where it begins */

@@ -73,12 +73,6 @@ bool held_is_true(void)
 	return file_batch_fresh(held.batch) && !written(held.entry->dev, held.entry->ino);
 }
 
-static u64 dev_of(const struct statx *st)
-{
-	return (st->stx_dev_minor & 0xff) | st->stx_dev_major << 8 |
-	       (st->stx_dev_minor & ~0xffu) << 12;
-}
-
 // Any regular file will do where the program knows nothing of the one that it opened.
 static bool is_the_same(int fd, bool told)
 {
@@ -90,7 +84,7 @@ static bool is_the_same(int fd, bool told)
 	    !S_ISREG(st.stx_mode))
 		return false;
 	return !told ||
-	       (dev_of(&st) == e->dev && st.stx_ino == e->ino &&
+	       (statx_dev(&st) == e->dev && st.stx_ino == e->ino &&
 		(!(st.stx_mask & e->mask & STATX_BTIME) ||
 		 (st.stx_btime.tv_sec == e->btime_sec && st.stx_btime.tv_nsec == e->btime_nsec)));
 }

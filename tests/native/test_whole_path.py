@@ -286,8 +286,8 @@ def test_a_directory_larger_than_one_run(
     assert (under.stdout, under.returncode) == (native.stdout, native.returncode)
     # On a busy machine results may grow old meanwhile; that is not what this is about.
     counted = call(env, "cosy-auto", "--stats", "--max-age", "60000", *words)
-    # Opening a file gives up its answers, and to watch it costs: an archive with contents is left to
-    # the kernel sooner or later, as the pace is.
+    # Opening a file gives up its answers, and to watch it costs: an archive with contents is left
+    # to the kernel sooner or later, as the pace is.
     share = 0.2 if command[0] == "tar" else 0.9
     assert served(counted.stderr) >= share * (LARGE + SMALL)
 
