@@ -202,6 +202,16 @@ static void all_entries(struct walk *w, struct file *file, u32 depth, struct cos
 		block->flags |= COSY_BLOCK_END;
 }
 
+/*
+ * May a server have to be asked what is in it? A file system that looks again at what was found says so. Its root
+ * is never looked up; on a disk, the flag means nothing there: on 6.12 ext4's has fscrypt's d_revalidate.
+ */
+static bool may_be_remote(const struct dentry *dir)
+{
+	return (dir->d_flags & DCACHE_OP_REVALIDATE) &&
+	       !(IS_ROOT(dir) && (dir->d_sb->s_type->fs_flags & FS_REQUIRES_DEV));
+}
+
 /* 0, or -errno if there is no block at all. */
 static int one_block(struct walk *w, const struct path *dir, u64 position, u32 parent, u32 depth)
 {
@@ -215,7 +225,7 @@ static int one_block(struct walk *w, const struct path *dir, u64 position, u32 p
 
 	if (cosy_room(op) < sizeof(block))
 		return -ENOSPC;
-	if (op->pure && (dir->dentry->d_flags & DCACHE_OP_REVALIDATE))
+	if (op->pure && may_be_remote(dir->dentry))
 		return -EOPNOTSUPP;
 	if ((op->flags & COSY_WANT_NAMES) && cosy_is_marked(dir))
 		return -EOPNOTSUPP;

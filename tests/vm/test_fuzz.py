@@ -21,11 +21,12 @@ SOAK_NEW_S = 600
 def check(finding: Finding) -> None:
     """Nothing was found, and something was done."""
     assert finding.clean, "\n".join(finding.complaints)
-    for what in ("loads", "refused", "runs", "fused", "interrupted", "deadline"):
+    for what in ("loads", "refused", "runs", "fused", "ahead", "interrupted", "deadline"):
         assert finding.counted[what], f"the fuzzer did nothing: {finding.counted}"
     stress = finding.counted["stress"]
     assert isinstance(stress, dict)
-    assert min(stress["files"], stress["absent"]) > 0, f"the stress did nothing: {stress}"
+    for what in ("files", "ahead", "names", "absent"):
+        assert stress[what], f"the stress did nothing: {stress}"
 
 
 def test_what_was_found_once(kernel: Kernel, cosy_module: Path, tmp_path: Path) -> None:

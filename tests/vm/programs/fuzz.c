@@ -123,13 +123,13 @@ static pid_t start(void (*what)(uint64_t), uint64_t seed)
 static void print_result(uint64_t seed, uint64_t elapsed_ns)
 {
 	printf("{\"seed\": %llu, \"seconds\": %.1f, \"requests\": %llu, \"loads\": %llu, "
-	       "\"refused\": %llu, \"runs\": %llu, \"fused\": %llu, \"denied\": %llu, "
+	       "\"refused\": %llu, \"runs\": %llu, \"fused\": %llu, \"ahead\": %llu, \"denied\": %llu, "
 	       "\"signals\": %llu, \"killed\": %llu, \"done\": %llu, \"interrupted\": %llu, "
 	       "\"deadline\": %llu, \"ops\": %llu, \"failures\": %llu, \"overshoot_ms\": {",
 	       (unsigned long long)seed, (double)elapsed_ns / 1e9, shared->requests, shared->loads,
-	       shared->refused, shared->runs, shared->fused, shared->denied, shared->signals,
-	       shared->killed, shared->status_0, shared->status_intr, shared->status_time,
-	       shared->status_ops, shared->failures);
+	       shared->refused, shared->runs, shared->fused, shared->ahead, shared->denied,
+	       shared->signals, shared->killed, shared->status_0, shared->status_intr,
+	       shared->status_time, shared->status_ops, shared->failures);
 	for (int i = 0; i < N_KINDS; i++)
 		printf("%s\"%s\": %.3f", i ? ", " : "", kind_names[i],
 		       (double)shared->worst_ns[i] / 1e6);

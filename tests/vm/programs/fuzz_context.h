@@ -35,7 +35,7 @@ static const char *const kind_names[] = {
 };
 
 static struct shared {
-	unsigned long long requests, loads, refused, runs, fused, denied, signals, killed;
+	unsigned long long requests, loads, refused, runs, fused, ahead, denied, signals, killed;
 	unsigned long long status_0, status_intr, status_time, status_ops, failures;
 	unsigned long long worst_ns[N_KINDS];
 } *shared;

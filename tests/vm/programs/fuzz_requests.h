@@ -71,6 +71,13 @@ static void check_blocks(const unsigned char *out, uint64_t used)
 				       (unsigned long long)entry);
 				return;
 			}
+			if (e->flags & COSY_ENTRY_AHEAD) {
+				COUNT(ahead);
+				if (!(e->flags & COSY_ENTRY_DATA_END) || e->data < 0 ||
+				    (uint64_t)e->data != e->size)
+					BROKEN("%s: %d of %llu bytes are read ahead\n", name,
+					       e->data, (unsigned long long)e->size);
+			}
 			entry += e->bytes;
 		}
 		if (entry != end) {

@@ -569,6 +569,7 @@ int main(int argc, char **argv)
 	check_all_entries(dir);
 	check_tree(dir);
 	check_all_files(dir);
+	check_entries("..", &(struct entries_way){ .out_bytes = 2 << 20, .pure = true });
 	if (argc == 3) {
 		check_copy("large", "copy");
 		check_copy("large", "/tmp/copy-on-another-file-system");

@@ -28,7 +28,7 @@
 #define CACHE_DROP_US 200000
 
 static struct shared {
-	unsigned long long operations, files, bytes, absent, busy, wrong;
+	unsigned long long operations, files, bytes, ahead, names, absent, busy, wrong;
 } *shared;
 
 #define COUNT(field, n) __atomic_add_fetch(&shared->field, n, __ATOMIC_RELAXED)
@@ -110,6 +110,10 @@ static void check_entry(const struct cosy_entry *e, bool may_be_cut)
 	}
 	COUNT(files, 1);
 	COUNT(bytes, (unsigned long long)e->data);
+	if (e->flags & COSY_ENTRY_AHEAD) {
+		COUNT(ahead, 1);
+		may_be_cut = false;
+	}
 	if (name[0] != 'n' || !(e->flags & COSY_ENTRY_DATA))
 		return;
 	if ((unsigned long long)e->data != e->size &&
@@ -123,9 +127,18 @@ static void check_entry(const struct cosy_entry *e, bool may_be_cut)
 	}
 }
 
+/* Nothing was looked at but the directory. */
+static void check_name(const struct cosy_entry *e)
+{
+	COUNT(names, 1);
+	if (!e->name_len || e->error || e->flags || e->mask || e->ino || e->data)
+		WRONG("%s: more than its name\n", cosy_entry_name(e));
+}
+
 static void check(const struct cosy_fused *call, const unsigned char *buffer)
 {
 	const struct cosy_block *block = (const void *)(buffer + OUT);
+	bool names = call->op == COSY_OP_ENTRIES && call->args[1] & COSY_WANT_NAMES;
 	const struct cosy_entry *e = (const void *)(block + 1);
 
 	if (call->result < 0 || (!(block->flags & COSY_BLOCK_END) && !late(&call->outcome))) {
@@ -133,8 +146,12 @@ static void check(const struct cosy_fused *call, const unsigned char *buffer)
 		      call->outcome.status);
 		return;
 	}
-	for (unsigned int i = 0; i < block->n; i++, e = next_entry(e))
-		check_entry(e, i == block->n - 1 && late(&call->outcome));
+	for (unsigned int i = 0; i < block->n; i++, e = next_entry(e)) {
+		if (names)
+			check_name(e);
+		else
+			check_entry(e, i == block->n - 1 && late(&call->outcome));
+	}
 }
 
 /* One operation; false: another thread has the context. */
@@ -148,6 +165,7 @@ static bool operate(const struct context *c)
 	switch (below(4)) {
 	case 0:
 		call.op = COSY_OP_ENTRIES;
+		call.args[1] |= one_in(4) ? COSY_WANT_NAMES : 0;
 		call.args[5] = 0;
 		break;
 	case 1:
@@ -156,6 +174,7 @@ static bool operate(const struct context *c)
 		call.args[4] = 0;
 		break;
 	default:
+		call.args[1] |= one_in(2) ? COSY_WANT_AHEAD : 0;
 		for (unsigned int i = 0; i < FILES; i++)
 			call.args[5] += (unsigned int)snprintf((char *)c->buffer + call.args[5], 8,
 							       "n%u", (unsigned int)below(FILES)) +
@@ -279,9 +298,9 @@ int main(int argc, char **argv)
 	}
 	while (wait(NULL) > 0)
 		;
-	printf("{\"operations\": %llu, \"files\": %llu, \"bytes\": %llu, \"absent\": %llu, "
-	       "\"busy\": %llu, \"wrong\": %llu}\n",
-	       shared->operations, shared->files, shared->bytes, shared->absent, shared->busy,
-	       shared->wrong);
+	printf("{\"operations\": %llu, \"files\": %llu, \"bytes\": %llu, \"ahead\": %llu, "
+	       "\"names\": %llu, \"absent\": %llu, \"busy\": %llu, \"wrong\": %llu}\n",
+	       shared->operations, shared->files, shared->bytes, shared->ahead, shared->names,
+	       shared->absent, shared->busy, shared->wrong);
 	return shared->wrong != 0;
 }
