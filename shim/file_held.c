@@ -124,7 +124,7 @@ static int open_same(bool told)
 
 static void open_held(const struct known *k)
 {
-	int fd = open_same(k->offset || k->told_stat || k->told_end);
+	int fd = open_same(is_told(k));
 
 	// The lowest that is free is its own, but for what nobody can see.
 	if (fd >= 0 && (u32)fd != k->fd) {

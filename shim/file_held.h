@@ -25,6 +25,12 @@ struct known {
 	bool told_stat, told_end;
 };
 
+/* The program knows more of the file than its name. */
+static inline bool is_told(const struct known *k)
+{
+	return k->offset || k->told_stat || k->told_end;
+}
+
 #define KNOWN_MOST_FD 1023u /* of larger ones nothing is known */
 
 HIDDEN struct known known_now(void);

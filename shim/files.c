@@ -11,6 +11,7 @@
 #include "dirs.h"
 #include "fence.h"
 #include "file_batch.h"
+#include "file_copy.h"
 #include "file_held.h"
 #include "leaf.h"
 #include "mem.h"
@@ -282,6 +283,9 @@ static bool answer(const struct regs *r, const struct known *k, long *ret)
 		return answer_seek(r, k, ret);
 	case __NR_fadvise64:
 		return answer_advice(r, k, ret);
+	case __NR_copy_file_range:
+		*ret = -EXDEV;
+		return is_told(k) && file_copy_refused(r, held.entry->dev);
 	case __NR_close:
 		return answer_close(k, ret);
 	}
@@ -426,6 +430,10 @@ static void learn(const struct regs *r, const struct known *k, long ret)
 			never = true;
 			stop();
 		}
+		return;
+	case __NR_copy_file_range:
+		if (ret == -EXDEV)
+			file_copy_learn(r);
 		return;
 	case __NR_getdents64:
 		if (ret > 0 && ground_trylock()) {

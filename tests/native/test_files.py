@@ -60,6 +60,7 @@ GOES_ON = {
     **dict.fromkeys(("fork", "exec", "signal", "signal-reads", "range", "ioctl", "poll"), 20),
     **dict.fromkeys(("epoll", "send", "pass", "lock", "dirs", "limit", "path", "closes"), 20),
     **dict.fromkeys(("over", "posix-lock", "vfork", "thread", "swap", "gone"), 20),
+    **dict.fromkeys(("across", "across-odd"), 20),
 }
 
 
@@ -171,6 +172,15 @@ def test_real_programs(slurping: Slurping, command: tuple[str, ...], least: int)
     truth = slurping.native(*command, *files)
     assert slurping.cosy(*command, *files) == truth
     assert slurping.answered >= least
+
+
+def test_a_copy_that_is_refused(slurping: Slurping, slurps: Path) -> None:
+    """That the kernel copies nothing to another file system is known from its first answer on."""
+    truth = slurping.native(slurps, slurping.fresh(), "across")
+    if b" across=-18 at=" not in truth[0]:
+        pytest.skip("this kernel copies from one file system to another")
+    assert slurping.cosy(slurps, slurping.fresh(), "across") == truth
+    assert slurping.answered >= 5 * 30
 
 
 def test_waste_is_bounded(slurping: Slurping, slurps: Path) -> None:

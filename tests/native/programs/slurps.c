@@ -379,6 +379,64 @@ static void k_copy(int fd)
 	unlinkat(dir, "copy", 0);
 }
 
+// Numbers of files that stay open all the time: the target at hand, and what it may be.
+enum { TARGET = 100, ELSEWHERE, HERE };
+
+static void open_targets(void)
+{
+	int elsewhere = memfd_create("elsewhere", 0);
+	int here = openat(dir, ".here", O_RDWR | O_CREAT, 0600);
+
+	unlinkat(dir, ".here", 0);
+	dup2(elsewhere, ELSEWHERE);
+	dup2(elsewhere, TARGET);
+	dup2(here, HERE);
+	close(elsewhere);
+	close(here);
+}
+
+static void k_across(int fd)
+{
+	say("across", copy_file_range(fd, NULL, TARGET, NULL, 40, 0));
+	where(fd);
+	say("nothing", copy_file_range(fd, NULL, TARGET, NULL, 0, 0));
+}
+
+// And what makes the kernel say something else, of this file or of the next ones.
+static void k_across_odd(int fd)
+{
+	loff_t at = 1;
+
+	k_across(fd);
+	switch (draw(8)) {
+	case 0:
+		say("flags", copy_file_range(fd, NULL, TARGET, NULL, 40, 1));
+		break;
+	case 1:
+		say("from", copy_file_range(fd, (loff_t *)8, TARGET, NULL, 40, 0));
+		break;
+	case 2:
+		say("to", copy_file_range(fd, NULL, TARGET, (loff_t *)8, 40, 0));
+		break;
+	case 3:
+		say("offset", copy_file_range(fd, &at, TARGET, NULL, 40, 0));
+		break;
+	case 4:
+		say("here", copy_file_range(fd, NULL, HERE, NULL, 40, 0));
+		break;
+	case 5:
+		fcntl(TARGET, F_SETFL, fcntl(TARGET, F_GETFL) ^ O_APPEND);
+		break;
+	case 6:
+		say("dup2", dup2(draw(2) ? HERE : ELSEWHERE, TARGET));
+		break;
+	case 7:
+		say("itself", copy_file_range(fd, NULL, fd, NULL, 40, 0));
+		break;
+	}
+	where(fd);
+}
+
 static void k_pass(int fd)
 {
 	char control[CMSG_SPACE(sizeof(int))] = { 0 }, b = 'x';
@@ -668,6 +726,8 @@ static const struct kind {
 	{ "limit", k_limit, 0 },
 	{ "path", k_path, 0 },
 	{ "closes", k_closes, 0 },
+	{ "across", k_across, 0 },
+	{ "across-odd", k_across_odd, 0 },
 	/* never drawn */
 	{ "swap", k_swap, 2 },
 	{ "gone", k_gone, 2 },
@@ -738,6 +798,7 @@ int main(int argc, char **argv)
 		start_other();
 	d = opendir(folder);
 	dir = dirfd(d);
+	open_targets();
 	while ((e = readdir(d)) && n_names < FILES)
 		if (e->d_name[0] != '.')
 			names[n_names++] = strdup(e->d_name);
