@@ -38,10 +38,11 @@ def jobs(tree: str) -> list[Job]:
 @click.option("--quick", is_flag=True, help="Three rounds over /usr/lib only.")
 @click.option("--check", is_flag=True, help="Exit 1 when a target is missed.")
 @click.option("--only", default="", help="Only commands that hold this word.")
-def main(runs: int, quick: bool, check: bool, only: str) -> None:
+@click.option("--executor", default="", help="As cosy-auto's: bpf,inline,ahead reads ahead, too.")
+def main(runs: int, quick: bool, check: bool, only: str, executor: str) -> None:
     """Measure, print, save."""
     tree, runs = ("/usr/lib", 3) if quick else ("/usr", runs)
-    variants = [native(), cosy()]
+    variants = [native(), cosy("--executor", executor) if executor else cosy()]
     rows: list[Row] = []
     print(HEADER)
     for job in jobs(tree):

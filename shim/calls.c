@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <sys/mman.h>
 
+#include "ahead.h"
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
@@ -95,8 +96,10 @@ static long close_call(struct regs *r)
 
 static void duplicated(u64 from, long to)
 {
-	if (!ground_ours() || !ground_trylock())
+	if (!ground_ours() || !ground_trylock()) {
+		dir_lent(from);
 		return;
+	}
 	dir_duplicated(from, (u64)to);
 	ground_unlock();
 }
@@ -169,12 +172,26 @@ static long ioctl_call(struct regs *r)
 
 static long getdents_call(struct regs *r)
 {
-	long ret = sys_regs(r);
+	long ret;
 
+	if (r->nr == __NR_getdents64 && dir_ended((u32)r->a[0]))
+		return 0;
+	if (unlikely(ahead_on) && ahead_entries(r, &ret)) {
+		if (ret)
+			compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret, r->a[2]);
+		return ret;
+	}
+	ret = sys_regs(r);
 	touch(TOUCH_DIR);
 	if (ret > 0 && r->nr == __NR_getdents64)
 		compound_scanned((u32)r->a[0], (const void *)r->a[1], (u64)ret, r->a[2]);
 	return ret;
+}
+
+static long seek_call(struct regs *r)
+{
+	dir_moves((u32)r->a[0]);
+	return sys_regs(r);
 }
 
 static long read_call(struct regs *r)
@@ -365,6 +382,8 @@ long call_by_action(struct regs *r)
 		return open_call(r);
 	case ACTION_GETDENTS:
 		return getdents_call(r);
+	case ACTION_SEEK:
+		return seek_call(r);
 	case ACTION_READ:
 		return read_call(r);
 	case ACTION_WRITE:

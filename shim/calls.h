@@ -11,6 +11,7 @@ enum action {
 	ACTION_OPEN,
 	ACTION_CUT, /* a mutation that may make a file shorter */
 	ACTION_GETDENTS,
+	ACTION_SEEK,
 	ACTION_READ,
 	ACTION_WRITE,
 	ACTION_CLOSE,

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "ahead.h"
 #include "executor.h"
 #include "fence.h"
 #include "files.h"
@@ -37,6 +38,7 @@
 #define SAMPLE_EVERY 16 // firings
 #define CONTROL_EVERY 128
 #define CONTROL_MOST 256 // entries
+#define LAST_POSITION 0x7fffffffffffffffl // of a directory
 #define LONGEST_ENTRY (sizeof(struct dirent64) + 256) // bytes
 
 struct image profile AT_START;
@@ -481,7 +483,8 @@ long compound_call(struct regs *r)
 
 void compound_opened(const struct opening *o)
 {
-	bool directory = o->directory;
+	bool directory = o->directory, known;
+	struct dir_slot *d = NULL;
 	struct child child;
 
 	if (directory)
@@ -494,11 +497,13 @@ void compound_opened(const struct opening *o)
 			epoch_end(FENCE_OPEN_FILE);
 		return;
 	}
-	if (armed && dir_child(o->dirfd, o->path, &child) && has_results(&child) &&
-	    serve_opened(&child))
+	known = armed && dir_child(o->dirfd, o->path, &child);
+	if (known && has_results(&child) && serve_opened(&child))
 		directory = true;
 	if (directory)
-		dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
+		d = dir_opened(o->path, o->plain ? strlen(o->path) : 0, o->fd, o->epoch, o->tsc);
+	if (known && d)
+		ahead_opened(d, &child);
 	// Last: who rests knows no descriptor any more.
 	if (armed && !directory) {
 		account_watch(&works[last_fired].account, watched_transfers);
@@ -510,6 +515,7 @@ void compound_opened(const struct opening *o)
 
 void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 {
+	const struct dirent64 *e = NULL;
 	struct dir_slot *d;
 
 	exec_directory();
@@ -523,17 +529,20 @@ void compound_scanned(u64 fd, const void *buf, u64 bytes, u64 size)
 	}
 	d = dir_of_fd(fd);
 	// Opened like a file: the descriptor is all that is known of it.
-	if (!d && ground_ours())
+	if (!d && ground_ours()) {
 		d = dir_opened("", 0, (int)fd, epoch_now(), rdtsc());
+		dir_lent(fd);
+	}
 	if (d) {
 		d->scanned = true;
+		ahead_size = (u32)size;
 		d->cut = size - bytes < LONGEST_ENTRY;
-		for (u64 at = 0; at < bytes;) {
-			const struct dirent64 *e = (const void *)((const u8 *)buf + at);
-
+		for (u64 at = 0; at < bytes; at += e->reclen) {
+			e = (const void *)((const u8 *)buf + at);
 			d->entries++;
-			at += e->reclen;
 		}
+		if (e && e->off == LAST_POSITION)
+			dir_end_reached(d);
 	}
 	ground_unlock();
 }

@@ -15,8 +15,8 @@
 
 struct cosy_config cosy_config = {
 	.max_age_ms = 100,
-	// The reference gains nothing, the module not enough yet: only when asked for.
-	.executors = ~(u32)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE),
+	// Only when asked for: the reference gains nothing, reading ahead takes another processor's time.
+	.executors = ~(u32)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_MODULE | COSY_EXECUTOR_AHEAD),
 };
 
 // Strings, one behind the other; as a rule the first array takes them all.

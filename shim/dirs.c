@@ -6,6 +6,7 @@
 #include <linux/openat2.h>
 #include <sys/stat.h>
 
+#include "ahead.h"
 #include "fence.h"
 #include "mem.h"
 #include "recorded.h"
@@ -55,6 +56,7 @@ void fd_forget(u64 first, u64 to)
 	u64 end = __atomic_load_n(&noted, __ATOMIC_ACQUIRE);
 
 	recorded_forget(first, to);
+	ahead_closing(first, to);
 	for (u64 fd = first; fd <= to && fd < end; fd++) {
 		__atomic_store_n(&bound[fd], CLOSED, __ATOMIC_RELAXED);
 		__atomic_store_n(&kinds[fd].kind, FD_UNKNOWN, __ATOMIC_RELEASE);
@@ -143,6 +145,8 @@ static struct dir_slot *slot_new(void)
 	path_keys[at] = 0;
 	oldest = &slots[at];
 	results_give_up(oldest->results); // nothing finds them any more
+	if (unlikely(oldest->list != LIST_NONE))
+		ahead_leave(oldest);
 	oldest->generation++;
 	oldest->entries = 0;
 	oldest->cut = false;
@@ -157,6 +161,11 @@ static struct dir_slot *slot_new(void)
 	oldest->scanned = false;
 	oldest->refused = false;
 	oldest->control = false;
+	oldest->node = 0;
+	oldest->lent = false;
+	oldest->end_epoch = 0;
+	oldest->last_child = 0;
+	oldest->up_generation = 0;
 	return oldest;
 }
 
@@ -218,8 +227,21 @@ struct dir_slot *dir_opened(const char *path, size_t len, int fd, u64 epoch, u64
 	return d;
 }
 
+void dir_lent(u64 fd)
+{
+	struct dir_slot *d = dir_of_fd(fd);
+
+	if (!d)
+		return;
+	d->lent = true;
+	dir_moves(fd);
+	ahead_leave(d);
+}
+
 void dir_duplicated(u64 from, u64 to)
 {
+	if (to >= FDS)
+		dir_lent(from);
 	if (from >= FDS || to >= FDS)
 		return;
 	note(to);
@@ -235,6 +257,69 @@ struct dir_slot *dir_of_fd(u64 fd)
 		return NULL;
 	d = &slots[(bind & 0xff) - 1];
 	return d->generation == bind >> 8 ? d : NULL;
+}
+
+struct dir_slot *dir_up(const struct dir_slot *d)
+{
+	struct dir_slot *up = &slots[d->up];
+
+	return d->up_generation && up->generation == d->up_generation ? up : NULL;
+}
+
+void dir_end_reached(struct dir_slot *d)
+{
+	// As long as there are results, whatever brings news is looked at.
+	if (!(cosy_config.executors & COSY_EXECUTOR_INLINE) || d->lent || !armed ||
+	    !results_alive())
+		return;
+	d->end_tsc = results_tsc();
+	__atomic_store_n(&d->end_epoch, epoch_now(), __ATOMIC_RELEASE);
+}
+
+bool dir_ended(u64 fd)
+{
+	struct dir_slot *d = dir_of_fd(fd);
+
+	if (!d || __atomic_exchange_n(&d->end_epoch, 0, __ATOMIC_ACQ_REL) != epoch_now() ||
+	    (rdtsc() - d->end_tsc > max_age_ticks && fence_on(FENCE_MAX_AGE)))
+		return false;
+	stats_add(ends, 1);
+	return true;
+}
+
+void dir_moves(u64 fd)
+{
+	struct dir_slot *d = dir_of_fd(fd);
+
+	if (d)
+		__atomic_store_n(&d->end_epoch, 0, __ATOMIC_RELEASE);
+}
+
+void dir_comes_from(struct dir_slot *d, const struct dir_slot *up, u32 hash)
+{
+	d->up = dir_number(up);
+	d->up_generation = up->generation;
+	d->up_hash = hash;
+	for (up = d; up; up = dir_up(up))
+		used[up - slots] = ++clock * SLOTS;
+}
+
+int dir_descriptor(const struct dir_slot *d)
+{
+	u64 end = __atomic_load_n(&noted, __ATOMIC_ACQUIRE);
+
+	if (d->fd >= 0 && dir_of_fd((u32)d->fd) == d)
+		return d->fd;
+	for (u64 fd = 0; fd < end && fd < FDS; fd++)
+		if (dir_of_fd(fd) == d)
+			return (int)fd;
+	return -1;
+}
+
+void dirs_each(void (*f)(struct dir_slot *d))
+{
+	for (u32 i = 0; i < SLOTS; i++)
+		f(&slots[i]);
 }
 
 u32 dir_number(const struct dir_slot *d)

@@ -32,7 +32,20 @@ struct dir_slot {
 	bool partial; /* the last run stopped before the end, see firing.c */
 	bool scanned;
 	bool refused; /* the executor will not do this directory */
+	bool lent; /* it may have descriptors that are not followed */
+	/* The program's position is at the end, as long as the results live that there are; 0: not known. */
+	u64 end_epoch, end_tsc;
 	bool control; /* nor shall it: what does the kernel take for all of it? */
+	/* Read ahead (ahead.c), if `prepared` is still of this node. */
+	u32 node;
+	u64 last_child; /* the first bytes of its name */
+	u32 up, up_generation,
+		up_hash; /* the directory that it was opened in, its name's hash there */
+	struct prepared *prepared;
+	/* Its entries from there: none, not asked for yet, all told, and the end. */
+	enum dir_list { LIST_NONE, LIST_FRESH, LIST_READ, LIST_ENDED } list;
+	s64 position; /* behind the entries; the kernel's is before them if they were told */
+	struct run_start list_start;
 	char path[DIR_PATH_MAX]; /* as it was opened by; may be empty */
 };
 
@@ -69,9 +82,27 @@ HIDDEN bool dirs_known(void);
 /* `len` 0: by no path that could be known, see open_plain(). */
 HIDDEN struct dir_slot *dir_opened(const char *path, size_t len, int fd, u64 epoch, u64 tsc);
 HIDDEN void dir_duplicated(u64 from, u64 to);
+/* The directory of this descriptor has, or gets, others that are not followed. */
+HIDDEN void dir_lent(u64 fd);
 HIDDEN struct dir_slot *dir_of_fd(u64 fd);
+/* It was opened as a child of `up`, by a name of this hash. */
+HIDDEN void dir_comes_from(struct dir_slot *d, const struct dir_slot *up, u32 hash);
+/* NULL: that is not known any more. */
+HIDDEN struct dir_slot *dir_up(const struct dir_slot *d);
+/* A descriptor of it; -1: none is known. */
+HIDDEN int dir_descriptor(const struct dir_slot *d);
+HIDDEN void dirs_each(void (*f)(struct dir_slot *d));
 /* Which slot it is. */
 HIDDEN u32 dir_number(const struct dir_slot *d);
+/*
+ * The last entry that was read says that the next is at the largest position there is, as ext4 says
+ * of the end: nothing is behind that, now or later.
+ */
+HIDDEN void dir_end_reached(struct dir_slot *d);
+/* Lock-free: is the program there, and was not told so yet? It is told only once. */
+HIDDEN bool dir_ended(u64 fd);
+/* Lock-free: the position of this descriptor is about to change. */
+HIDDEN void dir_moves(u64 fd);
 /*
  * The directory that (dirfd, path) is about, most likely, and where the path goes on from there:
  * with the name of a child, unless there are slashes. NULL: dir_child() may know better.

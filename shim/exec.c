@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 
+#include "ahead.h"
 #include "compound.h"
 #include "dirs.h"
 #include "fence.h"
@@ -33,6 +34,7 @@ static const u8 special[COSY_NR_MAX] = {
 	[__NR_fallocate] = ACTION_CUT,
 	[__NR_getdents64] = ACTION_GETDENTS,
 	[__NR_getdents] = ACTION_GETDENTS,
+	[__NR_lseek] = ACTION_SEEK,
 	[__NR_close] = ACTION_CLOSE,
 	[__NR_close_range] = ACTION_CLOSE,
 	[__NR_dup] = ACTION_DUP,
@@ -137,7 +139,8 @@ bool exec_shares_descriptors(void)
 // Calls that are of no interest to the other executors.
 static u8 pass_action(u64 nr)
 {
-	return reference_wants(nr) || files_wants(nr) ? ACTION_LOOK : ACTION_PASS;
+	return reference_wants(nr) || files_wants(nr) || ahead_wants(nr) ? ACTION_LOOK :
+									   ACTION_PASS;
 }
 
 static bool loaded AT_START;
@@ -160,8 +163,8 @@ static void watch_attributes(bool watch)
 // Nothing is known of any descriptor while nobody looks at what is opened and closed.
 static void watch_descriptors(bool watch)
 {
-	static const u16 calls[] = { __NR_open, __NR_openat, __NR_close, __NR_close_range,
-				     __NR_dup,	__NR_dup2,   __NR_dup3,	 __NR_fcntl };
+	static const u16 calls[] = { __NR_open, __NR_openat, __NR_close, __NR_close_range, __NR_dup,
+				     __NR_dup2, __NR_dup3,   __NR_fcntl, __NR_lseek };
 
 	if (!watch)
 		fd_forget(0, ~0ul);
@@ -188,6 +191,7 @@ static void fall_asleep(void)
 
 static void leave(void)
 {
+	ahead_stop();
 	pass_start();
 	action_change(__NR_rt_sigaction, 1);
 }
@@ -220,6 +224,7 @@ void exec_directory(void)
 
 void exec_rest(void)
 {
+	ahead_stop();
 	epoch_end(FENCE_PROCESS);
 	watch_attributes(false);
 	// They stand on all the rest.
@@ -253,6 +258,19 @@ bool exec_watch_files(void)
 	return true;
 }
 
+bool exec_single(void)
+{
+	return !threads && !shared_descriptors && ground_ours();
+}
+
+void exec_watch_ahead(void)
+{
+	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
+		if (cosy_actions[nr] == ACTION_PASS || cosy_actions[nr] == ACTION_LOOK)
+			action_change(nr, pass_action(nr));
+	action_change(__NR_exit, pass_action(__NR_exit));
+}
+
 void exec_leave_files(void)
 {
 	for (u32 nr = 0; nr < COSY_NR_MAX; nr++)
@@ -279,6 +297,8 @@ static long exec_call(struct regs *r)
 	// Ahead of the rest: the calls that are answered.
 	if (r->nr < COSY_ACTIONS && cosy_actions[r->nr] == ACTION_ATTR)
 		return compound_call(r);
+	if (unlikely(ahead_on))
+		ahead_before(r);
 	return call_by_action(r);
 }
 
@@ -301,6 +321,7 @@ static void exec_before(struct regs *r)
 		flags = CLONE_VM | CLONE_VFORK;
 	if (files_on)
 		files_before_child(flags & CLONE_VM);
+	ahead_stop();
 	epoch_end(FENCE_PROCESS);
 	// What takes a descriptor for a moment comes before there are threads that could meet it.
 	if (!threads)

@@ -71,6 +71,15 @@ static inline bool mem_writable(void *at, size_t len)
 	       (likely(first == last) || mem_page_writable(last, (u64)at + len - 8));
 }
 
+/* The same of any length; both ends in whole words. */
+static inline bool mem_all_writable(void *at, size_t len)
+{
+	for (size_t done = 0; done < len; done += PAGE_SIZE)
+		if (!mem_writable((u8 *)at + done, len - done < PAGE_SIZE ? len - done : PAGE_SIZE))
+			return false;
+	return true;
+}
+
 /* Length of the string at s, at most max; -1: not readable, or longer. */
 HIDDEN long mem_strlen(const char *s, size_t max);
 

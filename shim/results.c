@@ -4,6 +4,8 @@
 #include <asm/unistd_64.h>
 #include <sys/mman.h>
 
+#include "ahead.h"
+
 #define SLOTS 512u
 #define RING (4u << 20) // bytes of results and indexes; the oldest make room
 #define OFFSET 0x7ffffu // of an index entry: record offset / 8 + 1
@@ -86,8 +88,16 @@ void results_begin(struct run_start *start)
 
 bool results_alive(void)
 {
+	// What was read ahead lives, too.
+	if (unlikely(ahead_on))
+		return true;
 	return __atomic_load_n(&last_epoch, __ATOMIC_ACQUIRE) == epoch_now() &&
 	       rdtsc() - __atomic_load_n(&last_tsc, __ATOMIC_RELAXED) <= max_age_ticks;
+}
+
+u64 results_tsc(void)
+{
+	return __atomic_load_n(&last_tsc, __ATOMIC_RELAXED);
 }
 
 static bool overlap(const struct results *r, const u8 *from, u32 bytes)
@@ -218,9 +228,9 @@ static bool add_page(struct results *r, const u8 *page, u32 bytes)
 	return true;
 }
 
-bool results_add(struct results *r)
+bool results_add(struct results *r, const struct run_buffers *from)
 {
-	const struct cosy_bpf_run *run = &staging->run;
+	const struct cosy_bpf_run *run = &from->run;
 
 	r->dev = run->dev;
 	r->st_dev = st_dev(run->dev);
@@ -232,8 +242,7 @@ bool results_add(struct results *r)
 
 		if (!bytes)
 			continue;
-		if (bytes > COSY_BPF_PAGE || bytes % 8 ||
-		    !add_page(r, staging->pages[i].data, bytes))
+		if (bytes > COSY_BPF_PAGE || bytes % 8 || !add_page(r, from->pages[i].data, bytes))
 			return false;
 	}
 	return true;

@@ -72,13 +72,15 @@ HIDDEN bool results_start(void);
 HIDDEN void results_begin(struct run_start *start);
 /* Lock-free: may anything be answered from results at this moment? */
 HIDDEN bool results_alive(void);
+/* When the last run began. */
+HIDDEN u64 results_tsc(void);
 /* Where the executor writes; used again by the next run. */
 HIDDEN struct run_buffers *results_staging(void);
 /* Empty ones, for at most so many records of so many bytes, in place of the oldest. */
 HIDDEN struct results_ref results_open(const struct run_start *start, u16 compound,
 				       struct work *work, u32 records, u32 bytes);
 /* A run is done: check every offset, keep a copy. False: nonsense, or full. */
-HIDDEN bool results_add(struct results *r);
+HIDDEN bool results_add(struct results *r, const struct run_buffers *from);
 /* No more will come; of the directory the kernel was `asked` for so many before: these are told in vain. */
 HIDDEN void results_close(struct results *r, u32 asked);
 /* Others come in their place. */

@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define COSY_STATS_MAGIC "COSYSTA\x03"
+#define COSY_STATS_MAGIC "COSYSTA\x04"
 
 /* Why something ran without us; bits of no meaning outside --stats. */
 enum cosy_native_reason {
@@ -67,6 +67,11 @@ struct cosy_stats {
 	__u64 epochs; /* ended */
 	__u64 runs; /* submissions to an executor */
 	__u64 records; /* results it returned */
+	__u64 ends; /* of directories, answered since nothing can be behind */
+	__u64 ahead_threads; /* that read directories ahead */
+	__u64 ahead_begun; /* walks of trees that they were told to go along */
+	__u64 ahead_taken; /* directories that they read and the program opened */
+	__u64 ahead_runs; /* of these, runs whose results the program asked for */
 	__u64 native[COSY_STATS_NATIVE]; /* by enum cosy_native_reason */
 	__u64 declines[16]; /* by enum cosy_decline */
 	__u64 executor_status[16]; /* by enum cosy_bpf_status */

@@ -69,9 +69,9 @@ static void plan_execution(struct plan *p)
 		p->executor = "the kernel module is not loaded, or " COSY_DEVICE
 			      " is not for this user: see docs/kernel-module.md";
 	else if (!(executors & COSY_EXECUTOR_REFERENCE))
-		p->executor = p->opt.executors & ~(uint32_t)EXECUTORS_LATER ?
+		p->executor = p->opt.executors & ~(uint32_t)EXECUTORS_BESIDE ?
 				      "none of the profile's is among those allowed" :
-				      "ahead and inline are in no version yet: allow bpf or module";
+				      "ahead and inline go along with another: allow bpf or module";
 	// Plain calls need nobody else.
 	if (executors & COSY_EXECUTOR_REFERENCE)
 		p->executor = NULL;

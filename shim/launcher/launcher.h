@@ -26,10 +26,10 @@ enum exit_code {
 	EXIT_NOT_FOUND = 127,
 };
 
-/* Named in profiles and orders, but in no version yet. */
-#define EXECUTORS_LATER (COSY_EXECUTOR_AHEAD | COSY_EXECUTOR_INLINE)
-/* Unless the user says otherwise: that one gains nothing. */
-#define EXECUTORS_USUAL (~(uint32_t)COSY_EXECUTOR_REFERENCE)
+/* These run no compound by themselves: one goes along with eBPF, one answers what is known. */
+#define EXECUTORS_BESIDE (COSY_EXECUTOR_AHEAD | COSY_EXECUTOR_INLINE)
+/* Unless the user says otherwise: the one gains nothing, the other takes another processor's time. */
+#define EXECUTORS_USUAL (~(uint32_t)(COSY_EXECUTOR_REFERENCE | COSY_EXECUTOR_AHEAD))
 /* What the shim uses without an order: it looks for no module that is not there. */
 #define EXECUTORS_UNSAID (EXECUTORS_USUAL & ~(uint32_t)COSY_EXECUTOR_MODULE)
 

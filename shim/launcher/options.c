@@ -14,9 +14,10 @@ static const char help[] =
 	"  --stats          afterwards, say on stderr what was fused, and why not\n"
 	"  --learn          trace this run, and learn a profile from it afterwards\n"
 	"  --explain        say what would be done; do not run COMMAND\n"
-	"  --executor LIST  use only these: module,bpf; none: only watch; reference: plain\n"
-	"                   calls, which prove a profile right but gain nothing. One that\n"
-	"                   is not here (ahead and inline, in no version yet) is no error:\n"
+	"  --executor LIST  use only these: module,bpf,inline; none: only watch. Off unless\n"
+	"                   named: ahead, beside bpf: a thread on another processor reads\n"
+	"                   directories ahead; reference: plain calls, which prove a profile\n"
+	"                   right but gain nothing. One that is not here is no error:\n"
 	"                   COMMAND runs as it is, and --stats says why\n"
 	"  --profile FILE   use this profile image instead of the program's own\n"
 	"  --max-age MS     answers older than this are never used [100]\n"
@@ -76,7 +77,8 @@ static uint32_t parse_executors(const char *list)
 				bit = executors[i].bit;
 		}
 		if (!bit)
-			usage("no such executor", list, "use bpf, module, reference or none");
+			usage("no such executor", list,
+			      "use bpf, module, inline, ahead, reference or none");
 		set |= bit;
 		list += len;
 		list += *list == ',';

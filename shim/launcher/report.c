@@ -200,6 +200,15 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 		(uint64_t)s->calls, (uint64_t)s->epochs);
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
+	if (s->ends)
+		fprintf(stderr, "  %-20s%'" PRIu64 " ends of directories\n", "known without asking",
+			(uint64_t)s->ends);
+	if (s->ahead_threads)
+		fprintf(stderr,
+			"  read ahead          %'" PRIu64 " directories taken, %" PRIu64
+			" of them with results; begun %" PRIu64 " times by %" PRIu64 " threads\n",
+			(uint64_t)s->ahead_taken, (uint64_t)s->ahead_runs, (uint64_t)s->ahead_begun,
+			(uint64_t)s->ahead_threads);
 	print_counts("executor said", statuses, ARRAY_SIZE(statuses), s->executor_status);
 	print_counts("left to the kernel", declines, ARRAY_SIZE(declines), s->declines);
 	print_native(s);
