@@ -385,16 +385,16 @@ def test_nested(auto: Auto) -> None:
 
 
 @pytest.mark.parametrize("later", ["ahead", "inline", "inline,ahead"])
-def test_an_executor_that_is_in_no_version_yet(auto: Auto, later: str) -> None:
+def test_executors_that_go_along_with_another(auto: Auto, later: str) -> None:
     done = auto("--executor", later, "echo", "hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
     done = auto("--executor", later, "--stats", "echo", "hi")
     assert done.returncode == 0
-    assert b"ahead and inline are in no version yet: allow bpf or module" in done.stderr
+    assert b"ahead and inline go along with another: allow bpf or module" in done.stderr
     done = auto("--executor", "aheed", "echo", "hi")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.count(b"\n") == 1
-    assert b"use bpf, module, reference or none" in done.stderr
+    assert b"use bpf, module, inline, ahead, reference or none" in done.stderr
 
 
 def test_stats_count_and_leave_no_file(auto: Auto, executor: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 struct cosy_config cosy_config = { .max_age_ms = 100 };
+bool ahead_on;
 u64 cosy_epoch = 1, touches[TOUCHES];
 
 /*
@@ -75,7 +76,7 @@ static struct results_ref fill(u32 dir, u32 first, const u32 *n, u32 records, u3
 	results_begin(&start);
 	stage(dir, first, n);
 	ref = results_open(&start, 0, NULL, records, bytes);
-	results_add(results_of(ref));
+	results_add(results_of(ref), results_staging());
 	results_close(results_of(ref), asked);
 	return ref;
 }
