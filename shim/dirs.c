@@ -280,7 +280,8 @@ bool dir_ended(u64 fd)
 {
 	struct dir_slot *d = dir_of_fd(fd);
 
-	if (!d || __atomic_exchange_n(&d->end_epoch, 0, __ATOMIC_ACQ_REL) != epoch_now() ||
+	if (!d || !__atomic_load_n(&d->end_epoch, __ATOMIC_RELAXED) ||
+	    __atomic_exchange_n(&d->end_epoch, 0, __ATOMIC_ACQ_REL) != epoch_now() ||
 	    (rdtsc() - d->end_tsc > max_age_ticks && fence_on(FENCE_MAX_AGE)))
 		return false;
 	stats_add(ends, 1);
