@@ -36,7 +36,7 @@ static struct ahead *shared; // once there was a thread
 static u32 walked, threads; // firings since the last thread began or ended, threads so far
 static u32 hits, requests, misses; // misses in a row
 static u32 used; // hits whose records were used
-static u32 session; // node of the directory that the last request began in
+static u32 first_node; // since the last request; older ones mean nothing to the thread
 static s32 in_order; // children that came by name, lately
 
 static struct {
@@ -204,7 +204,7 @@ static bool start(void)
 	shared->cpu = cpu_now();
 	shared->requested = 0;
 	shared->begun = 0;
-	session = shared->nodes + 1;
+	first_node = shared->nodes + 1;
 	end = (u8 *)shared + ahead_walk_bytes();
 	if (sys(__NR_rt_sigprocmask, SIG_SETMASK, &all, &before, 8))
 		return false;
@@ -384,7 +384,7 @@ static void request(struct dir_slot *d, const struct child *as)
 	requests++;
 	stats_add(ahead_begun, 1);
 	d->node = new_node(shared);
-	session = d->node;
+	first_node = d->node;
 	__atomic_fetch_add(&shared->requested, 1, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&shared->cancelled, 0, __ATOMIC_SEQ_CST);
 	to->sorted = in_order >= SORTED;
@@ -445,7 +445,8 @@ void ahead_opened(struct dir_slot *d, const struct child *as)
 		give_up(); // it could not begin, or was in the way
 	} else if (find(as->dir->node, &as->name, inode_of(&st), &at)) {
 		take(d, at);
-	} else if (!begun() || (shared->depth && as->dir->node >= session && misses++ < MISSES)) {
+	} else if (!begun() ||
+		   (shared->depth && as->dir->node >= first_node && misses++ < MISSES)) {
 		d->node = new_node(shared);
 		pass(as->dir->node, &as->name, inode_of(&st), d->node);
 	} else if (is_of_use()) {
