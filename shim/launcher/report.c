@@ -201,7 +201,7 @@ void stats_print(const struct cosy_stats *s, const struct profile *profile, char
 	fprintf(stderr, "  %-20s%'" PRIu64 ", %'" PRIu64 " results\n", "executor runs",
 		(uint64_t)s->runs, (uint64_t)s->records);
 	if (s->ends)
-		fprintf(stderr, "  %-20s%'" PRIu64 " ends of directories\n", "known without asking",
+		fprintf(stderr, "  %-20s%'" PRIu64 " of directories\n", "ends not asked for",
 			(uint64_t)s->ends);
 	if (s->ahead_threads)
 		fprintf(stderr,
